@@ -1,0 +1,66 @@
+# Every target does its own set-up: python3, a C++ compiler and make are all it needs.
+#
+#   make demo    hand joints from a rendered depth sequence: frames/s, error, a contact sheet
+#   make test    all tests            make lint    ruff, mypy, clang-format
+#   make bench   kernels beside their peers and limits; writes benchmarks/results
+#   make build   rebuild the compiled core after a change in csrc/
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: demo test bench lint format build cpp-test wheel-check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/dgpose demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/cpp/*' | grep -E '\.(h|cpp|inl|cu)$$')
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'tests/cpp/*' | grep -E '\.(h|cpp|inl|cu)$$')
+
+build: $(VENV)/.installed
+	$(BIN)/python setup.py -q build_ext --inplace
+
+# C++ tests under ASan and UBSan (needs GoogleTest: Debian's libgtest-dev).
+cpp-test: $(VENV)/.installed
+	cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDGPOSE_BUILD_MODULE=OFF \
+	  -DDGPOSE_BUILD_TESTS=ON -DDGPOSE_SANITIZE=ON
+	cmake --build build/sanitize
+	ctest --test-dir build/sanitize --output-on-failure
+
+# The wheel, imported where nothing but torch and numpy is installed.
+wheel-check: $(VENV)/.installed
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install -q -c constraints.txt torch numpy
+	build/wheel/venv/bin/pip install -q --no-deps build/wheel/*.whl
+	cd build/wheel && venv/bin/python ../../tests/wheel_smoke.py
+
+# The build tools come first: the package is installed without build isolation, against this torch.
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py CMakeLists.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch numpy setuptools wheel cmake ninja pybind11
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[systems,onnx,dev]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]' --no-build-isolation
+	touch $@
+
+clean:
+	rm -rf build dgpose_ext/*.so

@@ -1,0 +1,1 @@
+"""Benchmarks: kernels beside their peers and the physical limit, in one run."""

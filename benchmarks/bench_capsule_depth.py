@@ -1,0 +1,94 @@
+"""capsule_depth beside a torch broadcast expression and a mesh rasteriser's work.
+
+Limit: pixels that the capsules touch x one ray-capsule test; the floor that no renderer passes is writing
+depth and part once (the fill).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Case
+from dgpose_ext.testing.capsule_depth import hand_scene
+
+
+def _ours(batch: int, backend: str) -> Callable[[], Any]:
+    from dgpose_ext import capsule_depth
+
+    scene = hand_scene(batch)
+    return lambda: capsule_depth(**scene, backend=backend)
+
+
+def _broadcast(batch: int, compiled: bool) -> Callable[[], Any]:
+    """The same maths over [B, E, H, W] at once, as one would write it in torch."""
+    scene = hand_scene(batch)
+    joints, edges, radii = scene["joints"], scene["edges"], scene["radii"]
+    fx, fy, cx, cy = scene["camera"]
+    height, width = scene["size"]
+
+    def render() -> tuple[torch.Tensor, torch.Tensor]:
+        dx = ((torch.arange(width) - cx) / fx).view(1, 1, 1, -1)
+        dy = ((torch.arange(height) - cy) / fy).view(1, 1, -1, 1)
+        a, b = joints[:, edges[:, 0], :, None, None], joints[:, edges[:, 1], :, None, None]
+        ra, rb = radii[:, edges[:, 0], None, None], radii[:, edges[:, 1], None, None]
+        (ax, ay, az), (bx, by, bz) = a.unbind(2), b.unbind(2)
+        infinity = torch.tensor(float("inf"))
+        dd = dx * dx + dy * dy + 1
+
+        def sphere(x: Any, y: Any, z: Any, r: Any) -> torch.Tensor:
+            ox, oy = z * dx - x, z * dy - y
+            od = ox * dx + oy * dy
+            h = od * od - dd * (ox * ox + oy * oy - r * r)
+            return torch.where(h >= 0, z + (-od - h.sqrt()) / dd, infinity)
+
+        gx, gy, gz, e = bx - ax, by - ay, bz - az, ra - rb
+        gg = gx * gx + gy * gy + gz * gz
+        d = gg - e * e
+        ox, oy = az * dx - ax, az * dy - ay
+        od, oo = ox * dx + oy * dy, ox * ox + oy * oy
+        gd, go = gx * dx + gy * dy + gz, gx * ox + gy * oy
+        k2 = d * dd - gd * gd
+        k1 = d * od - go * gd + gd * e * ra
+        h = k1 * k1 - (d * oo - go * go + 2 * go * e * ra - gg * ra * ra) * k2
+        root = (-k1 - h.sqrt()) / k2
+        s = go - ra * e + root * gd
+        cone = torch.where((h >= 0) & (s > 0) & (s < d), az + root, infinity)
+        t = torch.minimum(torch.minimum(sphere(ax, ay, az, ra), sphere(bx, by, bz, rb)), cone)
+        depth, part = t.min(1)
+        hit = depth < infinity
+        return torch.where(hit, depth, 0.0), torch.where(hit, part, -1).to(torch.int16)
+
+    return torch.compile(render) if compiled else render
+
+
+def _fill(batch: int) -> Callable[[], Any]:
+    depth = torch.empty((batch, 128, 128))
+    part = torch.empty((batch, 128, 128), dtype=torch.int16)
+    return lambda: (depth.fill_(0), part.fill_(-1))
+
+
+def _case(name: str, batch: int, threads: int, peers: bool) -> Case:
+    contenders = {
+        "dgpose_ext": lambda: _ours(batch, "cpu"),
+        "fill of depth and part": lambda: _fill(batch),
+    }
+    if peers:
+        contenders |= {
+            "dgpose_ext reference (torch, edge by edge)": lambda: _ours(batch, "reference"),
+            "torch broadcast": lambda: _broadcast(batch, False),
+            "torch broadcast, torch.compile": lambda: _broadcast(batch, True),
+        }
+    return Case(
+        name, "frames", batch, threads, contenders, "dgpose_ext", "fill of depth and part",
+        note="128x128 hand, 46 capsules",
+    )  # fmt: skip
+
+
+CASES = [
+    _case("batch 16", 16, 2, peers=True),
+    _case("batch 16, one thread", 16, 1, peers=False),
+    _case("one frame", 1, 1, peers=True),
+]

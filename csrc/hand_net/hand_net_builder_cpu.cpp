@@ -1,0 +1,522 @@
+// Turns layers into steps: layouts, borders, packed weights, and one workspace shared by all maps.
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "hand_net/hand_net_plan.h"
+
+namespace dgpose::hand_net {
+namespace {
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+
+std::string text(Shape s) {
+  std::string result = "[";
+  result += std::to_string(s.channels) + ", " + std::to_string(s.height) + ", ";
+  result += std::to_string(s.width) + "]";
+  return result;
+}
+
+// The maps a layer reads.
+std::vector<MapId> inputs(const Layer& layer) {
+  std::vector<MapId> all;
+  if (const auto* conv = std::get_if<ConvLayer>(&layer)) all = {conv->in, conv->residual};
+  if (const auto* pool = std::get_if<PoolLayer>(&layer)) all = {pool->in};
+  if (const auto* sum = std::get_if<SumLayer>(&layer)) all = {sum->a, sum->b};
+  if (const auto* anchor = std::get_if<AnchorLayer>(&layer)) all = {anchor->in};
+  all.erase(std::remove(all.begin(), all.end(), kNoMap), all.end());
+  return all;
+}
+
+bool is_winograd_shape(const ConvOptions& o) {
+  return o.kernel_h == 3 && o.kernel_w == 3 && o.stride_h == 1 && o.stride_w == 1 &&
+         o.dilation_h == 1 && o.dilation_w == 1;
+}
+
+// The tile m of F(m x m, 3 x 3), or 0 for the direct way.
+int64_t winograd_tile(const ConvLayer& conv, Shape in, Shape out, ConvAlgorithm algorithm) {
+  if (!is_winograd_shape(conv.options) || conv.options.padding_h != conv.options.padding_w) return 0;
+  switch (algorithm) {
+    case ConvAlgorithm::kDirect:
+      return 0;
+    case ConvAlgorithm::kWinograd2:
+      return 2;
+    case ConvAlgorithm::kWinograd4:
+      return 4;
+    case ConvAlgorithm::kAuto:
+      break;
+  }
+  // With few channels the transforms cost more than they save.
+  if (in.channels < kBlock || out.channels < kBlock) return 0;
+  if (std::min(out.height, out.width) < 2) return 0;
+  // A filter grows to 36 weights with tiles of 4 and 16 with tiles of 2: fewer than four tiles leave the
+  // time to the weights.
+  return divide_up(out.height, 4) * divide_up(out.width, 4) >= 4 ? 4 : 2;
+}
+
+// How many blocks of output channels the register tile takes at once: two of them by eight pixels; with
+// few pixels in a row, more blocks keep the multipliers busy.
+std::vector<BlockGroup> split_blocks(int64_t blocks, int64_t pixels) {
+  const int64_t wanted = pixels <= 4 ? 4 : 2;
+  std::vector<BlockGroup> groups;
+  for (int64_t first = 0; first < blocks;) {
+    const int64_t left = blocks - first;
+    const int64_t take = left == wanted + 1 ? 3 : std::min(wanted, left);
+    groups.push_back({first, take, nullptr});
+    first += take;
+  }
+  return groups;
+}
+
+// G g G^T, G of F(m x m, 3 x 3), in double.
+std::vector<float> winograd_weight(const float* g, int64_t m) {
+  static const double kG2[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  static const double kG4[6][3] = {{1.0 / 4, 0, 0},
+                                   {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                   {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                   {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                   {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                   {0, 0, 1}};
+  const double(*matrix)[3] = m == 2 ? kG2 : kG4;
+  const int64_t n = m + 2;
+  std::vector<float> result(static_cast<size_t>(n * n));
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int a = 0; a < 3; ++a) {
+        for (int b = 0; b < 3; ++b) sum += matrix[i][a] * g[a * 3 + b] * matrix[j][b];
+      }
+      result[static_cast<size_t>(i * n + j)] = static_cast<float>(sum);
+    }
+  }
+  return result;
+}
+
+// First-fit placement of buffers whose lifetimes [born, dies] overlap.
+class Arena {
+ public:
+  int64_t place(int64_t floats, int64_t born, int64_t dies) {
+    floats = divide_up(floats, kBlock) * kBlock;
+    int64_t offset = 0;
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (const Buffer& other : buffers_) {
+        const bool alive = other.born <= dies && born <= other.dies;
+        if (alive && offset < other.end && other.begin < offset + floats) {
+          offset = other.end;
+          moved = true;
+        }
+      }
+    }
+    buffers_.push_back({offset, offset + floats, born, dies});
+    size_ = std::max(size_, offset + floats);
+    return offset;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  struct Buffer {
+    int64_t begin, end, born, dies;
+  };
+  std::vector<Buffer> buffers_;
+  int64_t size_ = 0;
+};
+
+// Compiles the layers of a plan into its steps.
+class Compiler {
+ public:
+  Compiler(Plan& plan, MapId output) : plan_(plan), output_(output) {}
+
+  void run() {
+    lay_out_maps();
+    for (size_t i = 0; i < plan_.layers.size(); ++i) {
+      index_ = static_cast<int64_t>(i);
+      std::visit([this](const auto& layer) { compile(layer); }, plan_.layers[i]);
+    }
+    if (!std::holds_alternative<AnchorLayer>(plan_.layers.back())) {
+      const Map map = maps_[static_cast<size_t>(output_)];
+      add({OutputStep{map}, "output", 0, {}});
+    }
+    plan_.workspace_floats = arena_.size();
+    plan_.output = plan_.shapes[static_cast<size_t>(output_)];
+    for (const NamedStep& step : plan_.steps) plan_.multiply_adds += step.multiply_adds;
+    plan_.layers.clear();  // the weights are packed
+  }
+
+ private:
+  Shape shape(MapId map) const { return plan_.shapes[static_cast<size_t>(map)]; }
+  const Map& map(MapId id) const { return maps_[static_cast<size_t>(id)]; }
+  const Map& out() const { return maps_[static_cast<size_t>(index_)]; }
+
+  void lay_out_maps() {
+    const size_t count = plan_.layers.size();
+    maps_.resize(count);
+    std::vector<int64_t> last_use(count, -1);
+    std::vector<bool> narrow(count, true), pixel_major(count, false);
+    for (size_t i = 0; i < count; ++i) {
+      const Layer& layer = plan_.layers[i];
+      for (MapId in : inputs(layer)) last_use[static_cast<size_t>(in)] = static_cast<int64_t>(i);
+      if (!std::holds_alternative<InputLayer>(layer) || shape(static_cast<MapId>(i)).channels >= kBlock) {
+        narrow[i] = false;
+      }
+      if (const auto* conv = std::get_if<ConvLayer>(&layer)) {
+        const Shape from = shape(conv->in), to = plan_.shapes[i];
+        const int64_t m = winograd_tile(*conv, from, to, plan_.algorithm);
+        int64_t pad = std::max(conv->options.padding_h, conv->options.padding_w);
+        if (m > 0) {
+          narrow[static_cast<size_t>(conv->in)] = false;
+          // The last tiles may reach beyond the border that the convolution itself asks for.
+          pad = std::max({pad, divide_up(to.height, m) * m - to.height + pad,
+                          divide_up(to.width, m) * m - to.width + pad});
+        }
+        Map& read = maps_[static_cast<size_t>(conv->in)];
+        read.pad = std::max(read.pad, pad);
+        if (conv->residual != kNoMap) narrow[static_cast<size_t>(conv->residual)] = false;
+      } else {
+        for (MapId in : inputs(layer)) narrow[static_cast<size_t>(in)] = false;
+      }
+      if (const auto* anchor = std::get_if<AnchorLayer>(&layer)) {
+        pixel_major[static_cast<size_t>(anchor->in)] = true;
+      }
+    }
+    last_use[static_cast<size_t>(output_)] = static_cast<int64_t>(count);
+    for (size_t i = 0; i < count; ++i) {
+      const Shape s = plan_.shapes[i];
+      Map& m = maps_[i];
+      m.channels = s.channels;
+      m.height = s.height;
+      m.width = s.width;
+      m.blocks = divide_up(s.channels, kBlock);
+      const int64_t rows = m.height + 2 * m.pad, columns = m.width + 2 * m.pad;
+      m.pixel_stride = narrow[i] ? s.channels : pixel_major[i] ? m.blocks * kBlock : kBlock;
+      m.row_stride = columns * m.pixel_stride;
+      m.block_stride = pixel_major[i] ? kBlock : rows * m.row_stride;
+      // Anchor regression reads up to 16 lanes beyond the last channel.
+      const int64_t floats =
+          rows * columns * m.pixel_stride * (pixel_major[i] ? 1 : m.blocks) + kBlock;
+      if (floats > std::numeric_limits<int32_t>::max()) fail("a map is too large: " + text(s));
+      m.offset = arena_.place(floats, static_cast<int64_t>(i), last_use[i]) + m.pad * m.row_stride +
+                 m.pad * m.pixel_stride;
+    }
+  }
+
+  void add(NamedStep step) { plan_.steps.push_back(std::move(step)); }
+
+  float* keep(int64_t floats) {
+    constexpr int64_t kPiece = (int64_t{2} << 20) / 4;  // a huge page
+    floats = divide_up(floats, kBlock) * kBlock;
+    if (plan_.floats.empty() || plan_.floats_used + floats > plan_.floats.back().size()) {
+      plan_.floats.emplace_back(divide_up(floats, kPiece) * kPiece);
+      plan_.floats_used = 0;
+    }
+    float* array = plan_.floats.back().data() + plan_.floats_used;
+    plan_.floats_used += floats;
+    plan_.weight_floats += floats;
+    std::fill_n(array, floats, 0.0f);
+    return array;
+  }
+  const int32_t* keep(std::vector<int32_t> values) {
+    plan_.integers.push_back(std::make_unique<std::vector<int32_t>>(std::move(values)));
+    return plan_.integers.back()->data();
+  }
+
+  Epilogue epilogue(const ConvLayer& conv) {
+    const Map& to = out();
+    Epilogue e;
+    float* bias = keep(to.blocks * kBlock);
+    std::copy(conv.bias.begin(), conv.bias.end(), bias);
+    e.bias = bias;
+    e.slope = conv.options.slope;
+    e.has_residual = conv.residual != kNoMap;
+    if (e.has_residual) e.residual = map(conv.residual);
+    return e;
+  }
+
+  // `positions` matrices [channels in the order of `offsets`] x [output blocks]; weight_at(position,
+  // output channel, k) gives an element.
+  template <class WeightAt>
+  ProductStep pack(std::vector<int32_t> offsets, int64_t positions, int64_t pixels, int64_t rows,
+                   const WeightAt& weight_at) {
+    const Map& to = out();
+    ProductStep product;
+    product.count = static_cast<int64_t>(offsets.size());
+    auto groups = std::make_unique<std::vector<BlockGroup>>(split_blocks(to.blocks, pixels));
+    // 24 KiB of weights a pass; a single row of few pixels reads each weight once anyway.
+    const int64_t terms = 24 * 1024 / (groups->front().blocks * kBlock * 4);
+    const int64_t passes = rows * pixels <= 8 ? 1 : divide_up(product.count, terms);
+    product.chunk = divide_up(product.count, passes);
+    product.offsets = keep(std::move(offsets));
+    const int64_t position_stride = product.count * to.blocks * kBlock;
+    float* weights = keep(positions * position_stride);
+    for (BlockGroup& group : *groups) {
+      const int64_t lanes = group.blocks * kBlock;
+      float* packed = weights + product.count * group.first * kBlock;
+      group.weights = packed;
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const int64_t channel = group.first * kBlock + lane;
+        if (channel >= to.channels) break;
+        for (int64_t k = 0; k < product.count; ++k) {
+          for (int64_t position = 0; position < positions; ++position) {
+            packed[position * position_stride + k * lanes + lane] = weight_at(position, channel, k);
+          }
+        }
+      }
+    }
+    product.group_count = static_cast<int64_t>(groups->size());
+    plan_.groups.push_back(std::move(groups));
+    product.groups = plan_.groups.back()->data();
+    return product;
+  }
+
+  void compile(const InputLayer& layer) {
+    add({InputStep{out(), layer.unshuffle}, "input", 0, out()});
+  }
+
+  void compile(const ConvLayer& conv) {
+    const Map &from = map(conv.in), &to = out();
+    const ConvOptions& o = conv.options;
+    const int64_t m = winograd_tile(conv, shape(conv.in), shape(static_cast<MapId>(index_)), plan_.algorithm);
+    char name[96];
+    std::snprintf(name, sizeof(name), "conv%dx%d/%d %d->%d @%dx%d", static_cast<int>(o.kernel_h),
+                  static_cast<int>(o.kernel_w), static_cast<int>(o.stride_h),
+                  static_cast<int>(from.channels), static_cast<int>(to.channels),
+                  static_cast<int>(to.height), static_cast<int>(to.width));
+    const int64_t multiply_adds =
+        to.channels * to.height * to.width * from.channels * o.kernel_h * o.kernel_w;
+    if (m > 0) {
+      add({winograd(conv, m), std::string(name) + (m == 2 ? " winograd2" : " winograd4"),
+           multiply_adds, to});
+      return;
+    }
+    std::vector<int32_t> offsets, source;  // source: where in a filter term k comes from
+    for (int64_t block = 0; block < from.blocks; ++block) {
+      const int64_t lanes = std::min(kBlock, from.channels - block * kBlock);
+      for (int64_t ky = 0; ky < o.kernel_h; ++ky) {
+        for (int64_t kx = 0; kx < o.kernel_w; ++kx) {
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            offsets.push_back(static_cast<int32_t>(
+                block * from.block_stride + (ky * o.dilation_h - o.padding_h) * from.row_stride +
+                (kx * o.dilation_w - o.padding_w) * from.pixel_stride + lane));
+            source.push_back(static_cast<int32_t>(
+                ((block * kBlock + lane) * o.kernel_h + ky) * o.kernel_w + kx));
+          }
+        }
+      }
+    }
+    const int64_t terms = static_cast<int64_t>(source.size());
+    ConvStep step;
+    step.in = from;
+    step.out = to;
+    step.in_row_step = o.stride_h * from.row_stride;
+    step.in_pixel_step = o.stride_w * from.pixel_stride;
+    step.epilogue = epilogue(conv);
+    step.product = pack(std::move(offsets), 1, to.width, to.height,
+                        [&](int64_t, int64_t channel, int64_t k) {
+                          return conv.weight[static_cast<size_t>(
+                              channel * terms + source[static_cast<size_t>(k)])];
+                        });
+    add({step, name, multiply_adds, to});
+  }
+
+  WinogradStep winograd(const ConvLayer& conv, int64_t m) {
+    const Map &from = map(conv.in), &to = out();
+    WinogradStep step;
+    step.in = from;
+    step.out = to;
+    step.tile = m;
+    step.tiles_y = divide_up(to.height, m);
+    step.tiles_x = divide_up(to.width, m);
+    step.padding = conv.options.padding_h;
+    const int64_t tiles = step.tiles_y * step.tiles_x, positions = (m + 2) * (m + 2);
+    // One line more than a power of two apart, so that the positions of a tile fall in different sets of
+    // the cache.
+    step.position_in = from.blocks * tiles * kBlock + kBlock;
+    step.position_out = to.blocks * tiles * kBlock + kBlock;
+    step.scratch_in = arena_.place(positions * step.position_in, index_, index_);
+    step.scratch_out = arena_.place(positions * step.position_out, index_, index_);
+    step.zeros = keep(to.blocks * kBlock);
+    step.epilogue = epilogue(conv);
+
+    const int64_t in_channels = from.channels;
+    std::vector<int32_t> offsets;
+    for (int64_t c = 0; c < in_channels; ++c) {
+      offsets.push_back(static_cast<int32_t>(c / kBlock * tiles * kBlock + c % kBlock));
+    }
+    std::vector<std::vector<float>> transformed;
+    transformed.reserve(static_cast<size_t>(to.channels * in_channels));
+    for (int64_t i = 0; i < to.channels * in_channels; ++i) {
+      transformed.push_back(winograd_weight(conv.weight.data() + i * 9, m));
+    }
+    step.product = pack(std::move(offsets), positions, tiles, 1,
+                        [&](int64_t position, int64_t channel, int64_t k) {
+                          return transformed[static_cast<size_t>(channel * in_channels + k)]
+                                            [static_cast<size_t>(position)];
+                        });
+    step.position_weights = in_channels * to.blocks * kBlock;
+    return step;
+  }
+
+  void compile(const PoolLayer& pool) {
+    PoolStep step;
+    step.in = map(pool.in);
+    step.out = out();
+    step.maximum = pool.kind == PoolKind::kMax;
+    step.row_begin = keep(pool.rows.begin);
+    step.row_end = keep(pool.rows.end);
+    step.column_begin = keep(pool.columns.begin);
+    step.column_end = keep(pool.columns.end);
+    step.divisor = pool.divisor;
+    add({step, "pool", 0, out()});
+  }
+
+  void compile(const SumLayer& sum) {
+    SumStep step;
+    step.has_a = sum.a != kNoMap;
+    if (step.has_a) step.a = map(sum.a);
+    step.b = map(sum.b);
+    step.out = out();
+    step.upsample = sum.upsample;
+    step.slope = sum.slope;
+    add({step, "sum", 0, out()});
+  }
+
+  void compile(const AnchorLayer& anchor) {
+    add({AnchorStep{map(anchor.in), shape(static_cast<MapId>(index_)).channels}, "anchors", 0, {}});
+  }
+
+  Plan& plan_;
+  MapId output_;
+  int64_t index_ = 0;
+  std::vector<Map> maps_;
+  Arena arena_;
+};
+
+MapId append(Plan* plan, Layer layer, Shape shape) {
+  if (plan == nullptr) fail("the builder is spent: finish() was called");
+  if (shape.channels < 1 || shape.height < 1 || shape.width < 1) {
+    fail("a layer makes an empty map: " + text(shape));
+  }
+  if (!plan->layers.empty() && std::holds_alternative<AnchorLayer>(plan->layers.back())) {
+    fail("anchor regression must be the last layer");
+  }
+  plan->layers.push_back(std::move(layer));
+  plan->shapes.push_back(shape);
+  return static_cast<MapId>(plan->layers.size() - 1);
+}
+
+}  // namespace
+
+NetworkBuilder::NetworkBuilder(Shape input, ConvAlgorithm algorithm)
+    : plan_(std::make_unique<Plan>()) {
+  if (input.channels < 1 || input.height < 1 || input.width < 1) {
+    fail("input must have shape [C, H, W] with positive sizes, got " + text(input));
+  }
+  plan_->input = input;
+  plan_->algorithm = algorithm;
+}
+NetworkBuilder::~NetworkBuilder() = default;
+
+Shape NetworkBuilder::shape(MapId map) const {
+  if (plan_ == nullptr) fail("the builder is spent: finish() was called");
+  if (map < 0 || static_cast<size_t>(map) >= plan_->shapes.size()) {
+    fail("there is no map " + std::to_string(map));
+  }
+  return plan_->shapes[static_cast<size_t>(map)];
+}
+
+MapId NetworkBuilder::add_input(int64_t r) {
+  const Shape in = plan_ ? plan_->input : Shape{};
+  if (r < 1 || in.height % r != 0 || in.width % r != 0) {
+    fail("pixel_unshuffle by " + std::to_string(r) + " does not divide the input " + text(in));
+  }
+  return append(plan_.get(), InputLayer{r}, {in.channels * r * r, in.height / r, in.width / r});
+}
+
+MapId NetworkBuilder::add_conv(MapId in, int64_t out_channels, const float* weight,
+                               const float* bias, const ConvOptions& o, MapId residual) {
+  const Shape from = shape(in);
+  if (o.kernel_h < 1 || o.kernel_w < 1 || o.stride_h < 1 || o.stride_w < 1 || o.dilation_h < 1 ||
+      o.dilation_w < 1 || o.padding_h < 0 || o.padding_w < 0 || out_channels < 1) {
+    fail("a convolution needs a kernel, stride, dilation and channels of at least 1 and padding of at least 0");
+  }
+  const int64_t spare_h = from.height + 2 * o.padding_h - o.dilation_h * (o.kernel_h - 1) - 1;
+  const int64_t spare_w = from.width + 2 * o.padding_w - o.dilation_w * (o.kernel_w - 1) - 1;
+  if (spare_h < 0 || spare_w < 0) {
+    fail("the kernel of a convolution is larger than its padded input " + text(from));
+  }
+  const Shape to{out_channels, spare_h / o.stride_h + 1, spare_w / o.stride_w + 1};
+  if (residual != kNoMap) {
+    const Shape added = shape(residual);
+    if (added.channels != to.channels || added.height != to.height || added.width != to.width) {
+      fail("a residual of shape " + text(added) + " does not fit a convolution that makes " + text(to));
+    }
+  }
+  const int64_t weights = out_channels * from.channels * o.kernel_h * o.kernel_w;
+  return append(plan_.get(),
+                ConvLayer{in, residual, std::vector<float>(weight, weight + weights),
+                          std::vector<float>(bias, bias + out_channels), o},
+                to);
+}
+
+MapId NetworkBuilder::add_linear(MapId in, int64_t out_features, const float* weight,
+                                 const float* bias, float slope) {
+  const Shape from = shape(in);
+  ConvOptions whole_map;
+  whole_map.kernel_h = from.height;
+  whole_map.kernel_w = from.width;
+  whole_map.slope = slope;
+  return add_conv(in, out_features, weight, bias, whole_map);
+}
+
+MapId NetworkBuilder::add_pool(MapId in, PoolKind kind, PoolWindows rows, PoolWindows columns,
+                               int64_t divisor) {
+  const Shape from = shape(in);
+  const auto check = [](const PoolWindows& windows, int64_t size) {
+    bool good = windows.begin.size() == windows.end.size();
+    for (size_t i = 0; good && i < windows.begin.size(); ++i) {
+      good = 0 <= windows.begin[i] && windows.begin[i] < windows.end[i] && windows.end[i] <= size;
+    }
+    if (!good) fail("a pooling window is empty or outside its input");
+  };
+  check(rows, from.height);
+  check(columns, from.width);
+  const Shape to{from.channels, static_cast<int64_t>(rows.begin.size()),
+                 static_cast<int64_t>(columns.begin.size())};
+  return append(plan_.get(), PoolLayer{in, kind, std::move(rows), std::move(columns), divisor}, to);
+}
+
+MapId NetworkBuilder::add_sum(MapId a, MapId b, int64_t upsample, float slope) {
+  const Shape from = shape(b);
+  if (upsample < 1) fail("upsample must be at least 1, got " + std::to_string(upsample));
+  const Shape to{from.channels, from.height * upsample, from.width * upsample};
+  if (a != kNoMap) {
+    const Shape other = shape(a);
+    if (other.channels != to.channels || other.height != to.height || other.width != to.width) {
+      fail("the terms of a sum must have one shape, got " + text(other) + " and " + text(to));
+    }
+  }
+  return append(plan_.get(), SumLayer{a, b, upsample, slope}, to);
+}
+
+MapId NetworkBuilder::add_anchor_regression(MapId in) {
+  const Shape from = shape(in);
+  if (from.channels % 4 != 0) {
+    fail("anchor regression needs maps of shape [4J, h, w], got " + text(from));
+  }
+  return append(plan_.get(), AnchorLayer{in}, {from.channels / 4, 3, 1});
+}
+
+std::shared_ptr<const Network> NetworkBuilder::finish(MapId output) {
+  shape(output);
+  if (static_cast<size_t>(output) + 1 != plan_->layers.size()) {
+    fail("the output must be the last layer");
+  }
+  Compiler(*plan_, output).run();
+  return std::shared_ptr<const Network>(new Network(std::move(plan_)));
+}
+
+}  // namespace dgpose::hand_net

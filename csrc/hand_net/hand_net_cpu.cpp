@@ -1,0 +1,129 @@
+// Runs the steps of a network with the instruction set of cpu_capability().
+#include <chrono>
+#include <cstring>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "core/parallel.h"
+#include "core/simd.h"
+#include "hand_net/hand_net_plan.h"
+
+namespace dgpose {
+namespace {
+using namespace hand_net;
+}
+}  // namespace dgpose
+
+#define DGPOSE_SIMD_BODY "hand_net/hand_net_simd.inl"
+#include "core/foreach_isa.inl"
+
+namespace dgpose::hand_net {
+namespace {
+
+// Buffers share memory, so each map's border must be cleared anew.
+void clear_border(const Map& map, float* workspace) {
+  const int64_t lanes = map.pixel_stride * static_cast<int64_t>(sizeof(float));
+  const int64_t pad = map.pad, row_bytes = (map.width + 2 * pad) * lanes;
+  for (int64_t block = 0; block < map.blocks; ++block) {
+    float* pixel = workspace + map.offset + block * map.block_stride;
+    for (int64_t y = -pad; y < map.height + pad; ++y) {
+      float* row = pixel + y * map.row_stride;
+      if (y < 0 || y >= map.height) {
+        std::memset(row - pad * map.pixel_stride, 0, static_cast<size_t>(row_bytes));
+      } else {
+        std::memset(row - pad * map.pixel_stride, 0, static_cast<size_t>(pad * lanes));
+        std::memset(row + map.width * map.pixel_stride, 0, static_cast<size_t>(pad * lanes));
+      }
+    }
+  }
+}
+
+struct Runner {
+  const float* input;
+  float* output;
+  float* workspace;
+
+  void operator()(const InputStep& step) const { DGPOSE_DISPATCH(run(step, input, workspace)); }
+  void operator()(const ConvStep& step) const { DGPOSE_DISPATCH(run(step, workspace)); }
+  void operator()(const WinogradStep& step) const { DGPOSE_DISPATCH(run(step, workspace)); }
+  void operator()(const PoolStep& step) const { DGPOSE_DISPATCH(run(step, workspace)); }
+  void operator()(const SumStep& step) const { DGPOSE_DISPATCH(run(step, workspace)); }
+  void operator()(const AnchorStep& step) const { DGPOSE_DISPATCH(run(step, workspace, output)); }
+  void operator()(const OutputStep& step) const { DGPOSE_DISPATCH(run(step, workspace, output)); }
+};
+
+void run_step(const NamedStep& named, const Runner& runner) {
+  if (named.written.pad > 0) clear_border(named.written, runner.workspace);
+  std::visit(runner, named.step);
+}
+
+// One workspace a thread, for all networks: it keeps nothing from one frame to the next.
+float* thread_workspace(int64_t floats) {
+  thread_local FloatArray workspace;
+  if (workspace.size() < floats) workspace = FloatArray(floats);
+  return workspace.data();
+}
+
+}  // namespace
+
+FloatArray::FloatArray(int64_t size) : size_(size) {
+  constexpr size_t kLine = 64, kHugePage = size_t{2} << 20;
+  const size_t bytes = static_cast<size_t>(size) * sizeof(float);
+  const size_t alignment = bytes >= kHugePage / 4 ? kHugePage : kLine;
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  data_.reset(static_cast<float*>(std::aligned_alloc(alignment, rounded == 0 ? kLine : rounded)));
+  if (data_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  // A hint: weights and maps are read at the speed of the caches, where misses of the page table show (7 %).
+  if (alignment == kHugePage) madvise(data_.get(), rounded, MADV_HUGEPAGE);
+#endif
+}
+
+Network::Network(std::unique_ptr<Plan> plan) : plan_(std::move(plan)) {}
+Network::~Network() = default;
+
+Shape Network::input_shape() const { return plan_->input; }
+Shape Network::output_shape() const { return plan_->output; }
+int64_t Network::multiply_adds() const { return plan_->multiply_adds; }
+int64_t Network::workspace_bytes() const {
+  return plan_->workspace_floats * static_cast<int64_t>(sizeof(float));
+}
+int64_t Network::weight_bytes() const {
+  return plan_->weight_floats * static_cast<int64_t>(sizeof(float));
+}
+
+void Network::forward(const float* input, float* output) const {
+  const Runner runner{input, output, thread_workspace(plan_->workspace_floats)};
+  for (const NamedStep& step : plan_->steps) run_step(step, runner);
+}
+
+void Network::forward(const float* input, int64_t batch, float* output) const {
+  const int64_t in = plan_->input.numel(), out = plan_->output.numel();
+  parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t frame = begin; frame < end; ++frame) {
+      forward(input + frame * in, output + frame * out);
+    }
+  });
+}
+
+std::vector<StepTime> Network::profile(const float* input, int64_t repeats) const {
+  using Clock = std::chrono::steady_clock;
+  std::vector<float> output(static_cast<size_t>(plan_->output.numel()));
+  const Runner runner{input, output.data(), thread_workspace(plan_->workspace_floats)};
+  std::vector<StepTime> times;
+  for (const NamedStep& step : plan_->steps) times.push_back({step.name, 0.0, step.multiply_adds});
+  for (int64_t repeat = 0; repeat < repeats; ++repeat) {
+    for (size_t i = 0; i < times.size(); ++i) {
+      const auto start = Clock::now();
+      run_step(plan_->steps[i], runner);
+      const std::chrono::duration<double, std::micro> elapsed = Clock::now() - start;
+      times[i].microseconds += elapsed.count() / static_cast<double>(repeats);
+    }
+  }
+  return times;
+}
+
+}  // namespace dgpose::hand_net

@@ -1,0 +1,503 @@
+// The steps of a network, compiled once per instruction set.
+
+constexpr int kLanes = F32::kWidth;
+constexpr int kVectorsPerBlock = static_cast<int>(kBlock) / kLanes;
+
+DGPOSE_INLINE F32 multiply_add(F32 a, F32 b, F32 c) {
+#if DGPOSE_ISA == DGPOSE_ISA_SCALAR
+  return a * b + c;  // without the instruction, a fused fma is a slow library call
+#else
+  return fma(a, b, c);
+#endif
+}
+
+// v >= 0 ? v : slope * v, and NaN stays NaN.
+DGPOSE_INLINE F32 activate(F32 v, F32 slope) {
+  const F32 zero = F32::set1(0.0f);
+  return multiply_add(slope, min(zero, v), max(zero, v));
+}
+
+// ---- the product ----
+
+// One register tile: V vectors of channels by P pixels, over `count` terms.
+struct TileCall {
+  const float* in;
+  const int32_t* offsets;
+  int64_t count;
+  const float* weights;
+  int64_t weight_step, in_step;
+  float* out;
+  int64_t out_block, out_pixel;
+  const float* bias;      // first pass: where the sums start; else null, they start from out
+  const float* residual;  // last pass: added to the sums; may be null
+  int64_t residual_block, residual_pixel;
+  bool finish;  // last pass: residual and activation
+  float slope;
+};
+
+template <int V, int P>
+__attribute__((noinline)) void tile(const TileCall& t) {
+  F32 sum[P][V];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      const int64_t block = v / kVectorsPerBlock, lane = v % kVectorsPerBlock * kLanes;
+      sum[p][v] = F32::load(t.bias ? t.bias + v * kLanes
+                                   : t.out + block * t.out_block + p * t.out_pixel + lane);
+    }
+  }
+  const float* weights = t.weights;
+  const int64_t in_step = t.in_step;
+  for (int64_t k = 0; k < t.count; ++k, weights += t.weight_step) {
+    const float* in = t.in + t.offsets[k];
+    F32 w[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) w[v] = F32::load(weights + v * kLanes);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      const F32 x = F32::set1(in[p * in_step]);
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) sum[p][v] = multiply_add(w[v], x, sum[p][v]);
+    }
+  }
+  const F32 slope = F32::set1(t.slope);
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      const int64_t block = v / kVectorsPerBlock, lane = v % kVectorsPerBlock * kLanes;
+      F32 value = sum[p][v];
+      if (t.finish) {
+        if (t.residual) {
+          value = value +
+                  F32::load(t.residual + block * t.residual_block + p * t.residual_pixel + lane);
+        }
+        value = activate(value, slope);
+      }
+      value.store(t.out + block * t.out_block + p * t.out_pixel + lane);
+    }
+  }
+}
+
+using TileFunction = void (*)(const TileCall&);
+
+// The register file decides the tile: AVX-512 has 32 registers of 16 lanes, AVX2 16 of 8.
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+constexpr int kMaxPixels = 8;
+constexpr TileFunction kTiles[4][kMaxPixels] = {
+    {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>, tile<1, 5>, tile<1, 6>, tile<1, 7>, tile<1, 8>},
+    {tile<2, 1>, tile<2, 2>, tile<2, 3>, tile<2, 4>, tile<2, 5>, tile<2, 6>, tile<2, 7>, tile<2, 8>},
+    {tile<3, 1>, tile<3, 2>, tile<3, 3>, tile<3, 4>, tile<3, 5>, tile<3, 6>, tile<3, 7>, tile<3, 8>},
+    {tile<4, 1>, tile<4, 2>, tile<4, 3>, tile<4, 4>, tile<4, 5>, tile<4, 6>, tile<4, 6>, tile<4, 6>},
+};
+DGPOSE_INLINE int tile_vectors(int64_t blocks) { return static_cast<int>(blocks); }
+DGPOSE_INLINE int64_t tile_pixels(int64_t blocks) { return blocks == 4 ? 6 : 8; }
+DGPOSE_INLINE TileFunction tile_function(int vectors, int64_t pixels) {
+  return kTiles[vectors - 1][pixels - 1];
+}
+#elif DGPOSE_ISA == DGPOSE_ISA_AVX2
+constexpr TileFunction kTiles[6] = {tile<2, 1>, tile<2, 2>, tile<2, 3>,
+                                    tile<2, 4>, tile<2, 5>, tile<2, 6>};
+DGPOSE_INLINE int tile_vectors(int64_t) { return 2; }
+DGPOSE_INLINE int64_t tile_pixels(int64_t) { return 6; }
+DGPOSE_INLINE TileFunction tile_function(int, int64_t pixels) { return kTiles[pixels - 1]; }
+#else
+constexpr TileFunction kTiles[2] = {tile<4, 1>, tile<4, 2>};
+DGPOSE_INLINE int tile_vectors(int64_t) { return 4; }
+DGPOSE_INLINE int64_t tile_pixels(int64_t) { return 2; }
+DGPOSE_INLINE TileFunction tile_function(int, int64_t pixels) { return kTiles[pixels - 1]; }
+#endif
+
+// `rows` rows of `pixels` pixels; in, out and residual point at the first one.
+struct ProductCall {
+  const float* in;
+  int64_t in_row, in_pixel;
+  float* out;
+  int64_t out_block, out_row, out_pixel;
+  const float* residual;
+  int64_t residual_block, residual_row, residual_pixel;
+  const float* bias;
+  int64_t rows, pixels;
+  int64_t weight_offset;
+  bool finish;
+  float slope;
+};
+
+void product(const ProductStep& step, const ProductCall& call) {
+  for (int64_t g = 0; g < step.group_count; ++g) {
+    const BlockGroup& group = step.groups[g];
+    const int64_t group_lanes = group.blocks * kBlock;
+    const int vectors = tile_vectors(group.blocks);
+    // Tiles as equal as they come: 11 + 11 + 10 rather than 12 + 12 + 8.
+    const int64_t tiles = (call.pixels + tile_pixels(group.blocks) - 1) / tile_pixels(group.blocks);
+    const int64_t width = (call.pixels + tiles - 1) / tiles;
+    for (int64_t k = 0; k < step.count; k += step.chunk) {
+      const bool last = k + step.chunk >= step.count;
+      TileCall t;
+      t.offsets = step.offsets + k;
+      t.count = last ? step.count - k : step.chunk;
+      t.weight_step = group_lanes;
+      t.in_step = call.in_pixel;
+      t.out_block = call.out_block;
+      t.out_pixel = call.out_pixel;
+      t.residual_block = call.residual_block;
+      t.residual_pixel = call.residual_pixel;
+      t.finish = last && call.finish;
+      t.slope = call.slope;
+      for (int64_t lane = 0; lane < group_lanes; lane += vectors * kLanes) {
+        const int64_t channel = group.first * kBlock + lane;
+        const int64_t block = channel / kBlock, in_block = channel % kBlock;
+        t.weights = group.weights + call.weight_offset + k * group_lanes + lane;
+        t.bias = k == 0 ? call.bias + channel : nullptr;
+        for (int64_t y = 0; y < call.rows; ++y) {
+          for (int64_t x = 0; x < call.pixels; x += width) {
+            t.in = call.in + y * call.in_row + x * call.in_pixel;
+            t.out = call.out + block * call.out_block + in_block + y * call.out_row +
+                    x * call.out_pixel;
+            t.residual = call.residual ? call.residual + block * call.residual_block + in_block +
+                                             y * call.residual_row + x * call.residual_pixel
+                                       : nullptr;
+            tile_function(vectors, call.pixels - x < width ? call.pixels - x : width)(t);
+          }
+        }
+      }
+    }
+  }
+}
+
+void run(const ConvStep& step, float* workspace) {
+  const Map& residual = step.epilogue.residual;
+  ProductCall call;
+  call.in = workspace + step.in.offset;
+  call.in_row = step.in_row_step;
+  call.in_pixel = step.in_pixel_step;
+  call.out = workspace + step.out.offset;
+  call.out_block = step.out.block_stride;
+  call.out_row = step.out.row_stride;
+  call.out_pixel = step.out.pixel_stride;
+  call.residual = step.epilogue.has_residual ? workspace + residual.offset : nullptr;
+  call.residual_block = residual.block_stride;
+  call.residual_row = residual.row_stride;
+  call.residual_pixel = residual.pixel_stride;
+  call.bias = step.epilogue.bias;
+  call.rows = step.out.height;
+  call.pixels = step.out.width;
+  call.weight_offset = 0;
+  call.finish = true;
+  call.slope = step.epilogue.slope;
+  product(step.product, call);
+}
+
+// ---- Winograd ----
+
+// One dimension of the input transform B^T d and of the output transform A^T m (Lavin & Gray, 2016).
+template <int M>
+struct Transform;
+
+template <>
+struct Transform<2> {
+  static DGPOSE_INLINE void input(const F32* d, F32* v) {
+    v[0] = d[0] - d[2];
+    v[1] = d[1] + d[2];
+    v[2] = d[2] - d[1];
+    v[3] = d[1] - d[3];
+  }
+  static DGPOSE_INLINE void output(const F32* m, F32* y) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] - m[3];
+  }
+};
+
+template <>
+struct Transform<4> {
+  static DGPOSE_INLINE void input(const F32* d, F32* v) {
+    const F32 two = F32::set1(2.0f), four = F32::set1(4.0f), minus_five = F32::set1(-5.0f);
+    const F32 minus_four = F32::set1(-4.0f);
+    const F32 even = multiply_add(minus_four, d[2], d[4]), odd = multiply_add(minus_four, d[1], d[3]);
+    const F32 even2 = d[4] - d[2], odd2 = (d[3] - d[1]) * two;
+    v[0] = multiply_add(four, d[0], multiply_add(minus_five, d[2], d[4]));
+    v[1] = even + odd;
+    v[2] = even - odd;
+    v[3] = even2 + odd2;
+    v[4] = even2 - odd2;
+    v[5] = multiply_add(four, d[1], multiply_add(minus_five, d[3], d[5]));
+  }
+  static DGPOSE_INLINE void output(const F32* m, F32* y) {
+    const F32 sum1 = m[1] + m[2], difference1 = m[1] - m[2];
+    const F32 sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+    y[0] = m[0] + sum1 + sum2;
+    y[1] = multiply_add(F32::set1(2.0f), difference2, difference1);
+    y[2] = multiply_add(F32::set1(4.0f), sum2, sum1);
+    y[3] = multiply_add(F32::set1(8.0f), difference2, difference1) + m[5];
+  }
+};
+
+template <int M>
+void winograd(const WinogradStep& step, float* workspace) {
+  constexpr int N = M + 2;
+  const int64_t tiles = step.tiles_y * step.tiles_x;
+
+  const Map& in = step.in;
+  for (int64_t block = 0; block < in.blocks; ++block) {
+    for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
+      const int64_t y0 = tile_index / step.tiles_x * M - step.padding;
+      const int64_t x0 = tile_index % step.tiles_x * M - step.padding;
+      for (int lane = 0; lane < kBlock; lane += kLanes) {
+        const float* from = workspace + in.offset + block * in.block_stride + y0 * in.row_stride +
+                            x0 * in.pixel_stride + lane;
+        float* to = workspace + step.scratch_in + (block * tiles + tile_index) * kBlock + lane;
+        F32 half[N][N];
+#pragma GCC unroll 6
+        for (int x = 0; x < N; ++x) {
+          F32 d[N], v[N];
+#pragma GCC unroll 6
+          for (int y = 0; y < N; ++y) d[y] = F32::load(from + y * in.row_stride + x * in.pixel_stride);
+          Transform<M>::input(d, v);
+#pragma GCC unroll 6
+          for (int y = 0; y < N; ++y) half[y][x] = v[y];
+        }
+#pragma GCC unroll 6
+        for (int y = 0; y < N; ++y) {
+          F32 v[N];
+          Transform<M>::input(half[y], v);
+#pragma GCC unroll 6
+          for (int x = 0; x < N; ++x) v[x].store(to + (y * N + x) * step.position_in);
+        }
+      }
+    }
+  }
+
+  ProductCall call;
+  call.in_row = 0;
+  call.in_pixel = kBlock;
+  call.out_block = tiles * kBlock;
+  call.out_row = 0;
+  call.out_pixel = kBlock;
+  call.residual = nullptr;
+  call.residual_block = call.residual_row = call.residual_pixel = 0;
+  call.bias = step.zeros;
+  call.rows = 1;
+  call.pixels = tiles;
+  call.finish = false;
+  call.slope = 1.0f;
+  for (int position = 0; position < N * N; ++position) {
+    call.in = workspace + step.scratch_in + position * step.position_in;
+    call.out = workspace + step.scratch_out + position * step.position_out;
+    call.weight_offset = position * step.position_weights;
+    product(step.product, call);
+  }
+
+  const Map& out = step.out;
+  const Map& residual = step.epilogue.residual;
+  const F32 slope = F32::set1(step.epilogue.slope);
+  for (int64_t block = 0; block < out.blocks; ++block) {
+    for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
+      const int64_t y0 = tile_index / step.tiles_x * M, x0 = tile_index % step.tiles_x * M;
+      const int64_t rows = out.height - y0 < M ? out.height - y0 : M;
+      const int64_t columns = out.width - x0 < M ? out.width - x0 : M;
+      for (int lane = 0; lane < kBlock; lane += kLanes) {
+        const float* from = workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
+        const F32 bias = F32::load(step.epilogue.bias + block * kBlock + lane);
+        F32 half[M][N];
+#pragma GCC unroll 6
+        for (int x = 0; x < N; ++x) {
+          F32 m[N], y[M];
+#pragma GCC unroll 6
+          for (int i = 0; i < N; ++i) m[i] = F32::load(from + (i * N + x) * step.position_out);
+          Transform<M>::output(m, y);
+#pragma GCC unroll 6
+          for (int i = 0; i < M; ++i) half[i][x] = y[i];
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < M; ++i) {
+          F32 y[M];
+          Transform<M>::output(half[i], y);
+          if (i >= rows) break;
+#pragma GCC unroll 6
+          for (int x = 0; x < M; ++x) {
+            if (x >= columns) break;
+            F32 value = y[x] + bias;
+            if (step.epilogue.has_residual) {
+              value = value + F32::load(workspace + residual.offset + block * residual.block_stride +
+                                        (y0 + i) * residual.row_stride +
+                                        (x0 + x) * residual.pixel_stride + lane);
+            }
+            activate(value, slope)
+                .store(workspace + out.offset + block * out.block_stride + (y0 + i) * out.row_stride +
+                       (x0 + x) * out.pixel_stride + lane);
+          }
+        }
+      }
+    }
+  }
+}
+
+void run(const WinogradStep& step, float* workspace) {
+  if (step.tile == 2) {
+    winograd<2>(step, workspace);
+  } else {
+    winograd<4>(step, workspace);
+  }
+}
+
+// ---- the small steps ----
+
+void run(const InputStep& step, const float* input, float* workspace) {
+  const Map& out = step.out;
+  const int64_t r = step.unshuffle, width = out.width * r, plane = out.height * r * width;
+  float* to = workspace + out.offset;
+  if (r == 4 && out.channels % kBlock == 0) {  // a block is 4 x 4 pixels of one plane
+    for (int64_t block = 0; block < out.blocks; ++block) {
+      for (int64_t y = 0; y < out.height; ++y) {
+        const float* from = input + block * plane + y * 4 * width;
+        float* row = to + block * out.block_stride + y * out.row_stride;
+        for (int64_t x = 0; x < out.width; ++x) {
+          for (int dy = 0; dy < 4; ++dy) {
+            __builtin_memcpy(row + x * kBlock + dy * 4, from + dy * width + x * 4, 4 * sizeof(float));
+          }
+        }
+      }
+    }
+    return;
+  }
+  const int64_t lanes = out.pixel_stride;  // 16, or the channels of a narrow map
+  for (int64_t block = 0; block < out.blocks; ++block) {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t channel = block * kBlock + lane;
+      const bool real = channel < out.channels;
+      const int64_t c = channel / (r * r), dy = channel / r % r, dx = channel % r;
+      for (int64_t y = 0; y < out.height; ++y) {
+        const float* from = input + c * plane + (y * r + dy) * width + dx;
+        float* row = to + block * out.block_stride + y * out.row_stride + lane;
+        for (int64_t x = 0; x < out.width; ++x) row[x * lanes] = real ? from[x * r] : 0.0f;
+      }
+    }
+  }
+}
+
+void run(const PoolStep& step, float* workspace) {
+  const Map &in = step.in, &out = step.out;
+  for (int64_t block = 0; block < out.blocks; ++block) {
+    for (int64_t y = 0; y < out.height; ++y) {
+      for (int64_t x = 0; x < out.width; ++x) {
+        const int32_t y0 = step.row_begin[y], y1 = step.row_end[y];
+        const int32_t x0 = step.column_begin[x], x1 = step.column_end[x];
+        const int64_t area = static_cast<int64_t>(y1 - y0) * (x1 - x0);
+        const F32 scale = F32::set1(
+            step.maximum ? 1.0f : 1.0f / static_cast<float>(step.divisor ? step.divisor : area));
+        for (int lane = 0; lane < kBlock; lane += kLanes) {
+          const float* from = workspace + in.offset + block * in.block_stride + lane;
+          F32 value = F32::set1(step.maximum ? -__builtin_inff() : 0.0f);
+          for (int32_t i = y0; i < y1; ++i) {
+            for (int32_t j = x0; j < x1; ++j) {
+              const F32 v = F32::load(from + i * in.row_stride + j * in.pixel_stride);
+              value = step.maximum ? max(value, v) : value + v;
+            }
+          }
+          (value * scale)
+              .store(workspace + out.offset + block * out.block_stride + y * out.row_stride +
+                     x * out.pixel_stride + lane);
+        }
+      }
+    }
+  }
+}
+
+void run(const SumStep& step, float* workspace) {
+  const Map &a = step.a, &b = step.b, &out = step.out;
+  const F32 slope = F32::set1(step.slope);
+  for (int64_t block = 0; block < out.blocks; ++block) {
+    for (int64_t y = 0; y < out.height; ++y) {
+      const float* from_a = workspace + a.offset + block * a.block_stride + y * a.row_stride;
+      const float* from_b =
+          workspace + b.offset + block * b.block_stride + y / step.upsample * b.row_stride;
+      float* to = workspace + out.offset + block * out.block_stride + y * out.row_stride;
+      for (int64_t x = 0, bx = 0, repeat = 0; x < out.width; ++x) {
+        for (int lane = 0; lane < kBlock; lane += kLanes) {
+          F32 value = F32::load(from_b + bx * b.pixel_stride + lane);
+          if (step.has_a) value = F32::load(from_a + x * a.pixel_stride + lane) + value;
+          activate(value, slope).store(to + x * out.pixel_stride + lane);
+        }
+        if (++repeat == step.upsample) {
+          repeat = 0;
+          ++bx;
+        }
+      }
+    }
+  }
+}
+
+// exp(x) for x <= 0, to 2 units in the last place; below -87 it stays at exp(-87).
+DGPOSE_INLINE F32 exp_negative(F32 x) {
+#if DGPOSE_ISA == DGPOSE_ISA_SCALAR
+  return {__builtin_expf(x.v)};
+#else
+  x = max(F32::set1(-87.0f), x);
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+  const F32 n = {_mm512_roundscale_ps((x * F32::set1(1.44269504f)).v, 0)};
+#else
+  const F32 n = {_mm256_round_ps((x * F32::set1(1.44269504f)).v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+#endif
+  F32 r = multiply_add(n, F32::set1(-0.693359375f), x);
+  r = multiply_add(n, F32::set1(2.12194440e-4f), r);
+  F32 p = F32::set1(1.9875691500e-4f);  // Cephes' polynomial
+  p = multiply_add(p, r, F32::set1(1.3981999507e-3f));
+  p = multiply_add(p, r, F32::set1(8.3334519073e-3f));
+  p = multiply_add(p, r, F32::set1(4.1665795894e-2f));
+  p = multiply_add(p, r, F32::set1(1.6666665459e-1f));
+  p = multiply_add(p, r, F32::set1(5.0000001201e-1f));
+  p = multiply_add(p, r * r, r + F32::set1(1.0f));
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+  return {_mm512_scalef_ps(p.v, n.v)};
+#else
+  const __m256i bits = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), bits))};
+#endif
+#endif
+}
+
+void run(const AnchorStep& step, const float* workspace, float* output) {
+  const Map& in = step.in;
+  const int64_t joints = step.joints, pixels = in.height * in.width;
+  const F32 step_x = F32::set1(2.0f / static_cast<float>(in.width));
+  const F32 step_y = F32::set1(2.0f / static_cast<float>(in.height));
+  // Lanes are joints; the lanes beyond the last one compute on whatever is there and are dropped.
+  for (int64_t joint = 0; joint < joints; joint += kLanes) {
+    const float* logits = workspace + in.offset + joint;
+    F32 largest = F32::load(logits);
+    for (int64_t i = 1; i < pixels; ++i) largest = max(largest, F32::load(logits + i * in.pixel_stride));
+    F32 total = F32::set1(0.0f), a = total, b = total, c = total;
+    for (int64_t y = 0, i = 0; y < in.height; ++y) {
+      const F32 anchor_y = multiply_add(F32::set1(static_cast<float>(y) + 0.5f), step_y, F32::set1(-1.0f));
+      for (int64_t x = 0; x < in.width; ++x, ++i) {
+        const F32 anchor_x =
+            multiply_add(F32::set1(static_cast<float>(x) + 0.5f), step_x, F32::set1(-1.0f));
+        const float* votes = logits + i * in.pixel_stride;
+        const F32 weight = exp_negative(F32::load(votes) - largest);
+        total = total + weight;
+        a = multiply_add(weight, multiply_add(F32::load(votes + joints), step_x, anchor_x), a);
+        b = multiply_add(weight, multiply_add(F32::load(votes + 2 * joints), step_y, anchor_y), b);
+        c = multiply_add(weight, F32::load(votes + 3 * joints), c);
+      }
+    }
+    float result[3][kLanes];
+    (a / total).store(result[0]);
+    (b / total).store(result[1]);
+    (c / total).store(result[2]);
+    for (int64_t j = 0; j < kLanes && joint + j < joints; ++j) {
+      for (int axis = 0; axis < 3; ++axis) output[(joint + j) * 3 + axis] = result[axis][j];
+    }
+  }
+}
+
+void run(const OutputStep& step, const float* workspace, float* output) {
+  const Map& in = step.in;
+  for (int64_t c = 0; c < in.channels; ++c) {
+    for (int64_t y = 0; y < in.height; ++y) {
+      const float* from =
+          workspace + in.offset + c / kBlock * in.block_stride + y * in.row_stride + c % kBlock;
+      for (int64_t x = 0; x < in.width; ++x) *output++ = from[x * in.pixel_stride];
+    }
+  }
+}

@@ -1,0 +1,93 @@
+// What a finished network runs: one plain struct per step. Offsets and strides count floats; offsets are
+// into the thread's workspace, pointers into the network's own, immutable memory.
+#pragma once
+
+#include <cstdint>
+
+namespace dgpose::hand_net {
+
+// Pixel (y, x) of channel c is at
+//   offset + (c / 16) * block_stride + y * row_stride + x * pixel_stride + c % 16,
+// and so are the `pad` pixels of zeros around the map (y, x from -pad). A map of fewer than 16 channels
+// that only convolutions read may be narrow: pixel_stride = channels.
+struct Map {
+  int64_t offset = 0;
+  int64_t block_stride = 0, row_stride = 0, pixel_stride = 0;
+  int64_t channels = 0, blocks = 0, height = 0, width = 0, pad = 0;
+};
+
+// Output blocks are taken `group` at a time: as many as the register tile is wide. A group's weights are
+// [count][group * 16], read from front to back.
+struct BlockGroup {
+  int64_t first = 0, blocks = 0;
+  const float* weights = nullptr;
+};
+
+// The matrix product at the heart of both kinds of convolution, for one group and one row of pixels:
+//   out[block][pixel][16] (+)= sum_k weights[k][block][16] * in[offsets[k] + pixel * in_step]
+struct ProductStep {
+  const int32_t* offsets = nullptr;
+  int64_t count = 0;  // number of terms k
+  int64_t chunk = 0;  // terms per pass, so that their weights stay in the first-level cache
+  const BlockGroup* groups = nullptr;
+  int64_t group_count = 0;
+};
+
+struct Epilogue {
+  const float* bias = nullptr;  // [blocks * 16]
+  bool has_residual = false;
+  Map residual;
+  float slope = 1.0f;
+};
+
+struct ConvStep {
+  Map in, out;
+  int64_t in_row_step = 0, in_pixel_step = 0;
+  ProductStep product;
+  Epilogue epilogue;
+};
+
+// Winograd's F(m x m, 3 x 3): (m + 2)^2 products over tiles instead of 9 m^2 multiplications per tile.
+struct WinogradStep {
+  Map in, out;
+  int64_t tile = 0;                          // m: 2 or 4
+  int64_t tiles_y = 0, tiles_x = 0;
+  int64_t padding = 0;                       // 0..: rows and columns of zeros the convolution adds
+  int64_t scratch_in = 0, scratch_out = 0;   // [(m + 2)^2][blocks][tiles][16], transformed
+  int64_t position_in = 0, position_out = 0; // stride of the first index
+  int64_t position_weights = 0;              // the same for the weights of each group
+  ProductStep product;
+  const float* zeros = nullptr;              // [blocks * 16]
+  Epilogue epilogue;
+};
+
+struct InputStep {
+  Map out;
+  int64_t unshuffle = 1;
+};
+
+struct PoolStep {
+  Map in, out;
+  bool maximum = false;
+  const int32_t *row_begin = nullptr, *row_end = nullptr;
+  const int32_t *column_begin = nullptr, *column_end = nullptr;
+  int64_t divisor = 0;
+};
+
+struct SumStep {
+  bool has_a = false;
+  Map a, b, out;
+  int64_t upsample = 1;
+  float slope = 1.0f;
+};
+
+struct AnchorStep {
+  Map in;  // pixel-major: block_stride 16
+  int64_t joints = 0;
+};
+
+struct OutputStep {
+  Map in;
+};
+
+}  // namespace dgpose::hand_net

@@ -1,0 +1,24 @@
+"""Fake kernels (shapes and dtypes without data) for torch.compile, torch.export and opcheck."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from dgpose_ext import _loader
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def register(name: str) -> Callable[[F], F]:
+    """Registers the fake kernel of torch.ops.dgpose.<name>; does nothing without the core, where the op
+    does not exist and the reference, plain torch, needs none."""
+
+    def decorate(function: F) -> F:
+        if _loader.core is not None:
+            torch.library.register_fake(f"dgpose::{name}", function)
+        return function
+
+    return decorate

@@ -1,0 +1,88 @@
+"""User-facing checks. Wording: subject, requirement in the notation of the docs, what arrived."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(notation: str) -> tuple[int | str, ...]:
+    names = notation.strip("[]").split(",")
+    return tuple(int(n) if n.strip().isdigit() else n.strip() for n in names)
+
+
+def require_tensor(name: str, value: object) -> Tensor:
+    """The value itself, or TypeError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
+def require_shape(name: str, tensor: Tensor, notation: str, **known: int) -> None:
+    """ValueError unless the shape fits `notation`: "[B, J, 3]" fixes the numbers, and those names that
+    `known` gives a size; other names match anything, the same name the same size."""
+    sizes = _sizes(notation)
+    bound = dict(known)
+    if tensor.dim() == len(sizes) and all(
+        size == (want if isinstance(want, int) else bound.setdefault(want, size))
+        for size, want in zip(tensor.shape, sizes, strict=True)
+    ):
+        return
+    where = ", ".join(f"{k} = {v}" for k, v in known.items() if k in sizes)
+    where = f" with {where}" if where else ""
+    raise ValueError(f"{name} must have shape {notation}{where}, got {list(tensor.shape)}")
+
+
+def require_dtype(name: str, tensor: Tensor, allowed: Sequence[torch.dtype]) -> None:
+    """TypeError unless the dtype is one of `allowed`."""
+    if tensor.dtype not in allowed:
+        wanted = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+        got = str(tensor.dtype).removeprefix("torch.")
+        raise TypeError(f"{name} must be of dtype {wanted}, got {got}")
+
+
+def require_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """ValueError unless both tensors are on one device."""
+    if tensor.device != other.device:
+        raise ValueError(
+            f"{name} must be on the device of {other_name} ({other.device}), got {tensor.device}"
+        )
+
+
+def require_size(name: str, value: object) -> tuple[int, int]:
+    """(H, W) as two non-negative integers."""
+    if not (isinstance(value, Sequence) and len(value) == 2):
+        raise ValueError(f"{name} must be (H, W), got {value!r}")
+    height, width = value
+    if height < 0 or width < 0:
+        raise ValueError(f"{name} must not be negative, got {value!r}")
+    return height, width
+
+
+def camera_tensor(
+    camera: Sequence[float] | Tensor, *, like: Tensor, dtype: torch.dtype, batch: int
+) -> Tensor:
+    """Camera (fx, fy, cx, cy) in pixels as a tensor [1, 4] or [B, 4] beside `like`.
+
+    Four numbers are checked (finite, focal lengths positive); a tensor [4], [1, 4] or [B, 4] is
+    checked for shape only, since looking at its values would wait for the device.
+    """
+    if isinstance(camera, Tensor):
+        tensor = camera if camera.dim() == 2 else camera[None]
+        if tensor.dim() != 2 or tensor.shape[1] != 4 or tensor.shape[0] not in (1, batch):
+            raise ValueError(
+                f"camera must be (fx, fy, cx, cy) or have shape [4] or [B, 4] with B = {batch}, "
+                f"got {list(camera.shape)}"
+            )
+        return tensor.to(like.device, dtype)
+    values = tuple(float(v) for v in camera)
+    if len(values) != 4:
+        raise ValueError(f"camera must be (fx, fy, cx, cy), got {len(values)} numbers")
+    if not all(-math.inf < v < math.inf for v in values) or values[0] <= 0 or values[1] <= 0:
+        raise ValueError(f"camera (fx, fy, cx, cy) must be finite with fx, fy > 0, got {values}")
+    return torch.tensor([values], dtype=dtype, device=like.device)

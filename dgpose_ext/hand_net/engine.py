@@ -1,0 +1,397 @@
+"""HandNet: the compiled inference engine for small convolutional regressors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from math import inf, isfinite
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dgpose_ext import _loader
+from dgpose_ext.hand_net.graph import Graph, import_module
+
+PRECISIONS = ("float32",)
+FORMAT = "dgpose-hand-net"
+FORMAT_VERSION = 1
+_DEPTH_TYPES = (np.dtype(np.uint16), np.dtype(np.float32))
+
+
+class HandFrame(NamedTuple):
+    """What `HandNet.run` makes of one depth frame; arrays for an array, tensors for a tensor."""
+
+    joints_mm: Any
+    """[J, 3] float32: x right, y UP, z forward, mm, camera origin; NaN where found is False."""
+    joints_uvd: Any
+    """[J, 3] float32: column, row (pixels), depth (mm)."""
+    found: bool
+    """False where no centre was found, or nothing lies in the cube around it."""
+    center: tuple[float, float, float] | None
+    """(u, v, mm): the one given, or found; None where none was found."""
+    foreground: float
+    """Share of the crop's pixels with a surface before the back of the cube."""
+    clipped: float
+    """Share of the crop's pixels with a surface before the front of the cube."""
+
+
+class HandNet:
+    """A convolutional regressor compiled for this processor; see docs/ops/hand_net.md.
+
+    Make one with `HandNet.from_module` or `HandNet.load`. It is immutable and may be called from many
+    threads at once; one call uses one thread, a batch is spread over torch's threads.
+    """
+
+    def __init__(self, graph: Graph, *, precision: str = "float32", algorithm: str = "auto") -> None:
+        """Builds the engine of a graph.
+
+        Args:
+            precision: "float32".
+            algorithm: how convolutions are computed: "auto", or "direct", "winograd2", "winograd4" for
+                tests and measurements.
+
+        Raises:
+            ValueError: an unknown precision, or layers whose sizes do not fit together.
+            RuntimeError: the compiled core is missing.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        self.precision = precision
+        self.graph = graph
+        self._network = _build(_core(), graph, algorithm)
+        self._input_shape = graph.input_shape
+        self._output_shape = graph.output_shape
+        channels, height, width = graph.input_shape
+        self._takes_frames = (
+            channels == 1
+            and height == width
+            and len(graph.output_shape) == 2
+            and graph.output_shape[1] == 3
+        )
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        precision: str = "float32",
+        *,
+        input_shape: tuple[int, int, int] = (1, 128, 128),
+    ) -> HandNet:
+        """Compiles a torch module; the module itself is left as it is.
+
+        The module is exported with torch.export for one input [1, *input_shape] in eval mode. Batch norm
+        is folded into the convolution before it, activations and residual additions are fused.
+
+        Raises:
+            ValueError: a layer that the engine does not run (named with its module path), an unknown
+                precision.
+            RuntimeError: the compiled core is missing.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        return cls(import_module(module, input_shape), precision=precision)
+
+    def __call__(
+        self, crops: Tensor | NDArray[np.float32], out: Tensor | NDArray[np.float32] | None = None
+    ) -> Any:
+        """Runs a batch of crops.
+
+        Args:
+            crops: [B, C, H, W] float32, a CPU tensor or an array.
+            out: [B, *output_shape] float32, C-contiguous; filled and returned where given.
+
+        Returns:
+            [B, *output_shape] float32 ([B, J, 3] crop coordinates for a hand regressor); an array where
+            crops is an array, else a tensor.
+
+        Raises:
+            ValueError: wrong shape or dtype.
+        """
+        array = _as_array(crops, "crops")
+        if array.dtype != np.float32 or array.ndim != 4 or array.shape[1:] != self._input_shape:
+            raise ValueError(
+                f"crops must have shape [B, {', '.join(map(str, self._input_shape))}] and dtype "
+                f"float32, got {list(array.shape)} and {array.dtype}"
+            )
+        shape = (array.shape[0], *self._output_shape)
+        result = _output(out, shape)
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+        self._network.forward(array, result)
+        if out is not None:
+            return out
+        return torch.from_numpy(result) if isinstance(crops, Tensor) else result
+
+    def run(
+        self,
+        depth: Tensor | NDArray[Any],
+        camera: Sequence[float],
+        center: Sequence[float] | None = None,
+        *,
+        cube_mm: float = 300.0,
+        near: float = 10.0,
+        far: float = 1500.0,
+        out: Tensor | NDArray[np.float32] | None = None,
+    ) -> HandFrame:
+        """Raw depth to hand joints in one call: search, crop, network, back to millimetres.
+
+        The crop is `dgpose_ext.depth_crop` (cube normalisation, nearest sampling).
+
+        Args:
+            depth: [H, W] uint16 or float32, millimetres; 0, negative, NaN and Inf are missing.
+            camera: (fx, fy, cx, cy), pixels.
+            center: (u, v, mm) of the hand; None searches it with `dgpose_ext.find_hand_center`.
+            cube_mm: edge of the cube around the centre; what the network was trained with.
+            near, far: range of the search, mm.
+            out: [J, 3] float32, C-contiguous, takes joints_mm.
+
+        Raises:
+            ValueError: wrong shape or dtype, a camera or centre that is not finite and in front, or a
+                network that does not map [1, S, S] to [J, 3].
+        """
+        if not self._takes_frames:
+            raise ValueError(
+                f"run needs a network from [1, S, S] to [J, 3], this one goes from "
+                f"{list(self._input_shape)} to {list(self._output_shape)}"
+            )
+        array = _as_array(depth, "depth")
+        if array.ndim != 2 or array.dtype not in _DEPTH_TYPES or array.size == 0:
+            raise ValueError(
+                "depth must have shape [H, W], at least one pixel and dtype uint16 or float32 "
+                f"(millimetres), got {list(array.shape)} and {array.dtype}"
+            )
+        if array.strides[1] != array.itemsize or array.strides[0] % array.itemsize:
+            array = np.ascontiguousarray(array)
+        fx, fy, cx, cy = map(float, camera)
+        if not (0 < fx < inf and 0 < fy < inf and isfinite(cx) and isfinite(cy)):
+            raise ValueError(
+                "camera must be (fx, fy, cx, cy) with finite values and positive focal lengths, "
+                f"got {(fx, fy, cx, cy)}"
+            )
+        if center is not None:
+            u, v, mm = map(float, center)
+            if not (isfinite(u) and isfinite(v) and 0 < mm < inf):
+                raise ValueError(f"center must be finite (u, v, mm) with mm > 0, got {(u, v, mm)}")
+            center = (u, v, mm)
+        if not 0 < cube_mm < inf:
+            raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
+        if not 0 <= near < far < inf:
+            raise ValueError(f"near and far must be 0 <= near < far, got {near} and {far}")
+        uvd = np.empty(self._output_shape, dtype=np.float32)
+        result = _output(out, self._output_shape)
+        found, u, v, mm, foreground, clipped = self._network.run(
+            array, (fx, fy, cx, cy), center, cube_mm, near, far, result, uvd
+        )
+        joints: Any = result if out is None else out
+        pixels: Any = uvd
+        if isinstance(depth, Tensor):
+            joints = torch.from_numpy(result) if out is None else out
+            pixels = torch.from_numpy(uvd)
+        return HandFrame(
+            joints, pixels, found, (u, v, mm) if mm > 0 else None, foreground, clipped
+        )
+
+    # ---- what it is ----
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one crop."""
+        return self._input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of one result: (J, 3) for a hand regressor."""
+        return self._output_shape
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one crop, counted for direct convolutions."""
+        return int(self._network.multiply_adds)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that each calling thread uses."""
+        return int(self._network.workspace_bytes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the packed weights, shared by all threads."""
+        return int(self._network.weight_bytes)
+
+    def profile(self, repeats: int = 200) -> list[tuple[str, float, int]]:
+        """[(step, mean microseconds, multiply-adds)] of one crop of zeros."""
+        crop = np.zeros((1, *self._input_shape), dtype=np.float32)
+        return list(self._network.profile(crop, repeats))
+
+    def __repr__(self) -> str:
+        return (
+            f"HandNet({list(self._input_shape)} -> {list(self._output_shape)}, {self.precision}, "
+            f"{self.multiply_adds / 1e6:.1f} M multiply-adds)"
+        )
+
+    # ---- files ----
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one safetensors file: the fused weights, and the graph as JSON in its metadata."""
+        from safetensors.numpy import save
+
+        graph = json.dumps(
+            {
+                "input_shape": self.graph.input_shape,
+                "output_shape": self.graph.output_shape,
+                "layers": self.graph.layers,
+            }
+        )
+        metadata = {
+            "format": FORMAT,
+            "version": str(FORMAT_VERSION),
+            "precision": self.precision,
+            "graph": graph,
+            "sha256": _checksum(graph, self.graph.tensors),
+        }
+        data = save(self.graph.tensors, metadata)
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> HandNet:
+        """Reads a file that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a HandNet file, of a newer version, truncated or changed.
+            RuntimeError: the compiled core is missing.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} is a safetensors file, but not one that HandNet.save wrote; weights of a "
+                "torch module go through HandNet.from_module"
+            )
+        if metadata.get("version") != str(FORMAT_VERSION):
+            raise ValueError(
+                f"{path} has HandNet format version {metadata.get('version')}, "
+                f"this program reads version {FORMAT_VERSION}"
+            )
+        if _checksum(metadata.get("graph", ""), tensors) != metadata.get("sha256"):
+            raise ValueError(f"{path} is damaged: its checksum does not match")
+        plan = json.loads(metadata["graph"])
+        graph = Graph(
+            input_shape=tuple(plan["input_shape"]),
+            output_shape=tuple(plan["output_shape"]),
+            layers=plan["layers"],
+            tensors=tensors,
+        )
+        return cls(graph, precision=metadata["precision"])
+
+
+def _core() -> ModuleType:
+    if _loader.core is None:
+        raise RuntimeError(f"HandNet needs the compiled core. {_loader.why_no_core()}")
+    return _loader.core
+
+
+def _as_array(value: Any, name: str) -> NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, Tensor):
+        if value.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+        array: NDArray[Any] = value.detach().numpy()
+        return array
+    raise TypeError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
+
+
+def _output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The array that takes the result: new, or the memory of `out`."""
+    if out is None:
+        return np.empty(shape, dtype=np.float32)
+    result = _as_array(out, "out")
+    if result.shape != shape or result.dtype != np.float32:
+        raise ValueError(
+            f"out must have shape {list(shape)} and dtype float32, "
+            f"got {list(result.shape)} and {result.dtype}"
+        )
+    if not result.flags.c_contiguous or not result.flags.writeable:
+        raise ValueError("out must be C-contiguous and writable")
+    return result
+
+
+def _checksum(graph: str, tensors: dict[str, NDArray[np.float32]]) -> str:
+    digest = hashlib.sha256(graph.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
+    algorithms = core.ConvAlgorithm.__members__
+    if algorithm not in algorithms:
+        raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got {algorithm!r}")
+    builder = core.HandNetBuilder(graph.input_shape, algorithms[algorithm])
+    for layer in graph.layers:
+        if layer["kind"] == "input":
+            builder.add_input(layer["unshuffle"])
+        elif layer["kind"] == "conv":
+            builder.add_conv(
+                layer["input"],
+                graph.tensors[layer["weight"]],
+                graph.tensors[layer["bias"]],
+                tuple(layer["stride"]),
+                tuple(layer["padding"]),
+                tuple(layer["dilation"]),
+                layer["slope"],
+                layer["residual"],
+            )
+        elif layer["kind"] == "linear":
+            builder.add_linear(
+                layer["input"],
+                graph.tensors[layer["weight"]],
+                graph.tensors[layer["bias"]],
+                layer["slope"],
+            )
+        elif layer["kind"] == "pool":
+            builder.add_pool(
+                layer["input"],
+                layer["pool"],
+                tuple(layer["rows"]),
+                tuple(layer["columns"]),
+                layer["divisor"],
+            )
+        elif layer["kind"] == "sum":
+            builder.add_sum(layer["a"], layer["b"], layer["upsample"], layer["slope"])
+        elif layer["kind"] == "anchor_regression":
+            builder.add_anchor_regression(layer["input"])
+        else:
+            raise ValueError(f"unknown layer kind {layer['kind']!r}")
+    return builder.finish(len(graph.layers) - 1)

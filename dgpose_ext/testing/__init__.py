@@ -1,0 +1,76 @@
+"""Sample inputs and tolerances of every op: shared by the tests, the benchmarks and users.
+
+Each module `dgpose_ext/testing/<op>.py` defines one `SPEC`; `discover()` finds them all, and nothing lists
+them. `for spec in discover(): spec.function(**spec.samples(torch.float32)[0])` calls every op once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Keyword arguments of one call of an op.
+Sample = dict[str, Any]
+
+#: Lengths around vector widths, where loops with tails go wrong.
+ODD_SIZES = (1, 3, 15, 16, 17, 31, 33, 63, 65, 97)
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """One wrong call: the arguments that replace those of the first sample, and the error they raise."""
+
+    change: Sample
+    error: type[Exception]
+    message: str  #: regular expression
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """What the tests of all ops need to know about one."""
+
+    name: str  #: public name in dgpose_ext, and the stem of all its files
+    family: str  #: folder in csrc/, ops/ and reference/
+    function: Callable[..., Any]
+    #: Valid calls for a dtype of `dtypes`, small ones, odd sizes among them; deterministic.
+    samples: Callable[[torch.dtype], list[Sample]]
+    dtypes: tuple[torch.dtype, ...]
+    #: Calls of the registered ops: (name in torch.ops.dgpose, positional arguments), for opcheck.
+    raw_calls: Callable[[], list[tuple[str, tuple[Any, ...]]]]
+    #: Calls with empty tensors (no batch, no items, no pixels).
+    empty: Callable[[], list[Sample]]
+    #: Calls with NaN, Inf and huge values, which must neither crash nor differ from the reference.
+    hostile: Callable[[], list[Sample]]
+    bad: tuple[BadInput, ...]
+    #: Arguments with gradients, and float64 calls on which gradcheck is run.
+    differentiable: tuple[str, ...] = ()
+    gradient_samples: Callable[[], list[Sample]] = list
+    #: (rtol, atol) against the reference by dtype; no entry: bit-identical.
+    tolerance: Mapping[torch.dtype, tuple[float, float]] = field(default_factory=dict)
+    #: (rtol, atol) between instruction sets; None: bit-identical.
+    isa_tolerance: tuple[float, float] | None = None
+    #: Whether torch.compile(fullgraph=True) can hold a call (not where the result is None or a float).
+    compilable: bool = True
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """The result of any op as a flat list of tensors (None as an empty one)."""
+    if result is None:
+        return [torch.empty(0)]
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, int | float):
+        return [torch.tensor(result, dtype=torch.float64)]
+    return [t for item in result for t in tensors(item)]
+
+
+def discover() -> list[OpSpec]:
+    """The specs of all ops, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [importlib.import_module(f"{__name__}.{name}").SPEC for name in names]

@@ -1,0 +1,28 @@
+"""Pose models on top of dgpose_ext: data, training, inference and the command line.
+
+`dgpose.HandEstimator` is loaded when it is first used: importing `dgpose` alone is cheap, and needs
+none of what the extra `systems` installs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dgpose.inference import HandEstimator, HandPose
+
+__all__ = ["HandEstimator", "HandPose"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'dgpose' has no attribute {name!r}")
+    from dgpose._extras import systems_required
+
+    with systems_required():
+        from dgpose import inference
+    return getattr(inference, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""`python -m dgpose`: the command line."""
+
+from dgpose.cli import main
+
+main()

@@ -1,0 +1,21 @@
+"""The command line: `dgpose hand run`, `dgpose demo`, `dgpose eval hand`, `dgpose train hand`."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of the `dgpose` command."""
+    from dgpose._extras import MissingExtraError, systems_required
+
+    try:
+        with systems_required():
+            from dgpose.cli.app import app
+
+            app(prog_name="dgpose")
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

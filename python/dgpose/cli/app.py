@@ -1,0 +1,64 @@
+"""Assembles the command line.
+
+`dgpose --help` must not wait for torch: commands import what they need when they run, and families
+whose modules import it at once are loaded when one of their commands is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dgpose.cli.demo import demo
+from dgpose.cli.hand import app as hand_app
+
+__all__ = ["app"]
+
+_LOADED_WHEN_CALLED = {
+    "eval": ("dgpose.cli.eval", "Score result files against labels."),
+    "train": ("dgpose.cli.train", "Train the models."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in _LOADED_WHEN_CALLED:
+            module, _ = _LOADED_WHEN_CALLED[args[0]]
+            family = typer.Typer(add_completion=False)
+            family.add_typer(import_module(module).app, name=args[0])
+            self.add_command(typer.main.get_group(family).commands[args[0]])
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pose from depth images and photographs.",
+)
+app.command()(demo)
+app.add_typer(hand_app, name="hand")
+for _name, (_, _help) in _LOADED_WHEN_CALLED.items():
+    app.add_typer(typer.Typer(help=_help), name=_name)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dgpose {metadata.version('dgpose-ext')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,148 @@
+"""`dgpose train`: train the shipped networks, and pack their weights."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Train networks on rendered data; pack weights.")
+
+
+class PoseSource(str, Enum):
+    """Where the poses of rendered hands come from (see `SyntheticHands`)."""
+
+    AUTO = "auto"
+    KINEMATIC = "kinematic"
+    NYU = "nyu"
+    MIXED = "mixed"
+
+
+class HandSide(str, Enum):
+    """Which hands are rendered."""
+
+    RIGHT = "right"
+    LEFT = "left"
+    BOTH = "both"
+
+
+@app.command()
+def hand(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps; 20000 where --minutes is not given.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Wall-clock budget, which the learning rate then follows: such a run cannot be "
+            "repeated number for number."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Frames a step and device.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the first weights and of the frames.")] = 0,
+    poses: Annotated[PoseSource, typer.Option(help="Source of the poses.")] = PoseSource.AUTO,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data folder with hand/nyu/labels.", envvar="DGPOSE_DATA"),
+    ] = None,
+    actor: Annotated[
+        list[int] | None, typer.Option(help="NYU actor whose poses are used; both by default.")
+    ] = None,
+    side: Annotated[HandSide, typer.Option(help="Hands to render.")] = HandSide.RIGHT,
+    learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-3,
+    init: Annotated[Path | None, typer.Option(help="Weights to start from (fine-tuning).")] = None,
+    precision: Annotated[str, typer.Option(help="bf16-mixed, 16-mixed or 32-true.")] = "bf16-mixed",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    devices: Annotated[int, typer.Option(help="Devices a machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, or ddp for several devices.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
+    ] = None,
+    validate_every: Annotated[
+        int, typer.Option(help="Steps between validations, each with a checkpoint.")
+    ] = 500,
+    validation_frames: Annotated[int, typer.Option(help="Rendered frames a validation.")] = 1024,
+) -> None:
+    """Train the hand regressor on rendered depth frames.
+
+    The best weights, chosen on rendered validation frames, go to OUT/best.safetensors;
+    TensorBoard reads OUT. Ctrl-C stops at a checkpoint.
+    """
+    import torch
+
+    from dgpose.data.synthetic_hands import SyntheticHands
+    from dgpose.train.hand import HandTrainConfig, train_hand
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        render = partial(
+            SyntheticHands,
+            poses=poses.value,
+            data_dir=data,
+            hand=side.value,
+            actors=tuple(actor or (0, 1)),
+        )
+        frames, validation = render(seed, split="train"), render(0, split="val")
+        description = f"rendered hands (SyntheticHands), {side.value}, {frames.poses} poses"
+        if frames.poses != "kinematic":
+            description += f", NYU actors {', '.join(map(str, actor or (0, 1)))}"
+        config = HandTrainConfig(
+            out=out,
+            steps=20_000 if steps is None and minutes is None else steps,
+            minutes=minutes,
+            batch=batch,
+            seed=seed,
+            learning_rate=learning_rate,
+            precision=precision,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            strategy=strategy,
+            validate_every=validate_every,
+            validation_frames=validation_frames,
+            resume=resume,
+            init=init,
+        )
+        result = train_hand(config, frames, validation, data=description)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    if not result.finished:
+        typer.echo(f"stopped at step {result.steps}; continue with --resume")
+    typer.echo(
+        f"{result.frames} frames in {result.minutes:.1f} min; best error on rendered frames "
+        f"{result.best_error_mm:.2f} mm: {result.best}"
+    )
+
+
+@app.command()
+def pack(
+    source: Annotated[Path, typer.Argument(help="Weights of a run: OUT/best.safetensors.")],
+    target: Annotated[Path, typer.Argument(help="File to write.")],
+) -> None:
+    """Store hand weights as float16, for shipping: half the size."""
+    from dgpose.nn.hand_regressor import load_weights, save_weights
+
+    try:
+        model, facts = load_weights(source)
+        save_weights(model, target, facts)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    typer.echo(f"{target}: {target.stat().st_size} bytes")
+    for name, value in facts.items():
+        typer.echo(f"  {name}: {value}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code=2)

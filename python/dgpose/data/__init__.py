@@ -1,0 +1,1 @@
+"""Reading, describing and generating pose data."""

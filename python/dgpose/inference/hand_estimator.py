@@ -1,0 +1,357 @@
+"""HandEstimator: from one depth image to 36 hand joints, on a CPU.
+
+Centre (given, or found by `dgpose_ext.find_hand_center`) -> crop of a metric cube
+(`dgpose_ext.depth_crop`) -> network (`dgpose_ext.HandNet`, or torch) -> millimetres -> a check of
+the result against the image (`hand_evidence`). A pose that fails the check is not given out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import dgpose_ext
+from dgpose.data.cameras import parse_camera, unproject
+from dgpose.data.depth_io import UNITS
+from dgpose.inference.hand_evidence import weigh_evidence
+from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
+from dgpose.skeletons import NYU36, Skeleton
+from dgpose_ext import _loader, crop_to_uvd, depth_crop, find_hand_center
+from dgpose_ext.hand_net import HandNet
+
+__all__ = ["HandEstimator", "HandPose", "check_center"]
+
+CUBE_MM = 300.0
+"""Edge of the cube around a hand of common size."""
+
+_FLOAT_DEPTH_M = 20.0
+"""No depth camera for hands sees farther, in metres; in millimetres nothing is nearer."""
+
+Depth = npt.NDArray[Any] | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HandPose:
+    """One estimated hand.
+
+    Attributes:
+        joints_mm: `[36, 3]` float32, mm from the camera: x right, y UP, z forward; the joints of
+            `dgpose.skeletons.NYU36`. NaN where `found` is false.
+        joints_px: `[36, 2]` float32, (u, v) in pixels of the image, v down. NaN likewise.
+        center: (u, v, mm), the centre of the crop, given or found; None where none was found.
+        found: whether there is a hand and the pose agrees with the image.
+        confidence: 0 to 1, the agreement (see `hand_evidence`).
+        reason: why `found` is false, in one sentence; else empty.
+        timings: milliseconds: "center", "crop+network", "check", and "total".
+    """
+
+    joints_mm: npt.NDArray[np.float32]
+    joints_px: npt.NDArray[np.float32]
+    center: tuple[float, float, float] | None
+    found: bool
+    confidence: float
+    reason: str
+    timings: dict[str, float]
+
+
+class HandEstimator:
+    """Estimates one hand in a depth image; make one with `HandEstimator.load`.
+
+    An estimator may be called from several threads at once.
+    """
+
+    skeleton: Skeleton = NYU36
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        *,
+        hand: str,
+        cube_mm: float,
+        description: dict[str, Any],
+    ) -> None:
+        self._network = network
+        self._mirrored = hand == "left"
+        self._cube_mm = cube_mm
+        self._description = description
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "default",
+        *,
+        hand: Literal["right", "left"] = "right",
+        engine: Literal["auto", "native", "torch"] = "auto",
+        cube_mm: float = CUBE_MM,
+    ) -> HandEstimator:
+        """Load a model.
+
+        Args:
+            model: name of a shipped model ("default"), or a weight file of
+                `dgpose.nn.hand_regressor.save_weights`.
+            hand: which hand is looked for. One network serves both: a left hand is mirrored.
+            engine: "native" is `dgpose_ext.HandNet`, "torch" the plain module; "auto" takes the
+                native one where the compiled core is there.
+            cube_mm: edge of the cube that the hand lies in; less for a child's hand.
+
+        Raises:
+            ValueError: an unknown name or option, a damaged file, a network of other joints.
+            FileNotFoundError: no such file.
+            RuntimeError: engine="native" and the compiled core is missing.
+        """
+        _require_option("hand", hand, ("right", "left"))
+        _require_option("engine", engine, ("auto", "native", "torch"))
+        if not (math.isfinite(cube_mm) and cube_mm > 0):
+            raise ValueError(f"cube_mm must be positive, got {cube_mm}")
+        path = _model_path(model)
+        regressor, _ = load_weights(path)
+        if engine == "auto":
+            engine = "native" if _loader.core is not None else "torch"
+        return cls.from_module(
+            regressor, hand=hand, engine=engine, cube_mm=cube_mm, name=str(model)
+        )
+
+    @classmethod
+    def from_module(
+        cls,
+        module: HandRegressor,
+        *,
+        hand: Literal["right", "left"] = "right",
+        engine: Literal["native", "torch"] = "torch",
+        cube_mm: float = CUBE_MM,
+        name: str = "unnamed",
+    ) -> HandEstimator:
+        """An estimator from a network in memory; arguments as for `load`.
+
+        Raises:
+            ValueError: the network has other joints than `skeleton`.
+            RuntimeError: engine="native" and the compiled core is missing.
+        """
+        if module.config.joints != len(cls.skeleton):
+            raise ValueError(
+                f"model must have the {len(cls.skeleton)} joints of {cls.skeleton.name}, "
+                f"got {module.config.joints}"
+            )
+        module = module.eval()
+        network: Callable[[Tensor], Tensor] = module
+        if engine == "native":
+            if _loader.core is None:
+                raise RuntimeError(f"engine 'native' is not available. {_loader.why_no_core()}")
+            network = HandNet.from_module(module)
+        estimator = cls(
+            network,
+            hand=hand,
+            cube_mm=float(cube_mm),
+            description={
+                "model": name,
+                "engine": engine,
+                "precision": "float32",
+                "parameters": module.parameter_count(),
+                "multiply_adds": module.macs(),
+                "joints": cls.skeleton.name,
+                "hand": hand,
+                "cube_mm": float(cube_mm),
+                "cpu_capability": _loader.core.cpu_capability() if _loader.core else "reference",
+                "dgpose_ext": dgpose_ext.__version__,
+            },
+        )
+        # The first call allocates workspaces: it must not be a user's first frame.
+        estimator._regress(torch.ones(1, 1, CROP_SIZE, CROP_SIZE))
+        return estimator
+
+    def info(self) -> dict[str, Any]:
+        """What runs: model, engine, precision, CPU capability, size, joints, hand and cube."""
+        return dict(self._description)
+
+    def __call__(
+        self,
+        depth: Depth,
+        camera: str | Sequence[float],
+        center: Sequence[float] | None = None,
+        *,
+        unit: Literal["mm", "m"] = "mm",
+    ) -> HandPose:
+        """Estimate the hand in one depth image.
+
+        Args:
+            depth: `[H, W]`, NumPy or torch on the CPU: uint16 in mm, or float32 in `unit`. 0, NaN
+                and Inf mean "no depth".
+            camera: (fx, fy, cx, cy) in pixels (OpenCV's convention), or a name: "nyu", "kinect2",
+                "icvl", "msra".
+            center: (u, v, mm) of the hand's middle; None: it is found in the image, as the nearest
+                object of a hand's size.
+            unit: of float32 depth.
+
+        Returns:
+            The pose. Where there is no hand, or the estimate contradicts the image, `found` is
+            false, the joints are NaN and `reason` says why.
+
+        Raises:
+            TypeError: depth is no array or tensor, or of another dtype.
+            ValueError: the shape, camera, centre or unit is wrong, or values cannot be in `unit`.
+        """
+        start = time.perf_counter()
+        optics = parse_camera(camera)
+        image = _depth_in_mm(depth, unit)
+        place = find_hand_center(image, optics) if center is None else check_center(center)
+        located = time.perf_counter()
+        if place is None:
+            return _not_found(None, 0.0, _why_no_center(image), (located - start, 0.0, 0.0))
+
+        centers = torch.tensor([place], dtype=torch.float64)
+        crop = depth_crop(image[None], centers, optics, self._cube_mm, CROP_SIZE)
+        if self._mirrored:
+            crop = crop.flip(-1)
+        coords = self._regress(crop)
+        estimated = time.perf_counter()
+
+        seen = coords.numpy()[0]
+        if self._mirrored:
+            coords = coords * torch.tensor([-1.0, 1.0, 1.0])
+        uvd = crop_to_uvd(coords, centers, optics, self._cube_mm).numpy()[0]
+        joints_mm = unproject(uvd, optics)
+        evidence = weigh_evidence(crop.numpy()[0, 0], seen, joints_mm, self._cube_mm)
+        seconds = (located - start, estimated - located, time.perf_counter() - estimated)
+        if not evidence.accepted:
+            return _not_found(place, evidence.confidence, evidence.reason, seconds)
+        return HandPose(
+            joints_mm, uvd[:, :2].copy(), place, True, evidence.confidence, "", _timings(seconds)
+        )
+
+    def _regress(self, crop: Tensor) -> Tensor:
+        """[1, 1, S, S] -> [1, J, 3] crop coordinates."""
+        with torch.inference_mode():
+            return self._network(crop)
+
+
+def _require_option(name: str, value: object, options: Sequence[str]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def _model_path(model: str | Path) -> Path:
+    if isinstance(model, str) and not Path(model).suffix and not Path(model).exists():
+        weights = Path(str(resources.files("dgpose"))) / "weights"
+        path = weights / f"hand_{model}.safetensors"
+        if not path.is_file():
+            shipped = sorted(
+                p.stem.removeprefix("hand_") for p in weights.glob("hand_*.safetensors")
+            )
+            names = ", ".join(shipped) or "none is shipped"
+            raise ValueError(
+                f"model must be a weight file or a shipped model ({names}), got {model!r}"
+            )
+        return path
+    return Path(model)
+
+
+def _depth_in_mm(depth: object, unit: str) -> Tensor:
+    """The image as a tensor `[H, W]`, uint16 or float32, mm, without a copy where it can be."""
+    if unit not in UNITS:
+        raise ValueError(f"unit must be one of {', '.join(UNITS)}, got {unit!r}")
+    if isinstance(depth, Tensor):
+        image = depth.detach()
+        if image.device.type != "cpu":
+            raise ValueError(f"depth must be on the CPU, got {image.device}")
+    elif isinstance(depth, np.ndarray):
+        if depth.dtype.kind not in "fiub" or depth.dtype.itemsize > 8:
+            raise TypeError(f"depth must be of dtype uint16 or float32, got {depth.dtype}")
+        native = np.ascontiguousarray(depth, depth.dtype.newbyteorder("="))
+        image = torch.from_numpy(native if native.flags.writeable else native.copy())
+    else:
+        raise TypeError(
+            f"depth must be a NumPy array or a torch tensor, got {type(depth).__name__}"
+        )
+    if image.dtype not in (torch.uint16, torch.float32):
+        got = str(image.dtype).removeprefix("torch.")
+        hint = " (an 8-bit picture is no depth in mm)" if image.dtype == torch.uint8 else ""
+        raise TypeError(f"depth must be of dtype uint16 (mm) or float32, got {got}{hint}")
+    if image.dim() != 2 or 0 in image.shape:
+        raise ValueError(f"depth must have shape [H, W], H, W >= 1, got {list(image.shape)}")
+    image = image.contiguous()
+    if image.dtype == torch.uint16:
+        if unit != "mm":
+            raise ValueError("uint16 depth must be in millimetres (unit='mm'), got unit='m'")
+        return image
+    _require_plausible_unit(image, unit)
+    return image * 1000.0 if unit == "m" else image
+
+
+def _require_plausible_unit(image: Tensor, unit: str) -> None:
+    """ValueError where all depths are absurd in `unit`, and would be sensible in the other one."""
+
+    def valid(values: Tensor) -> npt.NDArray[np.float32]:
+        array = values.numpy()
+        kept: npt.NDArray[np.float32] = array[(array > 0) & (array < np.inf)]
+        return kept
+
+    def absurd(depths: npt.NDArray[np.float32]) -> bool:
+        far = depths >= _FLOAT_DEPTH_M
+        return bool(far.all() if unit == "m" else not far.any())
+
+    # A coarse grid tells in nearly all cases, and costs nothing.
+    if absurd(valid(image[::16, ::16])):
+        depths = valid(image)
+        if depths.size and absurd(depths):
+            other = "mm" if unit == "m" else "m"
+            raise ValueError(
+                f"depth in {unit} is expected, but all its values lie in "
+                f"{depths.min():.4g}..{depths.max():.4g}: pass unit={other!r}?"
+            )
+
+
+def check_center(center: Sequence[float]) -> tuple[float, float, float]:
+    """(u, v, mm) as three floats.
+
+    Raises:
+        ValueError: not three finite numbers, or mm not positive.
+    """
+    try:
+        values = tuple(float(value) for value in center)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != 3 or not all(math.isfinite(v) for v in values) or values[2] <= 0:
+        raise ValueError(f"center must be (u, v, mm), finite, with mm > 0, got {center!r}")
+    u, v, mm = values
+    return u, v, mm
+
+
+def _why_no_center(image: Tensor) -> str:
+    depths = image.numpy()
+    if not bool(((depths > 0) & (depths < np.inf)).any()):
+        return "the image holds no depth"
+    return "no object of a hand's size between 10 mm and 1500 mm"
+
+
+def _timings(seconds: tuple[float, float, float]) -> dict[str, float]:
+    names = ("center", "crop+network", "check", "total")
+    values = (*seconds, sum(seconds))
+    return {name: 1000 * value for name, value in zip(names, values, strict=True)}
+
+
+def _not_found(
+    center: tuple[float, float, float] | None,
+    confidence: float,
+    reason: str,
+    seconds: tuple[float, float, float],
+) -> HandPose:
+    joints = len(NYU36)
+    return HandPose(
+        np.full((joints, 3), np.nan, np.float32),
+        np.full((joints, 2), np.nan, np.float32),
+        center,
+        False,
+        confidence,
+        reason,
+        _timings(seconds),
+    )

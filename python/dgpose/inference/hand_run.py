@@ -1,0 +1,390 @@
+"""Runs of `HandEstimator` over many frames: where frames come from, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dgpose.data.cameras import CAMERAS, Camera, unproject
+from dgpose.data.depth_io import open_source
+from dgpose.data.synthetic_hands import SyntheticHands
+from dgpose.inference.hand_estimator import HandEstimator, HandPose
+from dgpose.metrics.hand import read_uvd
+from dgpose.skeletons import NYU36, NYU_SCORED14
+
+__all__ = [
+    "HandInput",
+    "HandResult",
+    "estimate",
+    "open_frames",
+    "read_labels",
+    "results_csv",
+    "results_json",
+    "summarise",
+    "synthetic_frames",
+    "with_labels",
+]
+
+SCHEMA = "dgpose.hand.joints/1"
+"""Version of what `results_json` writes."""
+
+_SYNTHETIC_FRAMES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class HandInput:
+    """One frame, or why there is none.
+
+    Attributes:
+        name: for output files.
+        depth: `[H, W]` mm; None for a bad frame.
+        camera: of the depth image; None for a bad frame.
+        truth_mm: `[36, 3]` or `[14, 3]` true joints, where they are known.
+        problem: why the frame is bad; else empty.
+    """
+
+    name: str
+    depth: npt.NDArray[Any] | None
+    camera: Camera | None
+    truth_mm: npt.NDArray[Any] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class HandResult:
+    """What became of one frame.
+
+    Attributes:
+        name: the frame's name.
+        pose: the estimate; None for a bad frame.
+        problem: why the frame is bad; else empty.
+        errors_mm: `[14]` errors of the scored joints, where there are labels and a pose.
+    """
+
+    name: str
+    pose: HandPose | None
+    problem: str = ""
+    errors_mm: npt.NDArray[np.float64] | None = None
+
+    @property
+    def status(self) -> str:
+        """One of found, not_found, bad_frame."""
+        if self.pose is None:
+            return "bad_frame"
+        return "found" if self.pose.found else "not_found"
+
+    @property
+    def reason(self) -> str:
+        """Why there are no joints; empty where there are."""
+        return self.problem if self.pose is None else self.pose.reason
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception, for a terminal."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# ---- where frames come from ----
+
+
+def open_frames(
+    source: Sequence[str],
+    *,
+    camera: Camera | None = None,
+    unit: Literal["mm", "m"] = "mm",
+    hand: Literal["right", "left"] = "right",
+    limit: int | None = None,
+) -> tuple[Iterator[HandInput], int | None]:
+    """Open a source of depth frames.
+
+    Args:
+        source: files, folders and patterns (see `dgpose.data.depth_io`), or alone
+            "synthetic:SEED" (a rendered sequence) or "realsense" (the connected camera).
+        camera: of the frames; None: what the file says. A frame without either is a bad frame.
+        unit: of floating-point `.npy` and `.npz` depth.
+        hand: which hand "synthetic:SEED" shows.
+        limit: stop after so many frames; synthetic: 100 if not given.
+
+    Returns:
+        The frames, read one by one, and how many there are (None: without end).
+
+    Raises:
+        ValueError: sources that cannot be mixed, a seed that is no number, no RealSense software.
+        FileNotFoundError: nothing is there.
+        RuntimeError: no camera is connected, or it cannot be used.
+    """
+    special = [s for s in source if s == "realsense" or s.startswith("synthetic:")]
+    if not special:
+        return _files(source, camera, unit, limit)
+    if len(source) > 1:
+        raise ValueError(f"{special[0]} must be the only source, got {len(source)} sources")
+    if special[0] == "realsense":
+        return _realsense(limit), limit
+    text = special[0].partition(":")[2]
+    if not text.lstrip("-").isdecimal():
+        raise ValueError(f"source must be synthetic:SEED with a whole number, got {special[0]!r}")
+    count = _SYNTHETIC_FRAMES if limit is None else limit
+    return synthetic_frames(int(text), count, camera=camera, hand=hand), count
+
+
+def _files(
+    source: Sequence[str], camera: Camera | None, unit: str, limit: int | None
+) -> tuple[Iterator[HandInput], int]:
+    # "mm" is not passed on: it is every format's default, and only "m" may be refused.
+    items = open_source(source, unit=None if unit == "mm" else unit)[:limit]
+
+    def load() -> Iterator[HandInput]:
+        for item in items:
+            try:
+                frame = item.load()
+            except (ValueError, OSError, MemoryError) as error:
+                yield HandInput(item.name, None, None, problem=one_line(error))
+                continue
+            known = camera if camera is not None else frame.camera
+            if known is None:
+                yield HandInput(
+                    item.name, None, None, problem="the file does not say its camera: give one"
+                )
+            else:
+                yield HandInput(item.name, frame.depth, known)
+
+    return load(), len(items)
+
+
+def synthetic_frames(
+    seed: int,
+    count: int,
+    *,
+    camera: Camera | None = None,
+    hand: Literal["right", "left"] = "right",
+) -> Iterator[HandInput]:
+    """A rendered sequence with known joints; the default camera is NYU's, 640x480.
+
+    Another camera gets an image whose middle is its principal point.
+    """
+    scene = SyntheticHands(abs(seed), poses="kinematic", split="test", hand=hand)
+    optics = CAMERAS["nyu"] if camera is None else camera
+    size = (max(16, round(2 * optics.cy)), max(16, round(2 * optics.cx)))
+    for index, frame in enumerate(scene.sequence(abs(seed), count, size, optics)):
+        yield HandInput(f"synthetic_{index:05d}", frame.depth, frame.camera, frame.joints_mm)
+
+
+def _realsense(limit: int | None) -> Iterator[HandInput]:
+    try:
+        import pyrealsense2 as rs
+    except ModuleNotFoundError:
+        raise ValueError(
+            "source realsense needs pyrealsense2, which is not installed: "
+            "pip install 'dgpose-ext[live]'"
+        ) from None
+    pipeline = rs.pipeline()
+    config = rs.config()
+    config.enable_stream(rs.stream.depth, 640, 480, rs.format.z16, 30)
+    profile = pipeline.start(config)
+    lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
+    camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
+    to_mm = 1000 * profile.get_device().first_depth_sensor().get_depth_scale()
+
+    def read() -> Iterator[HandInput]:
+        index = 0
+        try:
+            while limit is None or index < limit:
+                raw = np.asanyarray(pipeline.wait_for_frames().get_depth_frame().get_data())
+                depth = np.rint(raw * to_mm).clip(0, 65535).astype(np.uint16)
+                yield HandInput(f"realsense_{index:06d}", depth, camera)
+                index += 1
+        finally:
+            pipeline.stop()
+
+    return read()
+
+
+def read_labels(path: Path, camera: Camera | None) -> npt.NDArray[np.float64]:
+    """True joints, one row a frame.
+
+    Args:
+        path: `.npz` with `joints_mm` or `xyz_mm` [N, J, 3], or text with J x (u v d) a line; J = 36
+            (NYU's joints) or 14 (the scored ones).
+        camera: turns pixels into millimetres; needed for text.
+
+    Returns:
+        `[N, J, 3]` mm.
+
+    Raises:
+        ValueError: an unreadable file, another shape, or text without a camera.
+        OSError: the file cannot be opened.
+    """
+    if path.suffix.lower() == ".npz":
+        joints = _npz_joints(path)
+    elif camera is None:
+        raise ValueError("labels in pixels (text) need a camera to become millimetres")
+    else:
+        joints = unproject(read_uvd(path), camera)
+    counts = (len(NYU36), len(NYU_SCORED14))
+    if joints.ndim != 3 or joints.shape[1] not in counts or joints.shape[2] != 3:
+        raise ValueError(
+            f"{path}: labels must have shape [N, {counts[0]} or {counts[1]}, 3], "
+            f"got {list(joints.shape)}"
+        )
+    return joints
+
+
+def _npz_joints(path: Path) -> npt.NDArray[np.float64]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in ("joints_mm", "xyz_mm"):
+                if key in file:
+                    return np.asarray(file[key], np.float64)
+            keys = sorted(file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zip's and NumPy's readers raise many kinds on damaged bytes
+        raise ValueError(f"{path}: not a readable .npz file ({one_line(error)})") from None
+    raise ValueError(f"{path}: needs the key joints_mm or xyz_mm, got {keys}")
+
+
+def with_labels(
+    inputs: Iterable[HandInput], labels: npt.NDArray[np.float64], total: int | None
+) -> Iterator[HandInput]:
+    """The same frames with their labels, row by row.
+
+    Raises:
+        ValueError: the number of labels is not that of the frames.
+    """
+    if total != len(labels):
+        raise ValueError(f"labels must have one row per frame ({total}), got {len(labels)}")
+    return (
+        HandInput(item.name, item.depth, item.camera, truth, item.problem)
+        for item, truth in zip(inputs, labels, strict=True)
+    )
+
+
+# ---- estimation ----
+
+
+def estimate(
+    estimator: HandEstimator, item: HandInput, center: Sequence[float] | None = None
+) -> HandResult:
+    """Estimate one frame; a frame that cannot be estimated is a result too."""
+    if item.depth is None or item.camera is None:
+        return HandResult(item.name, None, item.problem)
+    try:
+        pose = estimator(item.depth, item.camera, center)
+    except (TypeError, ValueError) as error:
+        return HandResult(item.name, None, one_line(error))
+    errors = None
+    if item.truth_mm is not None and pose.found:
+        truth = item.truth_mm
+        if len(truth) != len(NYU_SCORED14):
+            truth = truth[list(NYU_SCORED14)]
+        errors = np.linalg.norm(pose.joints_mm[list(NYU_SCORED14)] - truth, axis=1)
+    return HandResult(item.name, pose, errors_mm=errors)
+
+
+# ---- results ----
+
+
+def summarise(results: Sequence[HandResult]) -> dict[str, Any]:
+    """Counts, reasons, latency in ms (estimation alone) and mean error, ready for JSON."""
+    totals = [r.pose.timings["total"] for r in results if r.pose is not None]
+    errors = [r.errors_mm for r in results if r.errors_mm is not None]
+    missed = [r.reason for r in results if r.status == "not_found"]
+    statuses = [result.status for result in results]
+    latency = None
+    if totals:
+        p50, p99 = np.percentile(totals, [50, 99])
+        latency = {"p50": float(p50), "p99": float(p99), "mean": float(np.mean(totals))}
+    return {
+        "frames": {
+            "total": len(results),
+            **{status: statuses.count(status) for status in ("found", "not_found", "bad_frame")},
+        },
+        "not_found_reasons": {reason: missed.count(reason) for reason in dict.fromkeys(missed)},
+        "bad_frames": {r.name: r.problem for r in results if r.pose is None},
+        "latency_ms": latency,
+        "labelled_frames": len(errors),
+        "mean_error_mm": float(np.mean(errors)) if errors else None,
+    }
+
+
+def results_csv(results: Sequence[HandResult]) -> str:
+    """One line a frame: status, centre, and x y z (mm) and u v (px) of each joint."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = ["frame", "status", "reason", "confidence", "center_u_px", "center_v_px", "center_mm"]
+    for joint in NYU36.joints:
+        header += [f"{joint}_{axis}" for axis in ("x_mm", "y_mm", "z_mm", "u_px", "v_px")]
+    writer.writerow(header)
+    for result in results:
+        pose = result.pose
+        row: list[str] = [result.name, result.status, result.reason]
+        row.append("" if pose is None else f"{pose.confidence:.4f}")
+        if pose is not None and pose.center is not None:
+            row += [f"{value:.3f}" for value in pose.center]
+        if pose is not None and pose.found:
+            joints = np.concatenate([pose.joints_mm, pose.joints_px], axis=1)
+            row += [f"{value:.3f}" for value in joints.ravel().tolist()]
+        writer.writerow(row + [""] * (len(header) - len(row)))
+    return text.getvalue()
+
+
+def results_json(results: Sequence[HandResult]) -> bytes:
+    """The same as one JSON document that says its units, axes, joint names and bones itself."""
+    document = {
+        "schema": SCHEMA,
+        "about": {
+            "joints_mm": "[J][x, y, z], mm from the camera: x right, y up, z forward",
+            "joints_px": "[J][u, v], pixels: u right, v down, (0, 0) the centre of the first pixel",
+            "center": "[u, v, mm], centre of the cube that was looked at",
+            "status": "found, not_found (joints are null), or bad_frame (it could not be read)",
+            "confidence": "0 to 1, agreement of the joints with the image",
+            "error_mm": "mean distance of the 14 scored joints to the label, where there is one",
+        },
+        "skeleton": NYU36.name,
+        "joints": list(NYU36.joints),
+        "bones": [list(edge) for edge in NYU36.edges],
+        "frames": [_frame_document(result) for result in results],
+    }
+    return to_json(document)
+
+
+def _frame_document(result: HandResult) -> dict[str, Any]:
+    pose, errors = result.pose, result.errors_mm
+    document: dict[str, Any] = {
+        "name": result.name,
+        "status": result.status,
+        "reason": result.reason,
+        "confidence": None,
+        "center": None,
+        "joints_mm": None,
+        "joints_px": None,
+        "error_mm": None if errors is None else round(float(errors.mean()), 3),
+        "timings_ms": None,
+    }
+    if pose is not None:
+        document["confidence"] = round(pose.confidence, 4)
+        document["center"] = None if pose.center is None else _rounded(pose.center)
+        document["timings_ms"] = {name: round(value, 4) for name, value in pose.timings.items()}
+        if pose.found:
+            document["joints_mm"] = [_rounded(joint) for joint in pose.joints_mm.tolist()]
+            document["joints_px"] = [_rounded(joint) for joint in pose.joints_px.tolist()]
+    return document
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 3) for value in values]
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """Readable, strict JSON (no NaN)."""
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()

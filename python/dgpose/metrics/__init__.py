@@ -1,0 +1,1 @@
+"""Errors and scores, computed as the published tables compute them."""
