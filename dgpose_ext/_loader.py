@@ -16,7 +16,7 @@ def _load() -> tuple[ModuleType | None, str]:
     if os.environ.get("DGPOSE_SKIP_CORE", "0") not in ("", "0"):
         return None, "it is switched off by DGPOSE_SKIP_CORE; unset it to use the compiled kernels"
     try:
-        return importlib.import_module("dgpose_ext._C"), ""
+        module = importlib.import_module("dgpose_ext._C")
     except ModuleNotFoundError:
         return None, (
             "dgpose_ext._C was not built for this Python; "
@@ -27,6 +27,9 @@ def _load() -> tuple[ModuleType | None, str]:
             f"dgpose_ext._C does not load with torch {torch.__version__} ({error}); "
             "it needs torch >= 2.11, or a rebuild with `pip install --no-build-isolation .`"
         )
+    # Reads DGPOSE_CPU_CAPABILITY: a wrong level is an error here, not in the threads of a kernel.
+    module.cpu_capability()
+    return module, ""
 
 
 #: The pybind11 module `dgpose_ext._C`, or None.

@@ -182,9 +182,7 @@ GOOD = np.full((48, 64), 700, np.uint16)
         (np.uint16(3), TypeError, "got uint16"),
     ],
 )
-def test_wrong_depth(
-    perfect: HandEstimator, depth: Any, kind: type[Exception], words: str
-) -> None:
+def test_wrong_depth(perfect: HandEstimator, depth: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         perfect(depth, NYU)
 
@@ -367,11 +365,6 @@ def test_importing_dgpose_loads_nothing_heavy() -> None:
 
 def test_real_frames_run(data_dir: Path, random_model: HandRegressor) -> None:
     estimator = HandEstimator.from_module(random_model)
-    kinect = open_source(data_dir / "hand" / "kinect2_real")
-    assert len(kinect) == 60
-    for item in kinect:
-        pose = estimator(item.load().depth, "kinect2")
-        assert pose.center is not None
     (msra,) = open_source(data_dir / "hand" / "msra" / "depth_real")
     shot = msra.load()
     assert estimator(shot.depth, shot.camera or "msra").center is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dgpose_ext import _loader
+from dgpose_ext import _loader, depth_crop, find_hand_center
 from dgpose_ext.hand_net import AnchorRegression, HandNet
 from dgpose_ext.hand_net.graph import import_module
 
@@ -24,19 +25,26 @@ ALGORITHMS = ("auto", "direct", "winograd2", "winograd4")
 
 
 def check(
-    module: nn.Module, shape: tuple[int, int, int], batch: int = 2, algorithm: str = "auto"
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    batch: int = 2,
+    algorithms: tuple[str, ...] = ("auto",),
 ) -> HandNet:
-    """The engine equals the module: 1e-4 of the largest output (1 at least)."""
-    module = module.eval()
-    net = HandNet(import_module(module, shape), algorithm=algorithm)
+    """The engine equals the module: to 1e-4, or 1e-4 of the largest output where that exceeds 1."""
+    graph = import_module(module, shape)
+    crops, expected = example(module, shape, batch)
+    tolerance = 1e-4 * max(1.0, float(expected.abs().max()))
+    for algorithm in algorithms:
+        net = HandNet(graph, algorithm=algorithm)
+        torch.testing.assert_close(net(crops), expected, atol=tolerance, rtol=0.0)
+    return net
+
+
+def example(module: nn.Module, shape: tuple[int, int, int], batch: int) -> tuple[Tensor, Tensor]:
+    """Crops and what torch makes of them."""
     crops = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch))
     with torch.no_grad():
-        expected = torch.cat([module(crop[None]) for crop in crops])
-    actual = net(crops)
-    assert actual.shape == expected.shape
-    tolerance = 1e-4 * max(1.0, float(expected.abs().max()))
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0.0)
-    return net
+        return crops, module.eval()(crops)
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -74,19 +82,20 @@ class Regressor(nn.Module):
         return result
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("channels", [(1, 3), (3, 15), (15, 17), (16, 16), (17, 33), (33, 1), (48, 80)])
-def test_channel_counts(channels: tuple[int, int], algorithm: str) -> None:
-    check(nn.Conv2d(*channels, 3, padding=1), (channels[0], 9, 13), algorithm=algorithm)
+@pytest.mark.parametrize(
+    "channels", [(1, 3), (3, 15), (15, 17), (16, 16), (17, 33), (33, 1), (48, 80)]
+)
+def test_channel_counts(channels: tuple[int, int]) -> None:
+    check(nn.Conv2d(*channels, 3, padding=1), (channels[0], 9, 13), algorithms=ALGORITHMS)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (5, 7), (8, 8), (13, 31), (16, 17)])
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_3x3_sizes(size: tuple[int, int], padding: int, algorithm: str) -> None:
-    if min(size) + 2 * padding < 3:
-        return
-    check(nn.Conv2d(17, 16, 3, padding=padding), (17, *size), algorithm=algorithm)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_3x3_sizes(size: tuple[int, int], stride: int) -> None:
+    for padding in (0, 1, 2):
+        if min(size) + 2 * padding >= 3:
+            module = nn.Conv2d(17, 16, 3, stride=stride, padding=padding)
+            check(module, (17, *size), batch=1, algorithms=ALGORITHMS)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +123,19 @@ def test_whole_regressor(batch: int) -> None:
     torch.manual_seed(0)
     net = check(randomise(Regressor()), (1, 48, 32), batch)
     assert net.output_shape == (5, 3)
-    # Everything fused: input, 6 convolutions with batch norm, activations and one residual addition,
+    # Everything fused: input, 6 convolutions (with batch norm, activations, one residual addition),
     # pooling, one sum that also enlarges, anchors.
     assert len(net.graph.layers) == 10
+
+
+def test_default_hand_regressor() -> None:
+    from dgpose.nn.hand_regressor import HandRegressor
+
+    torch.manual_seed(3)
+    module = HandRegressor()
+    net = check(randomise(module), (1, 128, 128))
+    assert net.output_shape == (36, 3)
+    assert net.multiply_adds == module.macs()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +236,9 @@ def test_anchor_regression_by_hand() -> None:
     # anchors (0.25, 0.5); offsets of half a cell (2/4) to the right and one cell (2/2) up
     expected = torch.tensor([[[0.25 + 0.25, 0.5 - 1.0, 0.25]]])
     torch.testing.assert_close(AnchorRegression(1)(maps), expected)
-    with pytest.raises(ValueError, match=r"maps must have shape \[B, 8, h, w\], got \[1, 4, 2, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"maps must have shape \[B, 8, h, w\], got \[1, 4, 2, 4\]"
+    ):
         AnchorRegression(2)(maps)
 
 
@@ -238,9 +259,11 @@ def test_arrays_and_out() -> None:
 
 def test_wrong_arguments() -> None:
     net = HandNet.from_module(Regressor(), input_shape=(1, 32, 32))
-    with pytest.raises(ValueError, match=r"crops must have shape \[B, 1, 32, 32\].*got \[1, 32, 32\]"):
+    with pytest.raises(
+        ValueError, match=r"crops must have shape \[B, 1, 32, 32\].*got \[1, 32, 32\]"
+    ):
         net(torch.zeros(1, 32, 32))
-    with pytest.raises(ValueError, match="dtype float32, got .* float64"):
+    with pytest.raises(ValueError, match=r"dtype float32, got .* float64"):
         net(torch.zeros(1, 1, 32, 32, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"out must have shape \[1, 5, 3\]"):
         net(torch.zeros(1, 1, 32, 32), out=torch.zeros(2, 5, 3))
@@ -293,6 +316,9 @@ def test_module_is_left_alone() -> None:
         torch.testing.assert_close(value, before[name], atol=0.0, rtol=0.0)
 
 
+EMPTY_SHA256 = hashlib.sha256().hexdigest()
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     net = HandNet.from_module(randomise(Regressor()), input_shape=(1, 32, 32))
     path = tmp_path / "net.safetensors"
@@ -320,6 +346,9 @@ def test_save_and_load(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match=r"not one that HandNet\.save wrote"):
         HandNet.load(path)
+    save_file({}, path, {"format": "dgpose-hand-net", "version": "1", "sha256": EMPTY_SHA256})
+    with pytest.raises(ValueError, match="does not describe a network"):
+        HandNet.load(path)
     with pytest.raises(FileNotFoundError):
         HandNet.load(tmp_path / "nowhere")
 
@@ -342,6 +371,105 @@ def test_threads_share_a_net() -> None:
         torch.testing.assert_close(torch.cat(results[i]), expected[i], atol=0.0, rtol=0.0)
 
 
+CAMERA = (300.0, 310.0, 158.0, 121.0)
+
+
+def frame() -> np.ndarray:
+    y, x = np.mgrid[:240, :320]
+    depth = np.where((x - 150) ** 2 + (y - 110) ** 2 < 45**2, 650 + (x + 2 * y) % 37, 1480)
+    depth[::17, ::13] = 0
+    return depth.astype(np.uint16)
+
+
+def expected_joints(
+    module: nn.Module, depth: np.ndarray, center: tuple[float, float, float]
+) -> Tensor:
+    fx, fy, cx, cy = CAMERA
+    crop = depth_crop(
+        torch.from_numpy(depth.astype(np.float32))[None], torch.tensor([center]), CAMERA, 300.0, 32
+    )
+    with torch.no_grad():
+        a, b, c = module.eval()(crop)[0].double().unbind(1)
+    u, v, mm = center
+    d = mm + c * 150
+    u, v = u + a * 150 * fx / mm, v + b * 150 * fy / mm
+    return torch.stack(((u - cx) * d / fx, -(v - cy) * d / fy, d), 1)
+
+
+def test_run_is_search_crop_network_unproject() -> None:
+    torch.manual_seed(1)
+    module = randomise(Regressor())
+    net = HandNet.from_module(module, input_shape=(1, 32, 32))
+    depth = frame()
+    found = find_hand_center(torch.from_numpy(depth), CAMERA)
+    assert found is not None
+    for center in (None, (140.0, 100.0, 655.0)):
+        for image in (depth, depth.astype(np.float32), np.asfortranarray(depth)):
+            result = net.run(image, CAMERA, center)
+            assert result.found
+            assert result.center == pytest.approx(center or found)
+            assert 0.1 < result.foreground < 0.9
+            expected = expected_joints(module, depth, center or found)
+            np.testing.assert_allclose(result.joints_mm, expected.numpy(), atol=0.05)
+            d = result.joints_uvd[:, 2]
+            u = result.joints_mm[:, 0] * CAMERA[0] / d + CAMERA[2]
+            v = -result.joints_mm[:, 1] * CAMERA[1] / d + CAMERA[3]
+            np.testing.assert_allclose(result.joints_uvd[:, :2], np.stack((u, v), 1), atol=1e-2)
+    out = torch.zeros(5, 3)
+    tensors = net.run(torch.from_numpy(depth), CAMERA, out=out)
+    assert tensors.joints_mm is out
+    assert isinstance(tensors.joints_uvd, Tensor)
+    np.testing.assert_array_equal(out.numpy(), net.run(depth, CAMERA).joints_mm)
+    window = np.zeros((240, 400), np.uint16)
+    window[:, 40:360] = depth  # rows of a larger image
+    np.testing.assert_array_equal(net.run(window[:, 40:360], CAMERA).joints_mm, out.numpy())
+
+
+def test_run_without_a_hand() -> None:
+    net = HandNet.from_module(Regressor(), input_shape=(1, 32, 32))
+    for depth in (
+        np.zeros((48, 64), np.uint16),
+        np.full((48, 64), np.nan, np.float32),
+        np.full((48, 64), 5000, np.uint16),
+        np.zeros((1, 1), np.uint16),
+    ):
+        result = net.run(depth, CAMERA)
+        assert not result.found
+        assert result.center is None
+        assert np.isnan(result.joints_mm).all()
+        assert np.isnan(result.joints_uvd).all()
+        outside = net.run(depth, CAMERA, (1e6, 0.0, 500.0))
+        assert not outside.found
+        assert outside.foreground == 0.0
+        assert outside.center == (1e6, 0.0, 500.0)
+
+
+def test_run_refuses_wrong_arguments() -> None:
+    net = HandNet.from_module(Regressor(), input_shape=(1, 32, 32))
+    depth = frame()
+    with pytest.raises(ValueError, match=r"depth must have shape \[H, W\].*got \[2, 240, 320\]"):
+        net.run(np.stack((depth, depth)), CAMERA)
+    with pytest.raises(ValueError, match=r"uint16 or float32.*got \[240, 320\] and float64"):
+        net.run(depth.astype(np.float64), CAMERA)
+    with pytest.raises(ValueError, match="at least one pixel"):
+        net.run(depth[:0], CAMERA)
+    with pytest.raises(ValueError, match="camera must be"):
+        net.run(depth, (0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="camera must be"):
+        net.run(depth, (300.0, float("nan"), 1.0, 1.0))
+    with pytest.raises(ValueError, match="center must be finite"):
+        net.run(depth, CAMERA, (1.0, 1.0, 0.0))
+    with pytest.raises(ValueError, match="cube_mm must be positive"):
+        net.run(depth, CAMERA, cube_mm=0.0)
+    with pytest.raises(ValueError, match="near and far"):
+        net.run(depth, CAMERA, near=500.0, far=100.0)
+    with pytest.raises(TypeError, match="depth must be"):
+        net.run([[1]], CAMERA)  # type: ignore[arg-type]
+    other = HandNet.from_module(nn.Conv2d(3, 4, 1), input_shape=(3, 8, 8))
+    with pytest.raises(ValueError, match=r"run needs a network from \[1, S, S\] to \[J, 3\]"):
+        other.run(depth, CAMERA)
+
+
 def test_nan_stays_nan() -> None:
     net = HandNet.from_module(
         nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()), input_shape=(1, 8, 8)
@@ -353,20 +481,49 @@ def test_nan_stays_nan() -> None:
 
 
 @pytest.mark.parametrize("capability", ["scalar", "avx2", "avx512"])
-def test_every_capability(capability: str) -> None:
+def test_every_capability(capability: str, tmp_path: Path) -> None:
     core = _loader.core
     assert core is not None
     levels = ["scalar", "avx2", "avx512"]
     if levels.index(capability) > levels.index(core.detected_cpu_capability()):
         pytest.skip(f"this processor has no {capability}")
-    if os.environ.get("DGPOSE_CPU_CAPABILITY") == capability:
-        pytest.skip("this is the process that tests it")
+    torch.manual_seed(2)
+    fully_connected = [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3 * 18 * 5, 40), nn.LeakyReLU(0.1)]
+    modules = {
+        "regressor": (Regressor(), (1, 48, 32)),
+        "many joints": (nn.Sequential(nn.Conv2d(3, 144, 1), AnchorRegression(36)), (3, 9, 5)),
+        "odd channels": (nn.Sequential(nn.Conv2d(33, 47, 3), nn.Conv2d(47, 1, 3)), (33, 13, 11)),
+        "linear": (nn.Sequential(nn.Conv2d(1, 3, 6, 2), *fully_connected), (1, 76, 24)),
+    }
+    for name, (module, shape) in modules.items():
+        module = randomise(module)
+        HandNet(import_module(module, shape)).save(tmp_path / f"{name}.net")
+        crops, expected = example(module, shape, 3)
+        np.savez(tmp_path / f"{name}.npz", crops=crops.numpy(), expected=expected.numpy())
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-        + ["-k", "whole_regressor or channel_counts or anchor_regression or other_layers"],
+        [sys.executable, "-c", CHILD, str(tmp_path), *ALGORITHMS],
         env={**os.environ, "DGPOSE_CPU_CAPABILITY": capability},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stdout[-4000:]
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [capability, str(len(modules) * len(ALGORITHMS))]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from dgpose_ext import _loader
+from dgpose_ext.hand_net import HandNet
+
+checked = 0
+for path in Path(sys.argv[1]).glob("*.net"):
+    arrays = np.load(path.with_suffix(".npz"))
+    for algorithm in sys.argv[2:]:
+        net = HandNet(HandNet.load(path).graph, algorithm=algorithm)
+        np.testing.assert_allclose(net(arrays["crops"]), arrays["expected"], rtol=0, atol=1e-4)
+        checked += 1
+print(_loader.core.cpu_capability(), checked)
+"""

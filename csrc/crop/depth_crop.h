@@ -1,23 +1,27 @@
-// depth_crop: the square image of a metric cube around a hand, resampled and normalised in one pass.
+// depth_crop: the square image of a metric cube around a hand, resampled and normalised in one
+// pass.
 //
-// Pixel centres are integers. The cube of edge c mm around (u, v, mm) covers in the image the window
+// Pixel centres are integers. The cube of edge c mm around (u, v, mm) covers in the image the
+// window
 //   hw_x = c/2 * fx / mm,  hw_y = c/2 * fy / mm  (pixels)
 //   u_i = (u - hw_x) + (i + 0.5) * (2 hw_x / S),  i = 0 .. S-1, and v_j likewise,
-// computed in float64, once per column and row. With depth z at a pixel, x = (z - mm) * (1 / (c/2)) in
-// float32 clamped to [-1, 1]; missing depth (0, negative, NaN, Inf, outside the image) is x = 1. So
-// x = 1 is the background: nothing there, or behind the cube's back; in front of the cube is -1.
+// computed in float64, once per column and row. With depth z at a pixel, x = (z - mm) * (1 / (c/2))
+// in float32 clamped to [-1, 1]; missing depth (0, negative, NaN, Inf, outside the image) is x = 1.
+// So x = 1 is the background: nothing there, or behind the cube's back; in front of the cube is -1.
 //
 //   nearest   out = x at the pixel floor(u_i + 0.5), floor(v_j + 0.5).
 //   bilinear  where that pixel is background, out = 1. Elsewhere the mean of x over the four pixels
-//             around (u_i, v_j) with bilinear weights, those of background pixels 0, divided by the sum of
-//             the weights: silhouettes stay sharp, no depth appears between the hand and what is behind.
+//             around (u_i, v_j) with bilinear weights, those of background pixels 0, divided by the
+//             sum of the weights: silhouettes stay sharp, no depth appears between the hand and
+//             what is behind.
 //   cube           out as above.
-//   nearest_pixel  with m = min(out) over the crop, out = 1 - 2 ((1 - out) / (1 - m)): the nearest pixel is
+//   nearest_pixel  with m = min(out) over the crop, out = 1 - 2 ((1 - out) / (1 - m)): the nearest
+//   pixel is
 //                  exactly -1, the background exactly 1. An all-background crop stays 1.
 //
-// The same sequence of IEEE operations without fused multiply-add on every instruction set and in the
-// reference: bit-identical. A centre that is not finite, or mm, c, fx or fy that is not positive and
-// finite, gives an all-background crop. No input makes it read outside the image.
+// The same sequence of IEEE operations without fused multiply-add on every instruction set and in
+// the reference: bit-identical. A centre that is not finite, or mm, c, fx or fy that is not
+// positive and finite, gives an all-background crop. No input makes it read outside the image.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +49,8 @@ template <class T>
 void depth_crop_frame_cpu(const DepthImage<T>& image, const CropCube& cube,
                           const CropOptions& options, float* out);
 
-// B frames of one size, `frame_stride` pixels apart, into out [B, S, S]; a frame is one task. cubes [B].
+// B frames of one size, `frame_stride` pixels apart, into out [B, S, S]; a frame is one task. cubes
+// [B].
 template <class T>
 void depth_crop_cpu(const DepthImage<T>& first, int64_t batch, int64_t frame_stride,
                     const CropCube* cubes, const CropOptions& options, float* out);

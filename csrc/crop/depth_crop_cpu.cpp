@@ -21,6 +21,13 @@ struct LinearTap {
   int nearest;  // 0 or 1
 };
 
+// The taps of a block of columns; 0 outside the span that hits the image.
+struct LinearTaps {
+  int32_t pixel[2][kBlock];
+  alignas(64) float weight[2][kBlock] = {};
+  alignas(64) float nearest[kBlock] = {};
+};
+
 // Samples along x or y. They ascend, so those inside the image are one span.
 struct CropAxis {
   double start, step;
@@ -58,8 +65,17 @@ struct CropAxis {
       return p >= 0;
     });
   }
-  Span linear(int64_t first, int64_t n, LinearTap* taps) const {
-    return fill(n, [&](int64_t i) { return linear(first + i, taps + i); });
+  Span linear(int64_t first, int64_t n, LinearTaps* taps) const {
+    return fill(n, [&](int64_t i) {
+      LinearTap tap;
+      if (!linear(first + i, &tap)) return false;
+      for (int k = 0; k < 2; ++k) {
+        taps->pixel[k][i] = tap.pixel[k];
+        taps->weight[k][i] = tap.weight[k];
+      }
+      taps->nearest[i] = static_cast<float>(tap.nearest);
+      return true;
+    });
   }
 
  private:
@@ -117,10 +133,10 @@ void depth_crop_cpu(const DepthImage<T>& first, int64_t batch, int64_t frame_str
   });
 }
 
-#define DGPOSE_INSTANTIATE(T)                                                        \
-  template void depth_crop_frame_cpu<T>(const DepthImage<T>&, const CropCube&,       \
-                                        const CropOptions&, float*);                 \
-  template void depth_crop_cpu<T>(const DepthImage<T>&, int64_t, int64_t, const CropCube*, \
+#define DGPOSE_INSTANTIATE(T)                                                                      \
+  template void depth_crop_frame_cpu<T>(const DepthImage<T>&, const CropCube&, const CropOptions&, \
+                                        float*);                                                   \
+  template void depth_crop_cpu<T>(const DepthImage<T>&, int64_t, int64_t, const CropCube*,         \
                                   const CropOptions&, float*);
 DGPOSE_INSTANTIATE(uint16_t)
 DGPOSE_INSTANTIATE(float)

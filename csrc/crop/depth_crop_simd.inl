@@ -19,6 +19,88 @@ inline void fill_background(float* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = 1.0f;
 }
 
+// Depths of a row at the columns of a table, as float: z[i] = row[column[i]] for i in the span.
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+
+// Sixteen neighbouring samples usually come from a short stretch of the row, which two loads and
+// one permutation fetch.
+template <class T>
+struct Stretch;
+
+template <>
+struct Stretch<uint16_t> {
+  static constexpr int64_t kPixels = 64;
+  static DGPOSE_INLINE __m512 pick(const uint16_t* from, uint64_t mask, __m512i index) {
+    const __m512i low = _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask), from);
+    const __m512i high = _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask >> 32), from + 32);
+    const __m512i words = _mm512_zextsi256_si512(_mm512_cvtepi32_epi16(index));
+    const __m512i picked = _mm512_permutex2var_epi16(low, words, high);
+    return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(picked)));
+  }
+};
+
+template <>
+struct Stretch<float> {
+  static constexpr int64_t kPixels = 32;
+  static DGPOSE_INLINE __m512 pick(const float* from, uint64_t mask, __m512i index) {
+    const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+    const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+    return _mm512_permutex2var_ps(low, index, high);
+  }
+};
+
+template <class T>
+class RowSampler {
+ public:
+  RowSampler(const int32_t* column, Span span, int64_t width) : column_(column), span_(span) {
+    for (int64_t first = span.begin, g = 0; first < span.end; first += 16, ++g) {
+      const int64_t n = span.end - first < 16 ? span.end - first : 16;
+      const int32_t base = column[first];
+      for (int64_t i = 0; i < 16; ++i) relative_[16 * g + i] = i < n ? column[first + i] - base : 0;
+      const bool fits = column[first + n - 1] - base < Stretch<T>::kPixels;
+      const int64_t pixels = width - base;  // loads end with the row
+      mask_[g] = !fits ? 0 : pixels >= 64 ? ~uint64_t{0} : (uint64_t{1} << pixels) - 1;
+    }
+  }
+
+  void sample(const T* row, float* z) const {
+    for (int64_t first = span_.begin, g = 0; first < span_.end; first += 16, ++g) {
+      const int64_t n = span_.end - first < 16 ? span_.end - first : 16;
+      if (mask_[g] != 0) {
+        const __m512i index = _mm512_load_si512(relative_ + 16 * g);
+        const F32 depths{Stretch<T>::pick(row + column_[first], mask_[g], index)};
+        depths.store_masked(z + first, first_lanes(static_cast<int>(n)));
+      } else {
+        for (int64_t i = first; i < first + n; ++i) z[i] = static_cast<float>(row[column_[i]]);
+      }
+    }
+  }
+
+ private:
+  const int32_t* column_;
+  Span span_;
+  alignas(64) int32_t relative_[kBlock + 16];
+  uint64_t mask_[kBlock / 16 + 1];  // 0: the samples lie too far apart
+};
+
+#else
+
+template <class T>
+class RowSampler {
+ public:
+  RowSampler(const int32_t* column, Span span, int64_t) : column_(column), span_(span) {}
+
+  void sample(const T* row, float* z) const {
+    for (int64_t i = span_.begin; i < span_.end; ++i) z[i] = static_cast<float>(row[column_[i]]);
+  }
+
+ private:
+  const int32_t* column_;
+  Span span_;
+};
+
+#endif
+
 template <class T>
 void crop_nearest(const DepthImage<T>& image, const CropAxis& x_axis, const CropAxis& y_axis,
                   float mm, float scale, int64_t size, float* out) {
@@ -26,7 +108,7 @@ void crop_nearest(const DepthImage<T>& image, const CropAxis& x_axis, const Crop
   for (int64_t block = 0; block < size; block += kBlock) {
     const int64_t n = size - block < kBlock ? size - block : kBlock;
     int32_t column[kBlock];
-    const Span inside = x_axis.nearest(block, n, column);
+    const RowSampler<T> sampler(column, x_axis.nearest(block, n, column), image.width);
     alignas(64) float z[kBlock] = {};  // 0, missing, where the window leaves the image
     for (int64_t j = 0; j < size; ++j) {
       float* out_row = out + j * size + block;
@@ -35,10 +117,7 @@ void crop_nearest(const DepthImage<T>& image, const CropAxis& x_axis, const Crop
         fill_background(out_row, n);
         continue;
       }
-      const T* row = image.row(y);
-      for (int64_t i = inside.begin; i < inside.end; ++i) {
-        z[i] = static_cast<float>(row[column[i]]);
-      }
+      sampler.sample(image.row(y), z);
       for (int64_t i = 0; i < n; i += F32::kWidth) {
         store_first(normalised(F32::load(z + i), v_mm, v_scale), out_row + i, n - i);
       }
@@ -53,15 +132,11 @@ void crop_bilinear(const DepthImage<T>& image, const CropAxis& x_axis, const Cro
   const F32 zero = F32::set1(0.0f), one = F32::set1(1.0f), minus_one = F32::set1(-1.0f);
   for (int64_t block = 0; block < size; block += kBlock) {
     const int64_t n = size - block < kBlock ? size - block : kBlock;
-    LinearTap column[kBlock];
-    alignas(64) float weight[2][kBlock] = {}, nearest_is_right[kBlock] = {};
+    LinearTaps column;
+    const Span inside = x_axis.linear(block, n, &column);
+    const RowSampler<T> left(column.pixel[0], inside, image.width);
+    const RowSampler<T> right(column.pixel[1], inside, image.width);
     alignas(64) float z[2][2][kBlock] = {};  // upper and lower row, left and right pixel
-    const Span inside = x_axis.linear(block, n, column);
-    for (int64_t i = inside.begin; i < inside.end; ++i) {
-      weight[0][i] = column[i].weight[0];
-      weight[1][i] = column[i].weight[1];
-      nearest_is_right[i] = static_cast<float>(column[i].nearest);
-    }
     for (int64_t j = 0; j < size; ++j) {
       float* out_row = out + j * size + block;
       LinearTap tap;
@@ -70,25 +145,23 @@ void crop_bilinear(const DepthImage<T>& image, const CropAxis& x_axis, const Cro
         continue;
       }
       for (int k = 0; k < 2; ++k) {
-        const T* row = image.row(tap.pixel[k]);
-        for (int64_t i = inside.begin; i < inside.end; ++i) {
-          z[k][0][i] = static_cast<float>(row[column[i].pixel[0]]);
-          z[k][1][i] = static_cast<float>(row[column[i].pixel[1]]);
-        }
+        left.sample(image.row(tap.pixel[k]), z[k][0]);
+        right.sample(image.row(tap.pixel[k]), z[k][1]);
       }
       for (int64_t i = 0; i < n; i += F32::kWidth) {
         F32 x[2][2], w[2][2];
         for (int k = 0; k < 2; ++k) {
           for (int l = 0; l < 2; ++l) {
             x[k][l] = normalised(F32::load(z[k][l] + i), v_mm, v_scale);
-            w[k][l] = select(x[k][l] < one, F32::set1(tap.weight[k]) * F32::load(weight[l] + i), zero);
+            const F32 weight = F32::set1(tap.weight[k]) * F32::load(column.weight[l] + i);
+            w[k][l] = select(x[k][l] < one, weight, zero);
           }
         }
-        const F32 sum = (w[0][0] * x[0][0] + w[0][1] * x[0][1]) +
-                        (w[1][0] * x[1][0] + w[1][1] * x[1][1]);
+        const F32 sum =
+            (w[0][0] * x[0][0] + w[0][1] * x[0][1]) + (w[1][0] * x[1][0] + w[1][1] * x[1][1]);
         const F32 weights = (w[0][0] + w[0][1]) + (w[1][0] + w[1][1]);
         const F32 nearest =
-            select(F32::load(nearest_is_right + i) >= one, x[tap.nearest][1], x[tap.nearest][0]);
+            select(F32::load(column.nearest + i) >= one, x[tap.nearest][1], x[tap.nearest][0]);
         const F32 mean = min(max(sum / weights, minus_one), one);
         store_first(select(nearest < one, mean, one), out_row + i, n - i);
       }
@@ -116,8 +189,8 @@ inline void stretch_to_nearest_pixel(float* out, int64_t count) {
 }
 
 template <class T>
-void crop_frame(const DepthImage<T>& image, const CropAxis& x_axis, const CropAxis& y_axis, float mm,
-                float scale, const CropOptions& options, float* out) {
+void crop_frame(const DepthImage<T>& image, const CropAxis& x_axis, const CropAxis& y_axis,
+                float mm, float scale, const CropOptions& options, float* out) {
   if (options.interpolation == CropInterpolation::kBilinear) {
     crop_bilinear(image, x_axis, y_axis, mm, scale, options.size, out);
   } else {

@@ -3,14 +3,16 @@
 // 1. [near, far] is cut into `slabs` equal slabs. The nearest slab that has a connected component
 //    (8 neighbours) of more than `min_pixels` pixels gives the start: the mean (x, y, depth) of its
 //    largest component (equal sizes: the one that starts first in row order).
-// 2. `refinements` times: the mean (x, y, depth) of all pixels in [near, far] inside the cube of cube_mm
+// 2. `refinements` times: the mean (x, y, depth) of all pixels in [near, far] inside the cube of
+// cube_mm
 //    around the current centre (columns with |x - u| <= cube_mm/2 * fx / mm, rows likewise, depths
 //    with |z - mm| <= cube_mm/2). If that holds no pixel, the component was no hand (a frame around
 //    nothing): the search goes on with the next slab.
 //
 // Depth counts in units of 1/16 mm: key = trunc(16 z + 0.5) for 0 < z < 65536, 0 (missing) for all
 // else, bounds rounded to the nearest unit, half to even. All sums are integers: the result has the
-// same bits on every instruction set, in the reference, and for uint16 and float32 frames of equal values.
+// same bits on every instruction set, in the reference, and for uint16 and float32 frames of equal
+// values.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +23,8 @@
 namespace dgpose {
 
 struct HandSearch {
-  double fx, fy;                  // focal lengths in pixels
-  double near = 10, far = 1500;   // mm
+  double fx, fy;                 // focal lengths in pixels
+  double near = 10, far = 1500;  // mm
   double cube_mm = 250;
   int64_t min_pixels = 200;
   int64_t slabs = 20;

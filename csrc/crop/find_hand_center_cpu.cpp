@@ -67,13 +67,13 @@ void append_runs(const uint8_t* inside, int64_t width, int64_t row, std::vector<
     const int64_t begin = x;
     x = skip(x, 1);
     const int32_t index = static_cast<int32_t>(runs.size());
-    runs.push_back({static_cast<int32_t>(row), static_cast<int32_t>(begin),
-                    static_cast<int32_t>(x), index, x - begin});
+    runs.push_back({static_cast<int32_t>(row), static_cast<int32_t>(begin), static_cast<int32_t>(x),
+                    index, x - begin});
   }
 }
 
-// Unites the runs [middle, end) of one row with those of the row above, [begin, middle), which they touch
-// along an edge or at a corner.
+// Unites the runs [middle, end) of one row with those of the row above, [begin, middle), which they
+// touch along an edge or at a corner.
 void unite_rows(std::vector<Run>& runs, int32_t begin, int32_t middle, int32_t end) {
   int32_t above = begin;
   for (int32_t i = middle; i < end; ++i) {
@@ -82,8 +82,8 @@ void unite_rows(std::vector<Run>& runs, int32_t begin, int32_t middle, int32_t e
   }
 }
 
-// All components of the pixels with keys in [lo, hi]. row_min[y] is a lower bound of the keys >= lo of row y,
-// which saves most rows; kept up to date for the slabs behind this one, up to `far`.
+// All components of the pixels with keys in [lo, hi]. row_min[y] is a lower bound of the keys >= lo
+// of row y, which saves most rows; kept up to date for the slabs behind this one, up to `far`.
 template <class T>
 void find_components(const DepthImage<T>& image, int32_t lo, int32_t hi, int32_t far,
                      HandSearchScratch& scratch) {
@@ -96,8 +96,7 @@ void find_components(const DepthImage<T>& image, int32_t lo, int32_t hi, int32_t
       DGPOSE_DISPATCH(row_inside(image.row(y), image.width, lo, hi, scratch.inside.data()));
       append_runs(scratch.inside.data(), image.width, y, runs);
       unite_rows(runs, above, first, static_cast<int32_t>(runs.size()));
-      DGPOSE_DISPATCH(
-          row_minimum(image.row(y), image.width, hi + 1, far, &scratch.row_min[y]));
+      DGPOSE_DISPATCH(row_minimum(image.row(y), image.width, hi + 1, far, &scratch.row_min[y]));
     }
     above = first;
   }
@@ -121,8 +120,7 @@ bool largest_component(const DepthImage<T>& image, int32_t lo, int32_t hi, int64
   for (int32_t i = best; i < count; ++i) {
     if (find_root(runs, i) != best) continue;
     const Run& run = runs[i];
-    DGPOSE_DISPATCH(
-        row_moments(image.row(run.row), run.row, run.begin, run.end, lo, hi, &sum));
+    DGPOSE_DISPATCH(row_moments(image.row(run.row), run.row, run.begin, run.end, lo, hi, &sum));
   }
   sum.mean(center);
   return true;
@@ -161,8 +159,7 @@ bool find_hand_center_cpu(const DepthImage<T>& image, const HandSearch& search,
   scratch.row_min.resize(image.height);
   scratch.inside.resize(image.width);
   for (int64_t y = 0; y < image.height; ++y) {
-    DGPOSE_DISPATCH(
-        row_minimum(image.row(y), image.width, nearest, farthest, &scratch.row_min[y]));
+    DGPOSE_DISPATCH(row_minimum(image.row(y), image.width, nearest, farthest, &scratch.row_min[y]));
   }
   const auto bound = [&](int64_t slab) {
     return to_key(search.near + (search.far - search.near) * static_cast<double>(slab) /
@@ -170,9 +167,8 @@ bool find_hand_center_cpu(const DepthImage<T>& image, const HandSearch& search,
   };
   int32_t front = kNoKey;  // nothing lies before it
   const auto update_front = [&] {
-    front = image.height > 0
-                ? *std::min_element(scratch.row_min.begin(), scratch.row_min.end())
-                : kNoKey;
+    front = image.height > 0 ? *std::min_element(scratch.row_min.begin(), scratch.row_min.end())
+                             : kNoKey;
   };
   update_front();
   for (int64_t slab = 0; slab < search.slabs && front != kNoKey; ++slab) {

@@ -24,9 +24,9 @@ bool run(const Tensor& depth, const HandSearch& search, double center[3]) {
 Tensor find_hand_center(const Tensor depth, double fx, double fy, double near, double far,
                         int64_t min_pixels, double cube_mm, int64_t slabs, int64_t refinements) {
   DGPOSE_CHECK_SHAPE(depth, "[H, W]", -1, -1);
-  STD_TORCH_CHECK(depth.scalar_type() == ScalarType::UInt16 ||
-                      depth.scalar_type() == ScalarType::Float,
-                  "depth must be uint16 or float32");
+  STD_TORCH_CHECK(
+      depth.scalar_type() == ScalarType::UInt16 || depth.scalar_type() == ScalarType::Float,
+      "depth must be uint16 or float32");
   STD_TORCH_CHECK(depth.numel() <= std::numeric_limits<int32_t>::max(),
                   "depth must have fewer than 2^31 pixels, got ", shape_of(depth));
   STD_TORCH_CHECK(std::isfinite(fx) && std::isfinite(fy) && fx > 0 && fy > 0,

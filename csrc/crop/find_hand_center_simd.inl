@@ -3,8 +3,8 @@
 // Depth in units of 1/16 mm, 0 where it is missing.
 DGPOSE_INLINE int32_t depth_key(uint16_t z) { return static_cast<int32_t>(z) << 4; }
 DGPOSE_INLINE int32_t depth_key(float z) {
-  // 0 < z < 65536 as bit patterns: non-negative floats are in the order of their bits, and every NaN, Inf
-  // and negative number lies above. Compared as floats, GCC would not vectorise it.
+  // 0 < z < 65536 as bit patterns: non-negative floats are in the order of their bits, and every
+  // NaN, Inf and negative number lies above. Compared as floats, GCC would not vectorise it.
   constexpr uint32_t kBits65536 = 0x47800000;
   uint32_t bits;
   __builtin_memcpy(&bits, &z, sizeof(bits));

@@ -1,8 +1,9 @@
-// One depth frame to hand joints: search, crop, network, back to millimetres. Allocates nothing once the
-// calling thread has seen a frame of this size; may be called from many threads on one network.
+// One depth frame to hand joints: search, crop, network, back to millimetres. Allocates nothing
+// once the calling thread has seen a frame of this size; may be called from many threads on one
+// network.
 //
-// The network maps the crop [1, S, S] of depth_crop (cube normalisation, nearest sampling) to [J, 3] crop
-// coordinates (a, b, c), all -1..1 over the cube around the centre (u, v, mm):
+// The network maps the crop [1, S, S] of depth_crop (cube normalisation, nearest sampling) to [J,
+// 3] crop coordinates (a, b, c), all -1..1 over the cube around the centre (u, v, mm):
 //   pixel u + a * hw_x, v + b * hw_y   (hw_x = cube/2 * fx / mm, hw_y = cube/2 * fy / mm)
 //   depth d = mm + c * cube/2
 //   joint (x right, y UP, z forward) = ((px - cx) d / fx, -(py - cy) d / fy, d) millimetres.
@@ -19,21 +20,21 @@ namespace dgpose::hand_net {
 struct FrameRequest {
   double fx, fy, cx, cy;
   double cube_mm = 300;
-  bool has_center = false;          // false: find_hand_center searches [near, far]
-  double center[3] = {0, 0, 0};     // u, v (pixels), mm
-  double near = 10, far = 1500;     // mm
+  bool has_center = false;       // false: find_hand_center searches [near, far]
+  double center[3] = {0, 0, 0};  // u, v (pixels), mm
+  double near = 10, far = 1500;  // mm
 };
 
 struct FrameResult {
   // False: no centre was found, or nothing lies in the cube; the joints are NaN then.
   bool found = false;
-  double center[3] = {0, 0, 0};     // the one used
+  double center[3] = {0, 0, 0};  // the one used
   // Shares of the crop's pixels: with a surface before the back of the cube, and before its front.
   float foreground = 0, clipped = 0;
 };
 
-// joints_mm and joints_uvd (pixels, pixels, mm): [J, 3] each. The network must take [1, S, S] and give
-// [J, 3], else std::invalid_argument.
+// joints_mm and joints_uvd (pixels, pixels, mm): [J, 3] each. The network must take [1, S, S] and
+// give [J, 3], else std::invalid_argument.
 template <class T>
 FrameResult estimate_frame(const Network& network, const DepthImage<T>& image,
                            const FrameRequest& request, float* joints_mm, float* joints_uvd);

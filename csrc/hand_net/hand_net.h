@@ -1,18 +1,19 @@
 // HandNet: inference of small convolutional regressors on a CPU, one frame at a time.
 //
-// A network is built once, layer by layer, with NetworkBuilder: weights are packed for the register tile,
-// the buffers of all intermediate maps are laid out in one workspace, and the result is immutable. A
-// Network may be used from many threads at once: each thread has its own workspace (thread-local, grown at
-// its first call), so the hot path takes no lock and allocates nothing.
+// A network is built once, layer by layer, with NetworkBuilder: weights are packed for the register
+// tile, the buffers of all intermediate maps are laid out in one workspace, and the result is
+// immutable. A Network may be used from many threads at once: each thread has its own workspace
+// (thread-local, grown at its first call), so the hot path takes no lock and allocates nothing.
 //
 // Maths (float32): a convolution computes
 //   out = activation(sum weight * in + bias [+ residual]),   activation(v) = v >= 0 ? v : slope * v
-// (slope 1: none, 0: ReLU, else LeakyReLU). 3x3 convolutions of stride 1 go through Winograd's minimal
-// filtering (Lavin & Gray, CVPR 2016), all others are direct. A linear layer is a convolution whose kernel
-// is the whole map.
+// (slope 1: none, 0: ReLU, else LeakyReLU). 3x3 convolutions of stride 1 and 2 go through
+// Winograd's minimal filtering (Lavin & Gray, CVPR 2016), all others are direct. A linear layer is
+// a convolution whose kernel is the whole map.
 //
-// Layout of a map: channels in blocks of 16, [block][row][column][16], with a border of zeros as wide as
-// the convolutions that read it need; 64-byte aligned. The network's input and output are plain [C, H, W].
+// Layout of a map: channels in blocks of 16, [block][row][column][16], with a border of zeros as
+// wide as the convolutions that read it need; 64-byte aligned. The network's input and output are
+// plain [C, H, W].
 #pragma once
 
 #include <cstdint>
@@ -48,7 +49,8 @@ struct PoolWindows {
   std::vector<int32_t> begin, end;
 };
 
-// How a convolution is computed; kAuto takes what is fastest. The others exist for tests and benchmarks.
+// How a convolution is computed; kAuto takes what is fastest. The others exist for tests and
+// benchmarks.
 enum class ConvAlgorithm { kAuto, kDirect, kWinograd2, kWinograd4 };
 
 class Network;
@@ -60,23 +62,26 @@ class NetworkBuilder {
   explicit NetworkBuilder(Shape input, ConvAlgorithm algorithm = ConvAlgorithm::kAuto);
   ~NetworkBuilder();
 
-  // The input with r x r pixels folded into channels, in torch's order (c, dy, dx); r = 1: as it is.
+  // The input with r x r pixels folded into channels, in torch's order (c, dy, dx); r = 1: as it
+  // is.
   MapId add_input(int64_t unshuffle);
   // weight [out_channels][in channels][kernel_h][kernel_w], bias [out_channels], both copied.
   MapId add_conv(MapId in, int64_t out_channels, const float* weight, const float* bias,
                  const ConvOptions& options, MapId residual = kNoMap);
   // weight [out_features][C * H * W of the input, in that order].
-  MapId add_linear(MapId in, int64_t out_features, const float* weight, const float* bias, float slope);
+  MapId add_linear(MapId in, int64_t out_features, const float* weight, const float* bias,
+                   float slope);
   // divisor 0: average over the inputs in the window.
   MapId add_pool(MapId in, PoolKind kind, PoolWindows rows, PoolWindows columns, int64_t divisor);
   // activation(a + b), b enlarged `upsample` times by repetition; a = kNoMap: activation(b) alone.
   MapId add_sum(MapId a, MapId b, int64_t upsample, float slope);
-  // The vote of dgpose_ext.hand_net.layers.AnchorRegression: [4J, h, w] -> [J, 3]; must be the last layer.
+  // The vote of dgpose_ext.hand_net.layers.AnchorRegression: [4J, h, w] -> [J, 3]; must be the last
+  // layer.
   MapId add_anchor_regression(MapId in);
 
   Shape shape(MapId map) const;
-  // The builder is spent afterwards. The network's output is `output` as [C, H, W] ([J, 3, 1] for anchor
-  // regression).
+  // The builder is spent afterwards. The network's output is `output` as [C, H, W] ([J, 3, 1] for
+  // anchor regression).
   std::shared_ptr<const Network> finish(MapId output);
 
  private:

@@ -1,5 +1,5 @@
-// dgpose_ext._C.HandNetBuilder and HandNetwork: what dgpose_ext.hand_net.engine is made of. All arrays are
-// C-contiguous; the Python side converts and words the errors of users.
+// dgpose_ext._C.HandNetBuilder and HandNetwork: what dgpose_ext.hand_net.engine is made of. All
+// arrays are C-contiguous; the Python side converts and words the errors of users.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -10,6 +10,7 @@
 
 #include "hand_net/hand_frame.h"
 #include "hand_net/hand_net.h"
+#include "hand_net/multiply_add_limit.h"
 #include "torch/pybind.h"
 
 namespace {
@@ -17,7 +18,9 @@ namespace {
 using namespace dgpose::hand_net;
 using Floats = py::array_t<float, py::array::c_style>;
 
-py::tuple as_tuple(Shape shape) { return py::make_tuple(shape.channels, shape.height, shape.width); }
+py::tuple as_tuple(Shape shape) {
+  return py::make_tuple(shape.channels, shape.height, shape.width);
+}
 
 void require_size(const py::array& array, int64_t size, const char* name) {
   if (array.size() != size) {
@@ -87,6 +90,10 @@ DGPOSE_PYBIND(hand_net) {
       .value("winograd2", ConvAlgorithm::kWinograd2)
       .value("winograd4", ConvAlgorithm::kWinograd4);
 
+  m.def("spend_multiply_adds", &spend_multiply_adds, py::arg("count"),
+        py::call_guard<py::gil_scoped_release>(),
+        "The limit of benchmarks: that many float32 multiply-adds on one core, in registers.");
+
   py::class_<Network, std::shared_ptr<Network>>(m, "HandNetwork")
       .def("forward", &forward, py::arg("crops").noconvert(), py::arg("out").noconvert(),
            "crops [B, C, H, W] float32 into out [B, ...] float32; both C-contiguous.")
@@ -107,7 +114,8 @@ DGPOSE_PYBIND(hand_net) {
           },
           py::arg("crop").noconvert(), py::arg("repeats"),
           "[(step, mean microseconds, multiply-adds of the direct convolution)].")
-      .def_property_readonly("input_shape", [](const Network& n) { return as_tuple(n.input_shape()); })
+      .def_property_readonly("input_shape",
+                             [](const Network& n) { return as_tuple(n.input_shape()); })
       .def_property_readonly("output_shape",
                              [](const Network& n) { return as_tuple(n.output_shape()); })
       .def_property_readonly("multiply_adds", &Network::multiply_adds)
@@ -116,8 +124,8 @@ DGPOSE_PYBIND(hand_net) {
 
   py::class_<NetworkBuilder>(m, "HandNetBuilder")
       .def(py::init([](std::tuple<int64_t, int64_t, int64_t> input, ConvAlgorithm algorithm) {
-             return new NetworkBuilder(
-                 {std::get<0>(input), std::get<1>(input), std::get<2>(input)}, algorithm);
+             return new NetworkBuilder({std::get<0>(input), std::get<1>(input), std::get<2>(input)},
+                                       algorithm);
            }),
            py::arg("input_shape"), py::arg("algorithm") = ConvAlgorithm::kAuto)
       .def("add_input", &NetworkBuilder::add_input, py::arg("unshuffle"))
@@ -132,8 +140,8 @@ DGPOSE_PYBIND(hand_net) {
                                           std::to_string(from.channels) + ", kh, kw]");
             }
             require_size(bias, weight.shape(0), "conv bias");
-            const ConvOptions options{weight.shape(2), weight.shape(3),  stride.first,
-                                      stride.second,   padding.first,    padding.second,
+            const ConvOptions options{weight.shape(2), weight.shape(3), stride.first,
+                                      stride.second,   padding.first,   padding.second,
                                       dilation.first,  dilation.second, slope};
             return builder.add_conv(in, weight.shape(0), weight.data(), bias.data(), options,
                                     residual.value_or(kNoMap));

@@ -33,13 +33,13 @@ std::vector<MapId> inputs(const Layer& layer) {
 }
 
 bool is_winograd_shape(const ConvOptions& o) {
-  return o.kernel_h == 3 && o.kernel_w == 3 && o.stride_h == 1 && o.stride_w == 1 &&
-         o.dilation_h == 1 && o.dilation_w == 1;
+  return o.kernel_h == 3 && o.kernel_w == 3 && o.stride_h <= 2 && o.stride_h == o.stride_w &&
+         o.dilation_h == 1 && o.dilation_w == 1 && o.padding_h == o.padding_w;
 }
 
 // The tile m of F(m x m, 3 x 3), or 0 for the direct way.
 int64_t winograd_tile(const ConvLayer& conv, Shape in, Shape out, ConvAlgorithm algorithm) {
-  if (!is_winograd_shape(conv.options) || conv.options.padding_h != conv.options.padding_w) return 0;
+  if (!is_winograd_shape(conv.options)) return 0;
   switch (algorithm) {
     case ConvAlgorithm::kDirect:
       return 0;
@@ -53,13 +53,13 @@ int64_t winograd_tile(const ConvLayer& conv, Shape in, Shape out, ConvAlgorithm 
   // With few channels the transforms cost more than they save.
   if (in.channels < kBlock || out.channels < kBlock) return 0;
   if (std::min(out.height, out.width) < 2) return 0;
-  // A filter grows to 36 weights with tiles of 4 and 16 with tiles of 2: fewer than four tiles leave the
-  // time to the weights.
+  // A filter grows to 36 weights with tiles of 4 and 16 with tiles of 2: fewer than four tiles
+  // leave the time to the weights.
   return divide_up(out.height, 4) * divide_up(out.width, 4) >= 4 ? 4 : 2;
 }
 
-// How many blocks of output channels the register tile takes at once: two of them by eight pixels; with
-// few pixels in a row, more blocks keep the multipliers busy.
+// How many blocks of output channels the register tile takes at once: two of them by eight pixels;
+// with few pixels in a row, more blocks keep the multipliers busy.
 std::vector<BlockGroup> split_blocks(int64_t blocks, int64_t pixels) {
   const int64_t wanted = pixels <= 4 ? 4 : 2;
   std::vector<BlockGroup> groups;
@@ -72,16 +72,26 @@ std::vector<BlockGroup> split_blocks(int64_t blocks, int64_t pixels) {
   return groups;
 }
 
-// G g G^T, G of F(m x m, 3 x 3), in double.
-std::vector<float> winograd_weight(const float* g, int64_t m) {
-  static const double kG2[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-  static const double kG4[6][3] = {{1.0 / 4, 0, 0},
-                                   {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                                   {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                                   {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                                   {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                                   {0, 0, 1}};
-  const double(*matrix)[3] = m == 2 ? kG2 : kG4;
+// G g G^T in double: one 3x3 filter as (m + 2)^2 weights.
+std::vector<float> winograd_weight(const float* g, int64_t m, int64_t stride) {
+  using Row = double[3];
+  static const Row kStride1Tile2[4] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  static const Row kStride1Tile4[6] = {{1.0 / 4, 0, 0},
+                                       {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                       {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                       {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                       {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                       {0, 0, 1}};
+  // The outer taps as F(m, 2); the last row is the middle tap.
+  static const Row kStride2Tile2[4] = {{1, 0, 0}, {1, 0, 1}, {0, 0, 1}, {0, 1, 0}};
+  static const Row kStride2Tile4[6] = {{1.0 / 2, 0, 0},
+                                       {-1.0 / 2, 0, -1.0 / 2},
+                                       {-1.0 / 6, 0, 1.0 / 6},
+                                       {1.0 / 6, 0, 1.0 / 3},
+                                       {0, 0, 1},
+                                       {0, 1, 0}};
+  const Row* matrix = stride == 1 ? (m == 2 ? kStride1Tile2 : kStride1Tile4)
+                                  : (m == 2 ? kStride2Tile2 : kStride2Tile4);
   const int64_t n = m + 2;
   std::vector<float> result(static_cast<size_t>(n * n));
   for (int64_t i = 0; i < n; ++i) {
@@ -160,18 +170,22 @@ class Compiler {
     for (size_t i = 0; i < count; ++i) {
       const Layer& layer = plan_.layers[i];
       for (MapId in : inputs(layer)) last_use[static_cast<size_t>(in)] = static_cast<int64_t>(i);
-      if (!std::holds_alternative<InputLayer>(layer) || shape(static_cast<MapId>(i)).channels >= kBlock) {
+      if (!std::holds_alternative<InputLayer>(layer) ||
+          shape(static_cast<MapId>(i)).channels >= kBlock) {
         narrow[i] = false;
       }
       if (const auto* conv = std::get_if<ConvLayer>(&layer)) {
         const Shape from = shape(conv->in), to = plan_.shapes[i];
         const int64_t m = winograd_tile(*conv, from, to, plan_.algorithm);
-        int64_t pad = std::max(conv->options.padding_h, conv->options.padding_w);
+        const int64_t padding = conv->options.padding_h, stride = conv->options.stride_h;
+        int64_t pad = std::max(padding, conv->options.padding_w);
         if (m > 0) {
           narrow[static_cast<size_t>(conv->in)] = false;
           // The last tiles may reach beyond the border that the convolution itself asks for.
-          pad = std::max({pad, divide_up(to.height, m) * m - to.height + pad,
-                          divide_up(to.width, m) * m - to.width + pad});
+          const auto reach = [&](int64_t out_size) {
+            return stride * m * divide_up(out_size, m) + 3 - stride - padding;
+          };
+          pad = std::max({pad, reach(to.height) - from.height, reach(to.width) - from.width});
         }
         Map& read = maps_[static_cast<size_t>(conv->in)];
         read.pad = std::max(read.pad, pad);
@@ -236,8 +250,8 @@ class Compiler {
     return e;
   }
 
-  // `positions` matrices [channels in the order of `offsets`] x [output blocks]; weight_at(position,
-  // output channel, k) gives an element.
+  // `positions` matrices [channels in the order of `offsets`] x [output blocks];
+  // weight_at(position, output channel, k) gives an element.
   template <class WeightAt>
   ProductStep pack(std::vector<int32_t> offsets, int64_t positions, int64_t pixels, int64_t rows,
                    const WeightAt& weight_at) {
@@ -279,7 +293,8 @@ class Compiler {
   void compile(const ConvLayer& conv) {
     const Map &from = map(conv.in), &to = out();
     const ConvOptions& o = conv.options;
-    const int64_t m = winograd_tile(conv, shape(conv.in), shape(static_cast<MapId>(index_)), plan_.algorithm);
+    const int64_t m =
+        winograd_tile(conv, shape(conv.in), shape(static_cast<MapId>(index_)), plan_.algorithm);
     char name[96];
     std::snprintf(name, sizeof(name), "conv%dx%d/%d %d->%d @%dx%d", static_cast<int>(o.kernel_h),
                   static_cast<int>(o.kernel_w), static_cast<int>(o.stride_h),
@@ -314,11 +329,10 @@ class Compiler {
     step.in_row_step = o.stride_h * from.row_stride;
     step.in_pixel_step = o.stride_w * from.pixel_stride;
     step.epilogue = epilogue(conv);
-    step.product = pack(std::move(offsets), 1, to.width, to.height,
-                        [&](int64_t, int64_t channel, int64_t k) {
-                          return conv.weight[static_cast<size_t>(
-                              channel * terms + source[static_cast<size_t>(k)])];
-                        });
+    step.product =
+        pack(std::move(offsets), 1, to.width, to.height, [&](int64_t, int64_t channel, int64_t k) {
+          return conv.weight[static_cast<size_t>(channel * terms + source[static_cast<size_t>(k)])];
+        });
     add({step, name, multiply_adds, to});
   }
 
@@ -328,16 +342,18 @@ class Compiler {
     step.in = from;
     step.out = to;
     step.tile = m;
+    step.stride = conv.options.stride_h;
     step.tiles_y = divide_up(to.height, m);
     step.tiles_x = divide_up(to.width, m);
     step.padding = conv.options.padding_h;
-    const int64_t tiles = step.tiles_y * step.tiles_x, positions = (m + 2) * (m + 2);
-    // One line more than a power of two apart, so that the positions of a tile fall in different sets of
-    // the cache.
+    const int64_t tiles = step.tiles_y * step.tiles_x;
+    const int64_t places = step.stride * m + 3 - step.stride;
+    // One line more than a power of two apart, so that the positions of a tile fall in different
+    // sets of the cache.
     step.position_in = from.blocks * tiles * kBlock + kBlock;
     step.position_out = to.blocks * tiles * kBlock + kBlock;
-    step.scratch_in = arena_.place(positions * step.position_in, index_, index_);
-    step.scratch_out = arena_.place(positions * step.position_out, index_, index_);
+    step.scratch_in = arena_.place(places * places * step.position_in, index_, index_);
+    step.scratch_out = arena_.place(places * places * step.position_out, index_, index_);
     step.zeros = keep(to.blocks * kBlock);
     step.epilogue = epilogue(conv);
 
@@ -349,9 +365,9 @@ class Compiler {
     std::vector<std::vector<float>> transformed;
     transformed.reserve(static_cast<size_t>(to.channels * in_channels));
     for (int64_t i = 0; i < to.channels * in_channels; ++i) {
-      transformed.push_back(winograd_weight(conv.weight.data() + i * 9, m));
+      transformed.push_back(winograd_weight(conv.weight.data() + i * 9, m, step.stride));
     }
-    step.product = pack(std::move(offsets), positions, tiles, 1,
+    step.product = pack(std::move(offsets), (m + 2) * (m + 2), tiles, 1,
                         [&](int64_t position, int64_t channel, int64_t k) {
                           return transformed[static_cast<size_t>(channel * in_channels + k)]
                                             [static_cast<size_t>(position)];
@@ -441,7 +457,9 @@ MapId NetworkBuilder::add_conv(MapId in, int64_t out_channels, const float* weig
   const Shape from = shape(in);
   if (o.kernel_h < 1 || o.kernel_w < 1 || o.stride_h < 1 || o.stride_w < 1 || o.dilation_h < 1 ||
       o.dilation_w < 1 || o.padding_h < 0 || o.padding_w < 0 || out_channels < 1) {
-    fail("a convolution needs a kernel, stride, dilation and channels of at least 1 and padding of at least 0");
+    fail(
+        "a convolution needs a kernel, stride, dilation and channels of at least 1 and padding of "
+        "at least 0");
   }
   const int64_t spare_h = from.height + 2 * o.padding_h - o.dilation_h * (o.kernel_h - 1) - 1;
   const int64_t spare_w = from.width + 2 * o.padding_w - o.dilation_w * (o.kernel_w - 1) - 1;
@@ -452,7 +470,8 @@ MapId NetworkBuilder::add_conv(MapId in, int64_t out_channels, const float* weig
   if (residual != kNoMap) {
     const Shape added = shape(residual);
     if (added.channels != to.channels || added.height != to.height || added.width != to.width) {
-      fail("a residual of shape " + text(added) + " does not fit a convolution that makes " + text(to));
+      fail("a residual of shape " + text(added) + " does not fit a convolution that makes " +
+           text(to));
     }
   }
   const int64_t weights = out_channels * from.channels * o.kernel_h * o.kernel_w;

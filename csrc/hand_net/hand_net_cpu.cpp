@@ -77,7 +77,8 @@ FloatArray::FloatArray(int64_t size) : size_(size) {
   data_.reset(static_cast<float*>(std::aligned_alloc(alignment, rounded == 0 ? kLine : rounded)));
   if (data_ == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-  // A hint: weights and maps are read at the speed of the caches, where misses of the page table show (7 %).
+  // A hint: weights and maps are read at the speed of the caches, where misses of the page table
+  // show (7 %).
   if (alignment == kHugePage) madvise(data_.get(), rounded, MADV_HUGEPAGE);
 #endif
 }

@@ -86,10 +86,14 @@ using TileFunction = void (*)(const TileCall&);
 #if DGPOSE_ISA == DGPOSE_ISA_AVX512
 constexpr int kMaxPixels = 8;
 constexpr TileFunction kTiles[4][kMaxPixels] = {
-    {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>, tile<1, 5>, tile<1, 6>, tile<1, 7>, tile<1, 8>},
-    {tile<2, 1>, tile<2, 2>, tile<2, 3>, tile<2, 4>, tile<2, 5>, tile<2, 6>, tile<2, 7>, tile<2, 8>},
-    {tile<3, 1>, tile<3, 2>, tile<3, 3>, tile<3, 4>, tile<3, 5>, tile<3, 6>, tile<3, 7>, tile<3, 8>},
-    {tile<4, 1>, tile<4, 2>, tile<4, 3>, tile<4, 4>, tile<4, 5>, tile<4, 6>, tile<4, 6>, tile<4, 6>},
+    {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>, tile<1, 5>, tile<1, 6>, tile<1, 7>,
+     tile<1, 8>},
+    {tile<2, 1>, tile<2, 2>, tile<2, 3>, tile<2, 4>, tile<2, 5>, tile<2, 6>, tile<2, 7>,
+     tile<2, 8>},
+    {tile<3, 1>, tile<3, 2>, tile<3, 3>, tile<3, 4>, tile<3, 5>, tile<3, 6>, tile<3, 7>,
+     tile<3, 8>},
+    {tile<4, 1>, tile<4, 2>, tile<4, 3>, tile<4, 4>, tile<4, 5>, tile<4, 6>, tile<4, 6>,
+     tile<4, 6>},
 };
 DGPOSE_INLINE int tile_vectors(int64_t blocks) { return static_cast<int>(blocks); }
 DGPOSE_INLINE int64_t tile_pixels(int64_t blocks) { return blocks == 4 ? 6 : 8; }
@@ -191,12 +195,15 @@ void run(const ConvStep& step, float* workspace) {
 
 // ---- Winograd ----
 
-// One dimension of the input transform B^T d and of the output transform A^T m (Lavin & Gray, 2016).
-template <int M>
+// One dimension of F(M, 3) with stride S: the input transform B^T d of N values and the output
+// transform A^T m to M values (Lavin & Gray, 2016). With stride 2 the outer taps see every other
+// value of d and the middle tap the ones between: d splits into F(M, 2) on the even places, and the
+// odd places, which are multiplied as they are.
+template <int M, int S>
 struct Transform;
 
 template <>
-struct Transform<2> {
+struct Transform<2, 1> {
   static DGPOSE_INLINE void input(const F32* d, F32* v) {
     v[0] = d[0] - d[2];
     v[1] = d[1] + d[2];
@@ -210,11 +217,12 @@ struct Transform<2> {
 };
 
 template <>
-struct Transform<4> {
+struct Transform<4, 1> {
   static DGPOSE_INLINE void input(const F32* d, F32* v) {
-    const F32 two = F32::set1(2.0f), four = F32::set1(4.0f), minus_five = F32::set1(-5.0f);
-    const F32 minus_four = F32::set1(-4.0f);
-    const F32 even = multiply_add(minus_four, d[2], d[4]), odd = multiply_add(minus_four, d[1], d[3]);
+    const F32 two = F32::set1(2.0f), four = F32::set1(4.0f);
+    const F32 minus_four = F32::set1(-4.0f), minus_five = F32::set1(-5.0f);
+    const F32 even = multiply_add(minus_four, d[2], d[4]);
+    const F32 odd = multiply_add(minus_four, d[1], d[3]);
     const F32 even2 = d[4] - d[2], odd2 = (d[3] - d[1]) * two;
     v[0] = multiply_add(four, d[0], multiply_add(minus_five, d[2], d[4]));
     v[1] = even + odd;
@@ -233,35 +241,76 @@ struct Transform<4> {
   }
 };
 
-template <int M>
+template <>
+struct Transform<2, 2> {  // points 0, 1, infinity
+  static DGPOSE_INLINE void input(const F32* d, F32* v) {
+    v[0] = d[0] - d[2];
+    v[1] = d[2];
+    v[2] = d[4] - d[2];
+    v[3] = d[1];
+    v[4] = d[3];
+  }
+  static DGPOSE_INLINE void output(const F32* m, F32* y) {
+    y[0] = m[0] + m[1] + m[3];
+    y[1] = m[1] + m[2] + m[4];
+  }
+};
+
+template <>
+struct Transform<4, 2> {  // points 0, 1, -1, 2, infinity
+  static DGPOSE_INLINE void input(const F32* d, F32* v) {
+    const F32 two = F32::set1(2.0f), minus_two = F32::set1(-2.0f);
+    const F32 a = d[6] - d[2];
+    v[0] = multiply_add(two, d[0] - d[4], a);
+    v[1] = multiply_add(minus_two, d[2], d[6] - d[4]);
+    v[2] = multiply_add(two, d[2] - d[4], d[6] - d[4]);
+    v[3] = a;
+    v[4] = multiply_add(minus_two, a, d[8]) - d[4];
+    v[5] = d[1];
+    v[6] = d[3];
+    v[7] = d[5];
+    v[8] = d[7];
+  }
+  static DGPOSE_INLINE void output(const F32* m, F32* y) {
+    const F32 sum = m[1] + m[2], difference = m[1] - m[2];
+    y[0] = m[0] + sum + m[3] + m[5];
+    y[1] = multiply_add(F32::set1(2.0f), m[3], difference) + m[6];
+    y[2] = multiply_add(F32::set1(4.0f), m[3], sum) + m[7];
+    y[3] = multiply_add(F32::set1(8.0f), m[3], difference) + m[4] + m[8];
+  }
+};
+
+template <int M, int S>
 void winograd(const WinogradStep& step, float* workspace) {
-  constexpr int N = M + 2;
+  constexpr int N = S * M + 3 - S;
   const int64_t tiles = step.tiles_y * step.tiles_x;
 
   const Map& in = step.in;
   for (int64_t block = 0; block < in.blocks; ++block) {
     for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
-      const int64_t y0 = tile_index / step.tiles_x * M - step.padding;
-      const int64_t x0 = tile_index % step.tiles_x * M - step.padding;
+      const int64_t y0 = tile_index / step.tiles_x * S * M - step.padding;
+      const int64_t x0 = tile_index % step.tiles_x * S * M - step.padding;
       for (int lane = 0; lane < kBlock; lane += kLanes) {
         const float* from = workspace + in.offset + block * in.block_stride + y0 * in.row_stride +
                             x0 * in.pixel_stride + lane;
         float* to = workspace + step.scratch_in + (block * tiles + tile_index) * kBlock + lane;
         F32 half[N][N];
-#pragma GCC unroll 6
+#pragma GCC unroll 9
         for (int x = 0; x < N; ++x) {
           F32 d[N], v[N];
-#pragma GCC unroll 6
-          for (int y = 0; y < N; ++y) d[y] = F32::load(from + y * in.row_stride + x * in.pixel_stride);
-          Transform<M>::input(d, v);
-#pragma GCC unroll 6
+#pragma GCC unroll 9
+          for (int y = 0; y < N; ++y) {
+            d[y] = F32::load(from + y * in.row_stride + x * in.pixel_stride);
+          }
+          Transform<M, S>::input(d, v);
+#pragma GCC unroll 9
           for (int y = 0; y < N; ++y) half[y][x] = v[y];
         }
-#pragma GCC unroll 6
+#pragma GCC unroll 9
         for (int y = 0; y < N; ++y) {
           F32 v[N];
-          Transform<M>::input(half[y], v);
-#pragma GCC unroll 6
+          Transform<M, S>::input(half[y], v);
+#pragma GCC unroll 9
           for (int x = 0; x < N; ++x) v[x].store(to + (y * N + x) * step.position_in);
         }
       }
@@ -281,11 +330,18 @@ void winograd(const WinogradStep& step, float* workspace) {
   call.pixels = tiles;
   call.finish = false;
   call.slope = 1.0f;
-  for (int position = 0; position < N * N; ++position) {
-    call.in = workspace + step.scratch_in + position * step.position_in;
-    call.out = workspace + step.scratch_out + position * step.position_out;
-    call.weight_offset = position * step.position_weights;
-    product(step.product, call);
+  // The untransformed places of stride 2, the last ones, share their weights.
+  for (int weight_y = 0; weight_y < M + 2; ++weight_y) {
+    for (int weight_x = 0; weight_x < M + 2; ++weight_x) {
+      call.weight_offset = (weight_y * (M + 2) + weight_x) * step.position_weights;
+      for (int y = weight_y; y < (weight_y == M + 1 ? N : weight_y + 1); ++y) {
+        for (int x = weight_x; x < (weight_x == M + 1 ? N : weight_x + 1); ++x) {
+          call.in = workspace + step.scratch_in + (y * N + x) * step.position_in;
+          call.out = workspace + step.scratch_out + (y * N + x) * step.position_out;
+          product(step.product, call);
+        }
+      }
+    }
   }
 
   const Map& out = step.out;
@@ -297,35 +353,37 @@ void winograd(const WinogradStep& step, float* workspace) {
       const int64_t rows = out.height - y0 < M ? out.height - y0 : M;
       const int64_t columns = out.width - x0 < M ? out.width - x0 : M;
       for (int lane = 0; lane < kBlock; lane += kLanes) {
-        const float* from = workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
+        const float* from =
+            workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
         const F32 bias = F32::load(step.epilogue.bias + block * kBlock + lane);
         F32 half[M][N];
-#pragma GCC unroll 6
+#pragma GCC unroll 9
         for (int x = 0; x < N; ++x) {
           F32 m[N], y[M];
-#pragma GCC unroll 6
+#pragma GCC unroll 9
           for (int i = 0; i < N; ++i) m[i] = F32::load(from + (i * N + x) * step.position_out);
-          Transform<M>::output(m, y);
-#pragma GCC unroll 6
+          Transform<M, S>::output(m, y);
+#pragma GCC unroll 9
           for (int i = 0; i < M; ++i) half[i][x] = y[i];
         }
-#pragma GCC unroll 6
+#pragma GCC unroll 9
         for (int i = 0; i < M; ++i) {
           F32 y[M];
-          Transform<M>::output(half[i], y);
+          Transform<M, S>::output(half[i], y);
           if (i >= rows) break;
-#pragma GCC unroll 6
+#pragma GCC unroll 9
           for (int x = 0; x < M; ++x) {
             if (x >= columns) break;
             F32 value = y[x] + bias;
             if (step.epilogue.has_residual) {
-              value = value + F32::load(workspace + residual.offset + block * residual.block_stride +
-                                        (y0 + i) * residual.row_stride +
-                                        (x0 + x) * residual.pixel_stride + lane);
+              value =
+                  value + F32::load(workspace + residual.offset + block * residual.block_stride +
+                                    (y0 + i) * residual.row_stride +
+                                    (x0 + x) * residual.pixel_stride + lane);
             }
             activate(value, slope)
-                .store(workspace + out.offset + block * out.block_stride + (y0 + i) * out.row_stride +
-                       (x0 + x) * out.pixel_stride + lane);
+                .store(workspace + out.offset + block * out.block_stride +
+                       (y0 + i) * out.row_stride + (x0 + x) * out.pixel_stride + lane);
           }
         }
       }
@@ -334,10 +392,10 @@ void winograd(const WinogradStep& step, float* workspace) {
 }
 
 void run(const WinogradStep& step, float* workspace) {
-  if (step.tile == 2) {
-    winograd<2>(step, workspace);
+  if (step.stride == 1) {
+    step.tile == 2 ? winograd<2, 1>(step, workspace) : winograd<4, 1>(step, workspace);
   } else {
-    winograd<4>(step, workspace);
+    step.tile == 2 ? winograd<2, 2>(step, workspace) : winograd<4, 2>(step, workspace);
   }
 }
 
@@ -354,7 +412,8 @@ void run(const InputStep& step, const float* input, float* workspace) {
         float* row = to + block * out.block_stride + y * out.row_stride;
         for (int64_t x = 0; x < out.width; ++x) {
           for (int dy = 0; dy < 4; ++dy) {
-            __builtin_memcpy(row + x * kBlock + dy * 4, from + dy * width + x * 4, 4 * sizeof(float));
+            __builtin_memcpy(row + x * kBlock + dy * 4, from + dy * width + x * 4,
+                             4 * sizeof(float));
           }
         }
       }
@@ -437,7 +496,8 @@ DGPOSE_INLINE F32 exp_negative(F32 x) {
 #if DGPOSE_ISA == DGPOSE_ISA_AVX512
   const F32 n = {_mm512_roundscale_ps((x * F32::set1(1.44269504f)).v, 0)};
 #else
-  const F32 n = {_mm256_round_ps((x * F32::set1(1.44269504f)).v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  const F32 n = {_mm256_round_ps((x * F32::set1(1.44269504f)).v,
+                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 #endif
   F32 r = multiply_add(n, F32::set1(-0.693359375f), x);
   r = multiply_add(n, F32::set1(2.12194440e-4f), r);
@@ -466,10 +526,12 @@ void run(const AnchorStep& step, const float* workspace, float* output) {
   for (int64_t joint = 0; joint < joints; joint += kLanes) {
     const float* logits = workspace + in.offset + joint;
     F32 largest = F32::load(logits);
-    for (int64_t i = 1; i < pixels; ++i) largest = max(largest, F32::load(logits + i * in.pixel_stride));
+    for (int64_t i = 1; i < pixels; ++i)
+      largest = max(largest, F32::load(logits + i * in.pixel_stride));
     F32 total = F32::set1(0.0f), a = total, b = total, c = total;
     for (int64_t y = 0, i = 0; y < in.height; ++y) {
-      const F32 anchor_y = multiply_add(F32::set1(static_cast<float>(y) + 0.5f), step_y, F32::set1(-1.0f));
+      const F32 anchor_y =
+          multiply_add(F32::set1(static_cast<float>(y) + 0.5f), step_y, F32::set1(-1.0f));
       for (int64_t x = 0; x < in.width; ++x, ++i) {
         const F32 anchor_x =
             multiply_add(F32::set1(static_cast<float>(x) + 0.5f), step_x, F32::set1(-1.0f));

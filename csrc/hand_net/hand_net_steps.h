@@ -1,5 +1,5 @@
-// What a finished network runs: one plain struct per step. Offsets and strides count floats; offsets are
-// into the thread's workspace, pointers into the network's own, immutable memory.
+// What a finished network runs: one plain struct per step. Offsets and strides count floats;
+// offsets are into the thread's workspace, pointers into the network's own, immutable memory.
 #pragma once
 
 #include <cstdint>
@@ -8,22 +8,23 @@ namespace dgpose::hand_net {
 
 // Pixel (y, x) of channel c is at
 //   offset + (c / 16) * block_stride + y * row_stride + x * pixel_stride + c % 16,
-// and so are the `pad` pixels of zeros around the map (y, x from -pad). A map of fewer than 16 channels
-// that only convolutions read may be narrow: pixel_stride = channels.
+// and so are the `pad` pixels of zeros around the map (y, x from -pad). A map of fewer than 16
+// channels that only convolutions read may be narrow: pixel_stride = channels.
 struct Map {
   int64_t offset = 0;
   int64_t block_stride = 0, row_stride = 0, pixel_stride = 0;
   int64_t channels = 0, blocks = 0, height = 0, width = 0, pad = 0;
 };
 
-// Output blocks are taken `group` at a time: as many as the register tile is wide. A group's weights are
-// [count][group * 16], read from front to back.
+// Output blocks are taken `group` at a time: as many as the register tile is wide. A group's
+// weights are [count][group * 16], read from front to back.
 struct BlockGroup {
   int64_t first = 0, blocks = 0;
   const float* weights = nullptr;
 };
 
-// The matrix product at the heart of both kinds of convolution, for one group and one row of pixels:
+// The matrix product at the heart of both kinds of convolution, for one group and one row of
+// pixels:
 //   out[block][pixel][16] (+)= sum_k weights[k][block][16] * in[offsets[k] + pixel * in_step]
 struct ProductStep {
   const int32_t* offsets = nullptr;
@@ -47,17 +48,20 @@ struct ConvStep {
   Epilogue epilogue;
 };
 
-// Winograd's F(m x m, 3 x 3): (m + 2)^2 products over tiles instead of 9 m^2 multiplications per tile.
+// Winograd's F(m x m, 3 x 3) for stride 1, and its two-phase form for stride 2: n^2 products over
+// tiles of m x m outputs instead of 9 m^2 multiplications each, n = m + 2 or 2 m + 1. Either way a
+// filter becomes (m + 2)^2 weights: place p of n takes weight min(p, m + 1).
 struct WinogradStep {
   Map in, out;
-  int64_t tile = 0;                          // m: 2 or 4
+  int64_t tile = 0;    // m: 2 or 4
+  int64_t stride = 1;  // 1 or 2
   int64_t tiles_y = 0, tiles_x = 0;
-  int64_t padding = 0;                       // 0..: rows and columns of zeros the convolution adds
-  int64_t scratch_in = 0, scratch_out = 0;   // [(m + 2)^2][blocks][tiles][16], transformed
-  int64_t position_in = 0, position_out = 0; // stride of the first index
-  int64_t position_weights = 0;              // the same for the weights of each group
+  int64_t padding = 0;                        // 0..: rows and columns of zeros the convolution adds
+  int64_t scratch_in = 0, scratch_out = 0;    // [n^2][blocks][tiles][16], transformed
+  int64_t position_in = 0, position_out = 0;  // stride of the first index
+  int64_t position_weights = 0;               // the same for the weights of each group
   ProductStep product;
-  const float* zeros = nullptr;              // [blocks * 16]
+  const float* zeros = nullptr;  // [blocks * 16]
   Epilogue epilogue;
 };
 

@@ -46,26 +46,26 @@ class HandFrame(NamedTuple):
 class HandNet:
     """A convolutional regressor compiled for this processor; see docs/ops/hand_net.md.
 
-    Make one with `HandNet.from_module` or `HandNet.load`. It is immutable and may be called from many
-    threads at once; one call uses one thread, a batch is spread over torch's threads.
+    Make one with `HandNet.from_module` or `HandNet.load`. It is immutable and may be called from
+    many threads at once; one frame uses one thread, a batch is spread over torch's threads.
     """
 
-    def __init__(self, graph: Graph, *, precision: str = "float32", algorithm: str = "auto") -> None:
+    def __init__(
+        self, graph: Graph, *, precision: str = "float32", algorithm: str = "auto"
+    ) -> None:
         """Builds the engine of a graph.
 
         Args:
             precision: "float32".
-            algorithm: how convolutions are computed: "auto", or "direct", "winograd2", "winograd4" for
-                tests and measurements.
+            algorithm: how convolutions are computed: "auto", or "direct", "winograd2", "winograd4"
+                for tests and measurements.
 
         Raises:
             ValueError: an unknown precision, or layers whose sizes do not fit together.
             RuntimeError: the compiled core is missing.
         """
         if precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-            )
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.precision = precision
         self.graph = graph
         self._network = _build(_core(), graph, algorithm)
@@ -89,18 +89,16 @@ class HandNet:
     ) -> HandNet:
         """Compiles a torch module; the module itself is left as it is.
 
-        The module is exported with torch.export for one input [1, *input_shape] in eval mode. Batch norm
-        is folded into the convolution before it, activations and residual additions are fused.
+        The module is exported with torch.export for one input [1, *input_shape] in eval mode. Batch
+        norm is folded into the convolution before it, activations and residual additions are fused.
 
         Raises:
-            ValueError: a layer that the engine does not run (named with its module path), an unknown
-                precision.
+            ValueError: a layer that the engine does not run (named with its module path), or an
+                unknown precision.
             RuntimeError: the compiled core is missing.
         """
         if precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-            )
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         return cls(import_module(module, input_shape), precision=precision)
 
     def __call__(
@@ -113,8 +111,8 @@ class HandNet:
             out: [B, *output_shape] float32, C-contiguous; filled and returned where given.
 
         Returns:
-            [B, *output_shape] float32 ([B, J, 3] crop coordinates for a hand regressor); an array where
-            crops is an array, else a tensor.
+            [B, *output_shape] float32 ([B, J, 3] crop coordinates for a hand regressor); an array
+            where crops is an array, else a tensor.
 
         Raises:
             ValueError: wrong shape or dtype.
@@ -158,8 +156,8 @@ class HandNet:
             out: [J, 3] float32, C-contiguous, takes joints_mm.
 
         Raises:
-            ValueError: wrong shape or dtype, a camera or centre that is not finite and in front, or a
-                network that does not map [1, S, S] to [J, 3].
+            ValueError: wrong shape or dtype, a camera or centre that is not finite and in front, or
+                a network that does not map [1, S, S] to [J, 3].
         """
         if not self._takes_frames:
             raise ValueError(
@@ -199,9 +197,7 @@ class HandNet:
         if isinstance(depth, Tensor):
             joints = torch.from_numpy(result) if out is None else out
             pixels = torch.from_numpy(uvd)
-        return HandFrame(
-            joints, pixels, found, (u, v, mm) if mm > 0 else None, foreground, clipped
-        )
+        return HandFrame(joints, pixels, found, (u, v, mm) if mm > 0 else None, foreground, clipped)
 
     # ---- what it is ----
 
@@ -304,14 +300,17 @@ class HandNet:
             )
         if _checksum(metadata.get("graph", ""), tensors) != metadata.get("sha256"):
             raise ValueError(f"{path} is damaged: its checksum does not match")
-        plan = json.loads(metadata["graph"])
-        graph = Graph(
-            input_shape=tuple(plan["input_shape"]),
-            output_shape=tuple(plan["output_shape"]),
-            layers=plan["layers"],
-            tensors=tensors,
-        )
-        return cls(graph, precision=metadata["precision"])
+        try:
+            plan = json.loads(metadata["graph"])
+            graph = Graph(
+                input_shape=tuple(plan["input_shape"]),
+                output_shape=tuple(plan["output_shape"]),
+                layers=plan["layers"],
+                tensors=tensors,
+            )
+            return cls(graph, precision=metadata["precision"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not describe a network: {error}") from error
 
 
 def _core() -> ModuleType:

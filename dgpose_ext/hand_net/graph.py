@@ -1,7 +1,7 @@
 """From a torch module to the list of fused layers that HandNet runs.
 
-A `Graph` is plain data: it is what `HandNet.save` writes (JSON + tensors), and nothing in it depends on
-torch.export or on the machine.
+A `Graph` is plain data: it is what `HandNet.save` writes (JSON + tensors), and nothing in it
+depends on torch.export or on the machine.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Graph:
     Each layer is a dict of JSON values; `kind` is one of
 
     - input: `unshuffle`
-    - conv: `input`, `weight`, `bias` (names in `tensors`), `stride`, `padding`, `dilation`, `slope`,
-      `residual` (a map that is added before the activation, or None)
+    - conv: `input`, `weight`, `bias` (names in `tensors`), `stride`, `padding`, `dilation`,
+      `slope`, `residual` (a map that is added before the activation, or None)
     - linear: `input`, `weight`, `bias`, `slope`
     - pool: `input`, `pool` ("max" | "average"), `rows`, `columns` (lists of begins and of ends),
       `divisor` (0: the window's size)
@@ -92,7 +92,7 @@ class _Importer:
         nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
         users = []
         for spec in program.graph_signature.input_specs:
-            node = nodes[spec.arg.name]  # type: ignore[union-attr]
+            node = nodes[spec.arg.name]
             if spec.kind == InputKind.USER_INPUT:
                 users.append(node)
             elif spec.target in program.state_dict:
@@ -116,7 +116,9 @@ class _Importer:
             )
         value = _HANDLERS[target](self, node)
         self.values[node] = value
-        if str(_op_name(node)).endswith("_"):  # in place: who reads the old node now sees the new value
+        if str(_op_name(node)).endswith(
+            "_"
+        ):  # in place: who reads the old node now sees the new value
             old = self.value(node.args[0], node).map
             for other, seen in self.values.items():
                 if isinstance(seen, _Value) and seen.map == old:
@@ -136,7 +138,8 @@ class _Importer:
         results = node.args[0]
         if not isinstance(results, (tuple, list)) or len(results) != 1:
             raise ValueError("module must return one tensor")
-        value = self.values.get(results[0])
+        result: Any = results[0]
+        value = self.values.get(result)
         if not isinstance(value, _Value):
             raise ValueError("module must return a tensor that depends on its input")
         if value.map != len(self.graph.layers) - 1:
@@ -190,9 +193,7 @@ class _Importer:
     def constant(self, node: Any, user: fx.Node) -> Tensor:
         value = self.values.get(node)
         if not isinstance(value, Tensor):
-            raise ValueError(
-                f"{_op_name(user)} in module {_path(user)!r} must have fixed weights"
-            )
+            raise ValueError(f"{_op_name(user)} in module {_path(user)!r} must have fixed weights")
         return value
 
 
@@ -342,12 +343,12 @@ def _upsample(self: _Importer, node: fx.Node) -> _Value:
 
 
 def _pixel_unshuffle(self: _Importer, node: fx.Node) -> _Value:
-    source, factor = node.args
-    if source is not self.input_node:
+    a = _arguments(node, "self downscale_factor")
+    if a["self"] is not self.input_node:
         raise ValueError(
             f"HandNet runs pixel_unshuffle on the input only, not in module {_path(node)!r}"
         )
-    return _Value(self.input_map(int(factor)), _shape(node))  # type: ignore[call-overload]
+    return _Value(self.input_map(int(a["downscale_factor"])), _shape(node))
 
 
 def _window_lists(
@@ -501,13 +502,16 @@ def _path(node: fx.Node) -> str:
 
 
 def _op_name(node: fx.Node) -> str:
-    return str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target))
+    return str(
+        getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target)
+    )
 
 
 _ANCHOR_TYPE = f"{AnchorRegression.__module__}.{AnchorRegression.__qualname__}"
 
 
 def _anchor_path(node: fx.Node) -> str | None:
+    path: str
     for path, kind in reversed(_modules(node)):
         name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
         if name == _ANCHOR_TYPE:

@@ -44,11 +44,10 @@ class AnchorRegression(nn.Module):
                 f"maps must have shape [B, {4 * self.joints}, h, w], got {list(maps.shape)}"
             )
         h, w = maps.shape[2], maps.shape[3]
-        logits, votes = maps.flatten(2).split((self.joints, 3 * self.joints), dim=1)
+        logits, da, db, depth = maps.flatten(2).chunk(4, dim=1)
         weights = torch.softmax(logits, dim=2)
         anchor_x = (torch.arange(w, dtype=maps.dtype, device=maps.device) + 0.5) * (2.0 / w) - 1.0
         anchor_y = (torch.arange(h, dtype=maps.dtype, device=maps.device) + 0.5) * (2.0 / h) - 1.0
-        da, db, depth = votes.split(self.joints, dim=1)
         a = (weights * (anchor_x.repeat(h) + da * (2.0 / w))).sum(2)
         b = (weights * (anchor_y.repeat_interleave(w) + db * (2.0 / h))).sum(2)
         return torch.stack((a, b, (weights * depth).sum(2)), dim=2)

@@ -12,8 +12,8 @@ CAMERA = (60.0, 62.0, 31.5, 23.5)
 
 
 def scene(dtype: torch.dtype, height: int = 48, width: int = 64, seed: int = 0) -> Tensor:
-    """A tilted disk (the hand) before a large slab (the body) and a far wall, noise, holes and near specks:
-    [H, W] mm."""
+    """A tilted disk (the hand) before a large slab (the body) and a far wall, noise, holes and near
+    specks: [H, W] mm."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.arange(height).view(-1, 1), torch.arange(width)
     depth = torch.full((height, width), 1900.0)
@@ -117,15 +117,17 @@ SPEC = OpSpec(
             {"depth": _DEPTH.double()}, TypeError,
             "depth must be of dtype uint16, float32, got float64",
         ),
-        BadInput({"camera": (0.0, 0.0, 0.0, 0.0)}, ValueError, "camera .* must be finite with fx, fy > 0"),
-        BadInput({"camera": torch.zeros(4)}, ValueError, "camera .* must be finite with fx, fy > 0"),
-        BadInput({"near": 500.0, "far": 400.0}, ValueError, "0 <= near < far <= 65535, got near = 500.0"),
+        BadInput({"camera": (0.0, 0.0, 0.0, 0.0)}, ValueError, "camera .* must be finite"),
+        BadInput({"camera": torch.zeros(4)}, ValueError, "camera .* must be finite"),
+        BadInput(
+            {"near": 500.0, "far": 400.0}, ValueError, "0 <= near < far <= 65535, got near = 500.0"
+        ),
         BadInput({"near": float("nan")}, ValueError, "near and far must fulfil"),
         BadInput({"far": 1e6}, ValueError, "near and far must fulfil"),
         BadInput({"cube_mm": -1.0}, ValueError, "cube_mm must be positive and finite, got -1.0"),
         BadInput({"min_pixels": -1}, ValueError, "min_pixels must be at least 0, got -1"),
         BadInput({"slabs": 0}, ValueError, "slabs must be at least 1, got 0"),
         BadInput({"refinements": -1}, ValueError, "refinements must be at least 0, got -1"),
-        BadInput({"backend": "cuda"}, RuntimeError, "find_hand_center: backend 'cuda' is not available"),
+        BadInput({"backend": "cuda"}, RuntimeError, "find_hand_center: backend 'cuda' is not"),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""SyntheticHands: determinism, geometry of the labels, anatomy of the surface, sensor, sequences."""
+"""SyntheticHands: determinism, label geometry, anatomy of the surface, sensor, sequences."""
 
 from __future__ import annotations
 
@@ -71,9 +71,12 @@ def test_a_sample_does_not_depend_on_the_thread_count(hands: SyntheticHands) -> 
 
 
 def test_seeds_splits_and_indices_differ() -> None:
+    train = SyntheticHands(0, poses="kinematic")
     crops = [
-        SyntheticHands(seed, poses="kinematic", split=split).batch([index]).crop
-        for seed, split, index in ((0, "train", 0), (0, "train", 1), (1, "train", 0), (0, "val", 0))
+        train.batch([0]).crop,
+        train.batch([1]).crop,
+        SyntheticHands(1, poses="kinematic").batch([0]).crop,
+        SyntheticHands(0, poses="kinematic", split="val").batch([0]).crop,
     ]
     for i in range(len(crops)):
         for j in range(i):
@@ -82,11 +85,15 @@ def test_seeds_splits_and_indices_differ() -> None:
 
 def test_shapes_types_and_ranges(hands: SyntheticHands) -> None:
     batch = hands.batch(range(64))
-    assert batch.crop.shape == (64, 1, 128, 128) and batch.crop.dtype == torch.float32
+    assert batch.crop.shape == (64, 1, 128, 128)
+    assert batch.crop.dtype == torch.float32
     assert batch.joints.shape == batch.joints_mm.shape == (64, 36, 3)
-    assert batch.centers.shape == (64, 3) and batch.camera.shape == (64, 4)
-    assert batch.cube_mm.shape == (64,) and batch.left.dtype == torch.bool
-    assert float(batch.crop.min()) >= -1.0 and float(batch.crop.max()) == 1.0
+    assert batch.centers.shape == (64, 3)
+    assert batch.camera.shape == (64, 4)
+    assert batch.cube_mm.shape == (64,)
+    assert batch.left.dtype == torch.bool
+    assert float(batch.crop.min()) >= -1.0
+    assert float(batch.crop.max()) == 1.0
     assert bool(((batch.cube_mm >= 269.9) & (batch.cube_mm <= 330.1)).all())
     assert 0.2 < float(batch.left.float().mean()) < 0.8
     # Nearly all joints lie in the crop, and every crop shows something.
@@ -106,24 +113,24 @@ def test_crop_coordinates_are_those_of_depth_crop() -> None:
 
 
 def test_crop_equals_depth_crop_of_the_rendered_frame() -> None:
-    """Rendering into the crop is sampling the scene where depth_crop samples the frame."""
-    config = replace(CLEAN, given_center_share=1.0, no_forearm_chance=1.0)
-    data = SyntheticHands(11, poses="kinematic", config=config)
+    """Rendering into the crop is sampling the scene where depth_crop samples the whole frame."""
+    data = SyntheticHands(11, poses="kinematic", config=CLEAN)
     camera = CAMERAS["nyu"]
-    for index in range(4):
-        frame = data.frame(index, camera=camera)
-        centre = torch.tensor(project(frame.joints_mm[34:35], camera), dtype=torch.float32)
+    compared = 0
+    for index in range(12):
+        batch, frame = data.batch([index]), data.frame(index, camera=camera)
+        if not np.array_equal(batch.joints_mm[0].numpy(), frame.joints_mm):
+            continue  # the frame moved a hand that lay outside its view
+        if not np.allclose(batch.camera[0].numpy(), camera):
+            continue
         depth = torch.from_numpy(frame.depth.astype(np.float32))[None]
-        crop = depth_crop(depth, centre, camera, 300.0)[0, 0]
-        # The joints of the front surface lie a finger's radius behind it, within the cube.
-        uvd = torch.from_numpy(project(frame.joints_mm, camera))
-        half = 150.0 * torch.tensor(camera[:2]) / centre[0, 2]
-        ab = (uvd[:, :2] - centre[0, :2]) / half
-        inside = (ab.abs() < 0.95).all(dim=1)
-        column, row = ((ab[inside] + 1) * 64).long().unbind(1)
-        c = (uvd[inside, 2] - centre[0, 2]) / 150.0
-        seen = crop[row, column]
-        assert float((seen < c + 0.01).float().mean()) > 0.97
+        crop = depth_crop(depth, batch.centers, camera, batch.cube_mm)
+        hand = batch.crop < 1
+        # Depth is rounded to 1 mm and pixels differ by half a pixel: silhouettes disagree a little.
+        same = (crop - batch.crop).abs() * 150 < 4.0
+        assert float(same[hand].float().mean()) > 0.9
+        compared += 1
+    assert compared >= 3
 
 
 def test_labels_lie_inside_the_clean_surface() -> None:
@@ -141,7 +148,8 @@ def test_labels_lie_inside_the_clean_surface() -> None:
 def test_left_hands_are_mirrored_right_hands() -> None:
     right = SyntheticHands(2, poses="kinematic", hand="right", config=CLEAN).batch(range(6))
     left = SyntheticHands(2, poses="kinematic", hand="left", config=CLEAN).batch(range(6))
-    assert bool(left.left.all()) and not bool(right.left.any())
+    assert bool(left.left.all())
+    assert not bool(right.left.any())
     mirrored = right.joints_mm * torch.tensor([-1.0, 1.0, 1.0])
     torch.testing.assert_close(left.joints_mm, mirrored)
     # The thumb of an upright right palm that faces the camera is at the right.
@@ -150,14 +158,14 @@ def test_left_hands_are_mirrored_right_hands() -> None:
 
 
 def test_centres_found_agree_with_find_hand_center() -> None:
-    """The fast search of the crops and the library's search on the whole frame lead to one place."""
+    """The fast search of the crops and the library's search lead to the same place."""
     config = replace(CLEAN, given_center_share=0.0, found_center_std_mm=0.0)
     data = SyntheticHands(13, poses="kinematic", config=config)
     camera = CAMERAS["nyu"]
     distances = []
     for index in range(8):
         batch = data.batch([index])
-        if tuple(batch.camera[0].tolist()) != tuple(np.float32(camera).tolist()):
+        if tuple(batch.camera[0].tolist()) != tuple(np.array(camera, np.float32).tolist()):
             continue
         joints = batch.joints_mm[0].numpy()
         uvd = project(joints, camera)
@@ -202,14 +210,16 @@ def test_structured_light_depth_is_quantised() -> None:
     frame = SyntheticHands(4, poses="kinematic", config=config).frame(1)
     hand = frame.depth[(frame.depth > 0) & (frame.depth < frame.joints_mm[:, 2].max() + 50)]
     steps = np.diff(np.unique(hand))
-    assert np.median(steps) >= 1 and len(np.unique(hand)) < 0.9 * (hand.max() - hand.min())
+    assert np.median(steps) >= 1
+    assert len(np.unique(hand)) < 0.9 * (hand.max() - hand.min())
 
 
 def test_sequence_moves_smoothly_and_keeps_its_hand() -> None:
     data = SyntheticHands(1, poses="kinematic", hand="both")
     frames = list(data.sequence(9, 14, (120, 160), Camera(147.0, 147.0, 80.0, 60.0), hold=6))
     again = list(data.sequence(9, 14, (120, 160), Camera(147.0, 147.0, 80.0, 60.0), hold=6))
-    assert len(frames) == 14 and len({f.left for f in frames}) == 1
+    assert len(frames) == 14
+    assert len({f.left for f in frames}) == 1
     for a, b in zip(frames, again, strict=True):
         np.testing.assert_array_equal(a.depth, b.depth)
     joints = np.stack([f.joints_mm for f in frames])
@@ -217,7 +227,8 @@ def test_sequence_moves_smoothly_and_keeps_its_hand() -> None:
     np.testing.assert_allclose(bone, np.broadcast_to(bone[0], bone.shape), atol=0.01)
     step = np.linalg.norm(np.diff(joints, axis=0), axis=2).max()
     assert 0.0 < step < 150.0
-    assert frames[0].depth.dtype == np.uint16 and frames[0].depth.shape == (120, 160)
+    assert frames[0].depth.dtype == np.uint16
+    assert frames[0].depth.shape == (120, 160)
     # The hand is where the label says, and nearer than the person and the wall.
     uvd = project(joints[0], frames[0].camera)
     u, v = np.rint(uvd[34, :2]).astype(int)
@@ -231,9 +242,11 @@ def test_kinematic_hands_are_anatomical() -> None:
     np.testing.assert_allclose(bone, np.broadcast_to(bone[0], bone.shape), atol=1e-9)
     # The palm faces -z: tips of bent fingers go there, never far behind the back of the hand.
     tips = joints[:, [0, 6, 12, 18]]
-    assert np.percentile(tips[..., 2], 1) > -130 and tips[..., 2].max() < 80
+    assert np.percentile(tips[..., 2], 1) > -130
+    assert tips[..., 2].max() < 80
     reach = np.linalg.norm(tips, axis=2)
-    assert reach.min() < 60 and reach.max() > 140
+    assert reach.min() < 60
+    assert reach.max() > 140
 
 
 def test_palm_frame_round_trip() -> None:
@@ -286,8 +299,10 @@ def test_surface_follows_rotation_and_size() -> None:
         rng, eye, no_forearm=0.5, sleeve=0.5, radius_std=0.05, growth=np.zeros(12)
     )
     nodes, radii = hand_capsules(palm, shape)
-    assert nodes.shape == (12, len(NODE_NAMES), 3) and np.isfinite(nodes).all()
-    assert int(EDGES.max()) < len(NODE_NAMES) and len(EDGES) <= 80
+    assert nodes.shape == (12, len(NODE_NAMES), 3)
+    assert np.isfinite(nodes).all()
+    assert int(EDGES.max()) < len(NODE_NAMES)
+    assert len(EDGES) <= 80
     np.testing.assert_array_equal(nodes[:, :36], palm)
     turn = rotation_from_vector(np.array([0.3, -1.0, 0.7]))
     moved, moved_radii = hand_capsules(1.2 * (palm @ turn) + 5.0, shape)
@@ -297,15 +312,19 @@ def test_surface_follows_rotation_and_size() -> None:
     arm = [i for i, name in enumerate(NODE_NAMES) if name.startswith(("forearm", "sleeve"))]
     used = np.setdiff1d(np.unique(EDGES), arm)
     assert (radii[:, used] > 4.0).all()
-    assert (radii[:, arm] == 0.0).any() and (radii[:, arm] > 10.0).any()
+    assert (radii[:, arm] == 0.0).any()
+    assert (radii[:, arm] > 10.0).any()
     assert len(JOINT_RADIUS_MM) == 36
 
 
 def test_counter_rng_addresses_and_distributions() -> None:
     rng = CounterRng(1, np.arange(20_000))
     u, n = rng.uniform("u"), rng.normal("n", 2)
-    assert abs(float(u.mean()) - 0.5) < 0.01 and 0.0 <= u.min() and u.max() < 1.0
-    assert abs(float(n.mean())) < 0.02 and abs(float(n.std()) - 1.0) < 0.02
+    assert abs(float(u.mean()) - 0.5) < 0.01
+    assert u.min() >= 0.0
+    assert u.max() < 1.0
+    assert abs(float(n.mean())) < 0.02
+    assert abs(float(n.std()) - 1.0) < 0.02
     assert abs(float(np.corrcoef(n[:, 0], n[:, 1])[0, 1])) < 0.03
     assert abs(float(np.corrcoef(u[:-1], u[1:])[0, 1])) < 0.03
     np.testing.assert_array_equal(CounterRng(1, [7, 3]).uniform("u"), u[[7, 3]])

@@ -33,8 +33,8 @@ def depth_crop(
     interpolation: str = "nearest",
     backend: str | None = None,
 ) -> Tensor:
-    """Cuts the cube of edge `cube_mm` around each centre out of its depth frame, resamples it to S x S
-    pixels and normalises the depth: one pass, only the window is read.
+    """Cuts the cube of edge `cube_mm` around each centre out of its depth frame, resamples it to S
+    x S pixels and normalises the depth: one pass, only the window is read.
 
     The cube covers u +- hw_x, v +- hw_y with hw_x = cube_mm/2 * fx/mm; output column i samples
     u_i = u - hw_x + (i + 0.5) * 2 hw_x / S (pixel centres at integers), rows likewise.
@@ -46,26 +46,28 @@ def depth_crop(
             effect: the centre is given in pixels.
         cube_mm: the cube's edge in mm: a number, or a tensor [B].
         size: S.
-        normalize: "cube": (z - mm) / (cube_mm/2), clamped to -1 in front of the cube. "nearest_pixel"
-            (Crossing Nets): this stretched linearly so that the nearest pixel of each crop is
-            exactly -1; the cube's back stays +1, the absolute depth inside the cube is lost.
-        interpolation: "nearest": pixel floor(u_i + 0.5), the usual choice for depth. "bilinear": mean of
-            the four pixels around, those of the background left out; background where the nearest pixel
-            is background. So no depth appears that is neither on the hand nor behind it.
+        normalize: "cube": (z - mm) / (cube_mm/2), clamped to -1 in front of the cube.
+            "nearest_pixel" (Crossing Nets): this stretched linearly so that the nearest pixel of
+            each crop is exactly -1; the cube's back stays +1, the absolute depth inside the cube is
+            lost.
+        interpolation: "nearest": pixel floor(u_i + 0.5), the usual choice for depth. "bilinear":
+            mean of the four pixels around, those of the background left out; background where the
+            nearest pixel is background. So no depth appears that is neither on the hand nor behind
+            it.
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
 
     Returns:
         [B, 1, S, S] float32 in [-1, 1]. Missing depth, depth behind the cube and what lies outside
-        the image are exactly +1. A centre that is not finite or not in front of the camera gives a crop
-        of background.
+        the image are exactly +1. A centre that is not finite or not in front of the camera gives a
+        crop of background.
 
-    No gradients: depth comes from a sensor. Autocast changes nothing. Bit-identical on every instruction
-    set and in the reference.
+    No gradients: depth comes from a sensor. Autocast changes nothing. Bit-identical on every
+    instruction set and in the reference.
 
     Raises:
         TypeError: an argument is no tensor or has another dtype.
-        ValueError: shapes, devices, camera, cube_mm, size or an option do not fit; an argument requires
-            a gradient.
+        ValueError: shapes, devices, camera, cube_mm, size or an option do not fit; an argument
+            requires a gradient.
     """
     depth = require_tensor("depth", depth)
     require_dtype("depth", depth, (torch.uint16, torch.float32))
@@ -86,15 +88,26 @@ def depth_crop(
         raise ValueError(
             f"interpolation must be one of {', '.join(INTERPOLATION)}, got {interpolation!r}"
         )
-    cameras = camera_tensor(camera, like=depth, dtype=torch.float64, batch=batch)
-    cubes = _cube_tensor(cube_mm, like=depth, dtype=torch.float64, batch=batch)
+    # Numbers go to the op as they are: making tensors of them would take longer than the crop.
+    cameras, cubes, fx, fy, edge = None, None, 0.0, 0.0, 0.0
+    if isinstance(camera, Tensor):
+        cameras = camera_tensor(camera, like=depth, dtype=torch.float64, batch=batch)
+    else:
+        fx, fy = focal_lengths(camera)
+    if isinstance(cube_mm, Tensor):
+        cubes = _cube_tensor(cube_mm, like=depth, dtype=torch.float64, batch=batch)
+    else:
+        edge = _cube_number(cube_mm)
     chosen = _backend.choose(backend, depth.device, "depth_crop")
     run = _backend.implementation(chosen, "depth_crop", reference.depth_crop)
     crops: Tensor = run(
         depth,
-        centers.to(torch.float64),
+        centers,
         cameras,
+        fx,
+        fy,
         cubes,
+        edge,
         size,
         normalize == "nearest_pixel",
         interpolation == "bilinear",
@@ -102,26 +115,41 @@ def depth_crop(
     return crops
 
 
+def focal_lengths(camera: Sequence[float]) -> tuple[float, float]:
+    """fx, fy of (fx, fy, cx, cy), checked like camera_tensor checks four numbers."""
+    values = tuple(map(float, camera))
+    if len(values) != 4:
+        raise ValueError(f"camera must be (fx, fy, cx, cy), got {len(values)} numbers")
+    if not all(-math.inf < v < math.inf for v in values) or values[0] <= 0 or values[1] <= 0:
+        raise ValueError(f"camera (fx, fy, cx, cy) must be finite with fx, fy > 0, got {values}")
+    return values[0], values[1]
+
+
+def _cube_number(cube_mm: float) -> float:
+    if not 0 < cube_mm < math.inf:
+        raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
+    return float(cube_mm)
+
+
 def _cube_tensor(
     cube_mm: float | Tensor, *, like: Tensor, dtype: torch.dtype, batch: int
 ) -> Tensor:
     """[B] or [1] beside `like`. A number is checked; the values of a tensor are not looked at."""
-    if isinstance(cube_mm, Tensor):
-        if tuple(cube_mm.shape) not in ((batch,), (1,), ()):
-            raise ValueError(
-                f"cube_mm must be a number or have shape [B] with B = {batch}, "
-                f"got {list(cube_mm.shape)}"
-            )
-        return cube_mm.detach().reshape(-1).to(like.device, dtype)
-    if not 0 < cube_mm < math.inf:
-        raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
-    return torch.tensor([cube_mm], dtype=dtype, device=like.device)
+    if not isinstance(cube_mm, Tensor):
+        return torch.tensor([_cube_number(cube_mm)], dtype=dtype, device=like.device)
+    if tuple(cube_mm.shape) not in ((batch,), (1,), ()):
+        raise ValueError(
+            f"cube_mm must be a number or have shape [B] with B = {batch}, "
+            f"got {list(cube_mm.shape)}"
+        )
+    return cube_mm.detach().reshape(-1).to(like.device, dtype)
 
 
 def crop_to_uvd(
     coords: Tensor, centers: Tensor, camera: Sequence[float] | Tensor, cube_mm: float | Tensor
 ) -> Tensor:
-    """From the coordinates of a crop to pixels and depth: where a network's output lies in the frame.
+    """From the coordinates of a crop to pixels and depth: where a network's output lies in the
+    frame.
 
     Args:
         coords: [B, J, 3] (a, b, c): (-1, -1, -1) and (1, 1, 1) are the crop's upper left front and
@@ -129,8 +157,8 @@ def crop_to_uvd(
         centers, camera, cube_mm: as given to depth_crop.
 
     Returns:
-        [B, J, 3] u = u_c + a hw_x, v = v_c + b hw_y (pixels, v down), d = mm_c + c cube_mm/2 (mm), in the
-        dtype of coords. Plain torch arithmetic: differentiable in coords.
+        [B, J, 3] u = u_c + a hw_x, v = v_c + b hw_y (pixels, v down), d = mm_c + c cube_mm/2 (mm),
+        in the dtype of coords. Plain torch arithmetic: differentiable in coords.
     """
     require_shape("coords", require_tensor("coords", coords), "[B, J, 3]")
     batch = coords.shape[0]
@@ -147,8 +175,11 @@ def crop_to_uvd(
 def _(
     depth: Tensor,
     centers: Tensor,
-    cameras: Tensor,
-    cube_mm: Tensor,
+    cameras: Tensor | None,
+    fx: float,
+    fy: float,
+    cubes: Tensor | None,
+    cube_mm: float,
     size: int,
     nearest_pixel: bool,
     bilinear: bool,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dgpose_ext import _backend, _fake
-from dgpose_ext._validate import camera_tensor, require_dtype, require_shape, require_tensor
+from dgpose_ext._validate import require_dtype, require_shape, require_tensor
+from dgpose_ext.ops.crop.depth_crop import focal_lengths
 from dgpose_ext.reference.crop import find_hand_center as reference
 
 
@@ -28,24 +29,25 @@ def find_hand_center(
     """Finds the centre of the hand, given that the hand is what is nearest to the camera.
 
     [near, far] is cut into equal slabs; the nearest one with a connected component of more than
-    `min_pixels` pixels gives the start, the component's mean. Then, `refinements` times, the mean position
-    of all pixels in a cube of `cube_mm` around the centre. The defaults are the published ones
-    (Crossing Nets, CVPR 2017). What else is near and large is found instead: a face before a raised hand.
+    `min_pixels` pixels gives the start, the component's mean. Then, `refinements` times, the mean
+    position of all pixels in a cube of `cube_mm` around the centre. The defaults are the published
+    ones (Crossing Nets, CVPR 2017). What else is near and large is found instead: a face before a
+    raised hand.
 
     Args:
         depth: [H, W] uint16 or float32 mm. 0, negative, NaN, Inf and 65536 or more are missing.
-        camera: (fx, fy, cx, cy) in pixels, or a tensor [4]. cx and cy have no effect.
+        camera: (fx, fy, cx, cy) in pixels, or a tensor [4] or [1, 4]. cx and cy have no effect.
         near, far: mm, 0 <= near < far <= 65535.
-        min_pixels: components up to this size are noise. A count of pixels in the image, whatever the
-            resolution.
+        min_pixels: components up to this size are noise. A count of pixels in the image, whatever
+            the resolution.
         cube_mm: edge of the cube in mm.
         slabs: number of slabs. refinements: number of refinements.
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
 
     Returns:
-        (u, v, mm): pixels (centres at integers) and mm, as depth_crop takes them; None if there is no such
-        component. Depth counts in units of 1/16 mm and all sums are integers: every backend gives the
-        same bits. Under torch.compile the call is a graph break (it returns numbers).
+        (u, v, mm): pixels (centres at integers) and mm, as depth_crop takes them; None if there is
+        no such component. Depth counts in units of 1/16 mm and all sums are integers: every backend
+        gives the same bits. Under torch.compile the call is a graph break (it returns numbers).
 
     Raises:
         TypeError: depth is no tensor or has another dtype.
@@ -65,14 +67,10 @@ def find_hand_center(
     ):  # fmt: skip
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    fx, fy, *_ = camera_tensor(camera, like=depth, dtype=torch.float64, batch=1)[0].tolist()
-    if not (0 < fx < math.inf and 0 < fy < math.inf):
-        raise ValueError(f"camera (fx, fy, cx, cy) must be finite with fx, fy > 0, got {fx}, {fy}")
+    fx, fy = focal_lengths(camera.flatten().tolist() if isinstance(camera, Tensor) else camera)
     chosen = _backend.choose(backend, depth.device, "find_hand_center")
     run = _backend.implementation(chosen, "find_hand_center", reference.find_hand_center)
-    result: Tensor = run(
-        depth.detach(), fx, fy, near, far, min_pixels, cube_mm, slabs, refinements
-    )
+    result: Tensor = run(depth.detach(), fx, fy, near, far, min_pixels, cube_mm, slabs, refinements)
     found, u, v, mm = result.tolist()
     return (u, v, mm) if found else None
 

@@ -1,7 +1,7 @@
 """depth_crop in plain torch: the oracle of the tests and the fallback without the core.
 
-The maths, the names and the order of operations are those of csrc/crop/depth_crop.h, so that the results
-agree with the kernels to the bit.
+The maths, the names and the order of operations are those of csrc/crop/depth_crop.h, so that the
+results agree with the kernels to the bit.
 """
 
 from __future__ import annotations
@@ -30,27 +30,33 @@ def _nearest(samples: Tensor, extent: int) -> tuple[Tensor, Tensor]:
 def depth_crop(
     depth: Tensor,
     centers: Tensor,
-    cameras: Tensor,
-    cube_mm: Tensor,
+    cameras: Tensor | None,
+    fx: float,
+    fy: float,
+    cubes: Tensor | None,
+    cube_mm: float,
     size: int,
     nearest_pixel: bool,
     bilinear: bool,
 ) -> Tensor:
-    """[B, 1, S, S] float32; arguments as torch.ops.dgpose.depth_crop (centers [B, 3], cameras [B|1, 4] and
-    cube_mm [B|1] in float64)."""
+    """[B, 1, S, S] float32; arguments as torch.ops.dgpose.depth_crop: cameras [B|1, 4] and cubes
+    [B|1], where given, replace the numbers."""
     batch, height, width = depth.shape
     if not height or not width:
         return torch.ones((batch, 1, size, size), device=depth.device)
     z = depth.to(torch.float32)  # uint16 has few operations
-    (u, v, center_mm), half = centers.unbind(1), cube_mm * 0.5
-    fx, fy = cameras[:, 0], cameras[:, 1]
+    u, v, center_mm = centers.double().unbind(1)
+    focal_x, focal_y, edge = (u.new_full((1,), number) for number in (fx, fy, cube_mm))
+    if cameras is not None:
+        focal_x, focal_y = cameras[:, 0].double(), cameras[:, 1].double()
+    half = (edge if cubes is None else cubes.double()) * 0.5
     mm = center_mm.float()[:, None, None]
     scale = (1.0 / half).float()[:, None, None]
     valid = torch.isfinite(u) & torch.isfinite(v)
-    for x in (mm[:, 0, 0], scale[:, 0, 0], half, fx, fy):
+    for x in (mm[:, 0, 0], scale[:, 0, 0], half, focal_x, focal_y):
         valid = valid & _positive_finite(x)
-    columns = _samples(u, half * fx / center_mm, size)
-    rows = _samples(v, half * fy / center_mm, size)
+    columns = _samples(u, half * focal_x / center_mm, size)
+    rows = _samples(v, half * focal_y / center_mm, size)
     frame = torch.arange(batch, device=depth.device)[:, None, None]
 
     def normalised(row: Tensor, column: Tensor) -> Tensor:
@@ -82,7 +88,8 @@ def depth_crop(
 
 
 def _taps(samples: Tensor, extent: int) -> list[tuple[Tensor, Tensor]]:
-    """The two pixels around each sample and their weights [B, S]; outside the image the weight is 0."""
+    """The two pixels around each sample and their weights [B, S]; outside the image the weight is
+    0."""
     low = samples.floor()
     fraction = (samples - low).float()
     taps = []

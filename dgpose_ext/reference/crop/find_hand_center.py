@@ -27,8 +27,8 @@ def _to_key(mm: float) -> int:
 
 
 def _labels(inside: Tensor) -> Tensor:
-    """Components with 8 neighbours: for each pixel of `inside` [H, W] the index (row-major) of the first
-    pixel of its component; H * W elsewhere."""
+    """Components with 8 neighbours: for each pixel of `inside` [H, W] the index (row-major) of the
+    first pixel of its component; H * W elsewhere."""
     height, width = inside.shape
     nothing = height * width
     index = torch.arange(nothing, device=inside.device).view(height, width)
@@ -83,7 +83,9 @@ def find_hand_center(
         if int(area.max()) <= min_pixels:
             continue
         first = int((area == area.max()).nonzero()[0])
-        center = _refine(keys, reachable, _mean(keys, labels == first), fx, fy, cube_mm, refinements)
+        center = _refine(
+            keys, reachable, _mean(keys, labels == first), fx, fy, cube_mm, refinements
+        )
         if center is not None:
             return torch.tensor([1.0, *center], dtype=torch.float64, device=depth.device)
     return nothing
@@ -98,7 +100,8 @@ def _refine(
     cube_mm: float,
     refinements: int,
 ) -> tuple[float, float, float] | None:
-    """The mean of the pixels inside the cube around the centre, again and again; None if it is empty."""
+    """The mean of the pixels inside the cube around the centre, again and again; None if it is
+    empty."""
     height, width = keys.shape
     half = cube_mm / 2
     for _ in range(refinements):

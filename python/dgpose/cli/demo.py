@@ -10,6 +10,7 @@ import typer
 __all__ = ["demo"]
 
 _TILES = 12
+_VIEW_MM = 210.0
 
 
 def demo(
@@ -42,16 +43,19 @@ def demo(
             assert item.depth is not None
             assert item.camera is not None
             assert item.truth_mm is not None
+            truth = item.truth_mm
+            u, v, mm = project(truth.mean(axis=0), item.camera).tolist()
             error = result.errors_mm
             state = f"not found: {pose.reason}" if error is None else f"{error.mean():.1f} mm"
             tiles.append(
                 SheetTile(
                     item.depth,
                     item.camera,
-                    pose.center,
+                    (u, v, mm),
                     pose.joints_px if pose.found else None,
-                    project(item.truth_mm, item.camera)[:, :2],
+                    project(truth, item.camera)[:, :2],
                     f"frame {index}: {state}",
+                    _VIEW_MM,
                 )
             )
         summary = summarise(results)

@@ -150,8 +150,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Counts, frames/s and mean error of `dgpose.inference.hand_run.summarise`, for a terminal."""
     counts = summary["frames"]
     typer.echo(
-        f"{counts['total']} frames: {counts['found']} with a hand, {counts['not_found']} without, "
-        f"{counts['bad_frame']} bad"
+        f"frames: {counts['total']} ({counts['found']} with a hand, {counts['not_found']} without, "
+        f"{counts['bad_frame']} bad)"
     )
     for reason, count in summary["not_found_reasons"].items():
         typer.echo(f"  {count} x {reason}")

@@ -1,10 +1,10 @@
 """Random numbers addressed by (seed, index, stream): no state, no order, no batch dependence.
 
-A sample of a rendered data set must be the same whether it is drawn alone, inside a batch, by another
-worker or on a resumed run. So every number is a hash of what it is for: the data set's seed, the
-sample's index, the name of the quantity and the position inside it. The mixing function is the
-finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA
-2014), applied once for the address of the stream and twice for each number.
+A sample of a rendered data set must be the same whether it is drawn alone, inside a batch, by
+another worker or on a resumed run. So every number is a hash of what it is for: the data set's
+seed, the sample's index, the name of the quantity and the position inside it. The mixing function
+is the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+generators", OOPSLA 2014), applied once for the address of the stream and twice for each number.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 UIntArray = npt.NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -28,7 +29,8 @@ def _mix(x: UIntArray) -> UIntArray:
     """SplitMix64's finaliser; arithmetic modulo 2**64 is intended."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    return x ^ (x >> np.uint64(31))
+    mixed: UIntArray = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 class CounterRng:
@@ -72,20 +74,23 @@ class CounterRng:
     def uniform(self, stream: str, *shape: int, low: float = 0.0, high: float = 1.0) -> FloatArray:
         """Uniform numbers in [low, high), 53 random bits each."""
         unit = (self.bits(stream, *shape) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return low + (high - low) * unit
+        scaled: FloatArray = low + (high - low) * unit
+        return scaled
 
     def normal(self, stream: str, *shape: int, std: float = 1.0, clip: float = 4.0) -> FloatArray:
         """Normal numbers (Box-Muller), limited to ``clip`` standard deviations before scaling."""
         pair = self.uniform(stream, *shape, 2)
         radius = np.sqrt(-2.0 * np.log1p(-pair[..., 0]))
         value = radius * np.cos(2.0 * np.pi * pair[..., 1])
-        return std * np.clip(value, -clip, clip)
+        scaled: FloatArray = std * np.clip(value, -clip, clip)
+        return scaled
 
-    def integers(self, stream: str, high: int, *shape: int) -> npt.NDArray[np.int64]:
+    def integers(self, stream: str, high: int, *shape: int) -> IntArray:
         """Integers in [0, high)."""
         if high <= 0:
             raise ValueError(f"high must be positive, got {high}")
-        return (self.bits(stream, *shape) % np.uint64(high)).astype(np.int64)
+        value: IntArray = (self.bits(stream, *shape) % np.uint64(high)).astype(np.int64)
+        return value
 
     def chance(self, stream: str, probability: float, *shape: int) -> npt.NDArray[np.bool_]:
         """True with the given probability."""

@@ -1,20 +1,20 @@
 """A kinematic hand that yields the 36 joints of the NYU layout, and changes of such joints.
 
-Coordinates: x right, y UP, z forward, millimetres. All geometry is that of a RIGHT hand; a left hand
-is its mirror image (see ``synthetic_hands``). The *palm frame* used here has its origin in joint 34
-(PALM_5), y from the wrist to the knuckles, x toward the thumb side and z out of the back of the hand
-(the palm faces -z), so an upright right hand that shows its palm to the camera has the identity as
-rotation. A rotation [B,3,3] holds the palm axes as rows: ``camera = palm @ rotation``.
+Coordinates: x right, y UP, z forward, millimetres. All geometry is that of a RIGHT hand; a left
+hand is its mirror image (see ``synthetic_hands``). The *palm frame* used here has its origin in
+joint 34 (PALM_5), y from the wrist to the knuckles, x toward the thumb side and z out of the back
+of the hand (the palm faces -z), so an upright right hand that shows its palm to the camera has the
+identity as rotation. A rotation [B,3,3] holds the palm axes as rows: ``camera = palm @ rotation``.
 
 The NYU layout marks every finger bone by two points, A (distal) and B (proximal), that lie near the
 ends of the bone but not on its hinges. Joint order of a finger: tip bone A, B, middle bone A, B,
 proximal bone A, B; fingers: little, ring, middle, index, thumb; then six palm points that move
 rigidly, as does the thumb's last point (29).
 
-The table values are measured on the labels of the NYU hand data set (Tompson et al. 2014, CC BY 4.0):
-mean segment lengths (fixed to 0.01 mm within an actor), mean palm points, and the hinges that
-fit the labels best in the least-squares sense (residual 0.7-5 mm: the labels come from a skinned mesh,
-not from a chain of hinges). Joint limits and couplings are common anatomy.
+The table values are measured on the labels of the NYU hand data set (Tompson et al. 2014, CC BY
+4.0): mean segment lengths (fixed to 0.01 mm within an actor), mean palm points, and the hinges that
+fit the labels best in the least-squares sense (residual 0.7-5 mm: the labels come from a skinned
+mesh, not from a chain of hinges). Joint limits and couplings are common anatomy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dgpose.data.counter_rng import CounterRng, FloatArray
 
 FINGERS = ("little", "ring", "middle", "index", "thumb")
 RIGID_JOINTS = (29, 30, 31, 32, 33, 34, 35)
-# Length of palm_frame's y measure for the reference hand (the first NYU actor), and of its x measure.
+# palm_frame's measures along y and x for the reference hand (the first NYU actor).
 REFERENCE_LENGTH_MM = 69.284
 REFERENCE_WIDTH_MM = 59.243
 
@@ -62,8 +62,9 @@ _BONE_MM = np.array(
         [33.38, 20.66, 24.64],
     ]
 )
-# From A of a bone to B of the next: along the bone, palmar of it, along the next bone, palmar of that,
-# and along the hinge. First row of each finger: middle hinge, second: the one at the tip bone.
+# From A of a bone to B of the next: along the bone, palmar of it, along the next bone, palmar of
+# that, and along the hinge. First row of each finger: middle hinge, second: the one at the tip
+# bone.
 _HINGE_MM = np.array(
     [
         [[6.97, -2.35, 5.17, 1.43, 1.44], [13.68, -2.05, 4.54, 3.16, 0.39]],
@@ -73,14 +74,14 @@ _HINGE_MM = np.array(
         [[18.61, 2.10, 9.87, -1.43, 4.73], [25.70, -2.44, 2.42, 5.67, -1.40]],
     ]
 )
-# Angle between the A-B lines of neighbouring bones in a straight finger (degrees): the lines do not run
-# along the hinges, so straight is not zero.
+# Angle between the A-B lines of neighbouring bones in a straight finger (degrees): the lines do
+# not run along the hinges, so straight is not zero.
 _STRAIGHT_DEG = np.array([[8.0, 9.0], [7.0, 10.0], [14.0, 3.0], [8.0, 3.0], [12.0, 6.0]])
 _KNUCKLE_STRAIGHT_DEG = -6.0
 _SPREAD_DEG = np.array([10.0, 3.0, 0.0, -8.0])
 
-# Curl of the four fingers and of the thumb (0 straight, 1 bent), and how far the thumb is brought before
-# the palm (0 beside it, 1 opposed).
+# Curl of the four fingers and of the thumb (0 straight, 1 bent), and how far the thumb is brought
+# before the palm (0 beside it, 1 opposed).
 _GESTURES = np.array(
     [
         [0.00, 0.00, 0.00, 0.00, 0.05, 0.2],  # open
@@ -151,7 +152,7 @@ def rotation_from_vector(vector: FloatArray) -> FloatArray:
 
 
 def vector_from_rotation(rotation: FloatArray) -> FloatArray:
-    """Rotation vector [3] (at most half a turn) of one matrix [3, 3]: ``rotation_from_vector``'s inverse."""
+    """Rotation vector [3] (at most half a turn) of one matrix [3, 3] in row convention."""
     m = rotation.T
     # Unit quaternion from the largest of its squared components (Shepperd 1978).
     squares = np.array([np.trace(m), *(2.0 * m[i, i] - np.trace(m) for i in range(3))])
@@ -173,7 +174,7 @@ def vector_from_rotation(rotation: FloatArray) -> FloatArray:
 
 
 def rotate_about(points: FloatArray, axis: FloatArray, angle: FloatArray) -> FloatArray:
-    """Points [..., 3] turned about a unit axis [..., 3] by ``angle`` [..., 1] radians (Rodrigues)."""
+    """Points [..., 3] turned about a unit axis [..., 3] by ``angle`` [..., 1] radians."""
     c, s = np.cos(angle), np.sin(angle)
     return points * c + cross(axis, points) * s + axis * dot(axis, points) * (1.0 - c)
 
@@ -185,8 +186,8 @@ def palm_frame(joints_mm: FloatArray) -> tuple[FloatArray, FloatArray, FloatArra
         joints_mm: [B, 36, 3] (or any leading shape).
 
     Returns:
-        rotation [B, 3, 3] (palm axes x, y, z as rows), length [B] and width [B] of the palm relative to
-        the reference hand.
+        rotation [B, 3, 3] (palm axes x, y, z as rows), length [B] and width [B] of the palm
+        relative to the reference hand.
     """
     j = joints_mm
     wrist = j[..., 30, :] + j[..., 31, :] + j[..., 35, :]
@@ -220,8 +221,9 @@ def forward_kinematics(
     """NYU-36 joints in the palm frame of the reference hand.
 
     Args:
-        knuckle_direction: [B, 5, 3] unit direction of each proximal bone (of the thumb: metacarpal).
-        hinge: [B, 5, 3] hinge axis of each finger; a positive bend turns about it, toward the palm.
+        knuckle_direction: [B, 5, 3] unit direction of each proximal bone (of the thumb:
+        metacarpal). hinge: [B, 5, 3] hinge axis of each finger; a positive bend turns about it,
+        toward the palm.
             It need not be orthogonal to the bone.
         bend: [B, 5, 2] angles in radians between the lines of neighbouring bones.
 
@@ -253,8 +255,9 @@ def forward_kinematics(
 def sample_palm_joints(rng: CounterRng, stream: str = "pose") -> FloatArray:
     """Random articulations [B, 36, 3] in the palm frame: gestures, blended and perturbed.
 
-    Flexions of the fingers are correlated (a gesture, a common offset, a per-finger offset), the tip
-    joint follows the middle one (about two thirds of its angle), spreading vanishes as a finger bends.
+    Flexions of the fingers are correlated (a gesture, a common offset, a per-finger offset), the
+    tip joint follows the middle one (about two thirds of its angle), spreading vanishes as a
+    finger bends.
     """
     first = _GESTURES[rng.integers(f"{stream}.a", len(_GESTURES))]
     second = _GESTURES[rng.integers(f"{stream}.b", len(_GESTURES))]
@@ -306,8 +309,8 @@ def sample_palm_joints(rng: CounterRng, stream: str = "pose") -> FloatArray:
 def sample_viewpoint(rng: CounterRng, uniform_share: float, stream: str = "view") -> FloatArray:
     """Rotations [B, 3, 3] of the palm frame into the camera frame.
 
-    A hand held up before the camera, palm or back in view, fingers upward and leaning to the camera; a
-    share of the samples is uniform over all rotations (Shoemake 1992).
+    A hand held up before the camera, palm or back in view, fingers upward and leaning to the
+    camera; a share of the samples is uniform over all rotations (Shoemake 1992).
     """
     back = rng.chance(f"{stream}.back", 0.35, 1)
     angle = np.radians(rng.normal(f"{stream}.angles", 3) * np.array([28.0, 35.0, 32.0]))
@@ -338,13 +341,13 @@ def sample_viewpoint(rng: CounterRng, uniform_share: float, stream: str = "view"
 def perturb_fingers(
     palm_joints: FloatArray, rng: CounterRng, angle_deg: float, stream: str = "bend"
 ) -> FloatArray:
-    """Small random changes of the finger angles: knuckles in all directions, other hinges in flexion.
+    """Small random changes of the finger angles: knuckles every way, other hinges in flexion.
 
     Args:
         palm_joints: [B, 36, 3] in the palm frame.
         angle_deg: standard deviation of the knuckle flexion; the other angles are in proportion.
     """
-    out = palm_joints.copy()
+    out: FloatArray = palm_joints.copy()
     fingers = out[:, :30].reshape(-1, 5, 6, 3)
     side = np.broadcast_to(np.array([-1.0, 0.0, 0.0]), (*fingers.shape[:2], 3)).copy()
     side[:, 4] = unit(_THUMB_HINGE)
@@ -377,7 +380,7 @@ def scale_bones(
         factors: [B, 5, 5] of the five segments of each finger, from the tip (A3-B3, B3-A2, ...).
         palm_factors: [B, 3] along the palm's x, y, z.
     """
-    out = palm_joints * palm_factors[:, None]
+    out: FloatArray = palm_joints * palm_factors[:, None]
     fingers = palm_joints[:, :30].reshape(-1, 5, 6, 3)
     result = out[:, :30].reshape(-1, 5, 6, 3).copy()
     for k in range(4, -1, -1):

@@ -1,13 +1,13 @@
 """The surface of a hand around NYU-36 joints, as tapered capsules (spheres joined by cones).
 
 The bones alone are not what a depth camera sees: a net trained on bare spheres and cones places the
-finger joints several millimetres toward the wrist. So besides the fingers there are the columns of the
-palm and the fill between them, the webs between the fingers and of the thumb, the balls of the
+finger joints several millimetres toward the wrist. So besides the fingers there are the columns of
+the palm and the fill between them, the webs between the fingers and of the thumb, the balls of the
 thumb and of the little finger, the wrist, and an oval forearm with or without a sleeve.
 
-Radii of the joints: melonwan/sphereHand (MIT), measured there for the hand of the first NYU actor; the
-places of all other nodes come from anatomy, in the palm frame of ``hand_kinematics``, and follow the
-palm's size. Right hands, x right, y UP, z forward, millimetres.
+Radii of the joints: melonwan/sphereHand (MIT), measured there for the hand of the first NYU actor;
+the places of all other nodes come from anatomy, in the palm frame of ``hand_kinematics``, and
+follow the palm's size. Right hands, x right, y UP, z forward, millimetres.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from dgpose.data.hand_kinematics import (
     rotation_from_vector,
 )
 
-# Radius of the sphere at each NYU joint, mm (melonwan/sphereHand mesh/preprocess.py, MIT: table x 80).
+# Radius of the sphere at each NYU joint, mm (melonwan/sphereHand mesh/preprocess.py, MIT: table x
+# 80).
 JOINT_RADIUS_MM = np.array(
     [
         *(8.0, 9.6, 11.2, 12.8, 13.6, 16.8),  # little finger, from the tip
@@ -39,7 +40,7 @@ JOINT_RADIUS_MM = np.array(
 
 _THUMB_ROOT = np.array([0.94, 0.94, 0.98])
 
-# Fixed nodes: palm-frame place (x toward the thumb, y to the fingers, z out of the back) and radius.
+# Fixed nodes: palm-frame place (x to the thumb, y to the fingers, z out of the back) and radius.
 _PALM_NODES: dict[str, tuple[float, float, float, float]] = {
     "root_little": (-21.0, -38.0, -3.5, 17.0),
     "root_ring": (-11.0, -43.0, -1.0, 17.5),
@@ -199,7 +200,12 @@ def sample_surface(
     best = np.argmax(score, axis=1)
     bend = bends[np.arange(batch), best]
 
-    length = rng.uniform(f"{stream}.length", low=25.0, high=330.0)
+    # Mostly whole forearms; some hidden from near the wrist on.
+    length = np.where(
+        rng.chance(f"{stream}.whole_arm", 0.75),
+        rng.uniform(f"{stream}.length", low=140.0, high=330.0),
+        rng.uniform(f"{stream}.short", low=20.0, high=140.0),
+    )
     length = np.where(rng.chance(f"{stream}.no_forearm", no_forearm), 0.0, length)
     cloth = rng.uniform(f"{stream}.cloth", low=2.0, high=14.0)
     return SurfaceShape(
@@ -291,7 +297,7 @@ def _put_forearm(
     size: FloatArray,
     shape: SurfaceShape,
 ) -> None:
-    """An oval arm: three parallel columns that widen from the wrist to the middle of the forearm."""
+    """An oval arm: three parallel columns that widen from the wrist to mid-forearm."""
     wrist = nodes[:, _NODE["wrist_centre"]]
     bent = apply_rotation(rotation_from_vector(shape.wrist_bend), rotation[:, None])
     axis = -bent[:, 1]
@@ -304,7 +310,7 @@ def _put_forearm(
         shown = end > 0.0
         if sleeve:
             shown = shown & (shape.sleeve_radius > 0.0)
-        cloth = shape.sleeve_radius if sleeve else 0.0 * size
+        cloth = shape.sleeve_radius * size if sleeve else 0.0 * size
         for row in range(3):
             along = start + (end - start) * (0.5 * row)
             # Breadth and thickness of a forearm over the distance from the wrist (reference hand).

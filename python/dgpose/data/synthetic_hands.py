@@ -2,13 +2,14 @@
 
 Poses come from a kinematic hand with joint limits, and, where the project's data folder is given,
 from labelled poses of the NYU hand data set (Tompson et al. 2014, listed as CC BY 4.0: name the
-authors wherever poses, or models trained on them, are passed on). The radii of the joints are those of
-melonwan/sphereHand (MIT). Surface, viewpoints and sensor effects are this project's own.
+authors wherever poses, or models trained on them, are passed on). The radii of the joints are
+those of melonwan/sphereHand (MIT). Surface, viewpoints and sensor effects are this project's own.
 
 A sample goes through: articulation (finger exchange between poses, bone lengths, angle noise) ->
 rotation and place -> capsules of the surface, nearby objects (``hand_surface``) ->
 ``dgpose_ext.capsule_depth`` straight into the crop -> sensor effects -> normalisation. Everything
-drawn is a function of (seed, index) alone (``counter_rng``).
+drawn is a function of (seed, index) alone (``counter_rng``): bit for bit on one machine; another
+processor's logarithm and cosine may differ in the last place.
 
 A left hand is the mirrored image of a right one: fingers keep their joint indices.
 """
@@ -20,7 +21,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ import torch
 
 from dgpose.data.cameras import CAMERAS, Camera
 from dgpose.data.counter_rng import CounterRng, FloatArray
+from dgpose.data.depth_sensor import Image, SensorDraws, SensorNoise, structured_light, with_plane
 from dgpose.data.hand_kinematics import (
     apply_rotation,
     dot,
@@ -51,11 +52,12 @@ from dgpose.data.hand_surface import (
 from dgpose.data.nyu import load_poses
 from dgpose_ext import capsule_depth
 
-Image = npt.NDArray[np.float32]
 CENTER_JOINT = 34
 CUBE_MM = 300.0
-# Objects near the hand: something held or touched, a thin thing before it, the body behind it, another
-# hand beside it.
+# From joint 34 to the farthest finger tip, nearly always.
+_HAND_REACH_MM = 150.0
+# Objects near the hand: something held or touched, a thin thing before it, the body behind it,
+# another hand beside it.
 _OBJECTS = 4
 _ALL_EDGES = np.concatenate(
     [EDGES, len(NODE_NAMES) + np.arange(2 * _OBJECTS, dtype=np.int64).reshape(-1, 2)]
@@ -70,7 +72,7 @@ class SyntheticHandsConfig:
     """
 
     # Poses.
-    kinematic_share: float = 0.25  # of poses="mixed"
+    kinematic_share: float = 0.2  # of poses="mixed"
     exchange_chance: float = (
         0.4  # one or two fingers take their pose from another frame (NYU poses)
     )
@@ -83,8 +85,8 @@ class SyntheticHandsConfig:
 
     # Viewpoint and place.
     in_plane_std_deg: float = 25.0  # rotation in the image, around the pose's own
-    in_plane_any_share: float = 0.35  # any rotation in the image
-    tilt_std_deg: float = 12.0  # rotation out of the image, each axis
+    in_plane_any_share: float = 0.2  # any rotation in the image
+    tilt_std_deg: float = 10.0  # rotation out of the image, each axis
     uniform_view_share: float = 0.15  # kinematic poses: any rotation at all
     distance_std: float = 0.12  # log, around the pose's own distance
     any_distance_share: float = 0.3
@@ -253,7 +255,7 @@ class SyntheticHands:
         self.pose_rows = (
             np.zeros(0, dtype=np.int32) if self._library is None else self._library.rows
         )
-        self._noise = _SensorNoise(self.config.jag_px)
+        self._noise = SensorNoise(self.config.jag_px)
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> HandBatch:
         """Samples ``indices`` as crops; each depends on (seed, index) alone, bit for bit.
@@ -293,17 +295,17 @@ class SyntheticHands:
         size: tuple[int, int] = (480, 640),
         camera: Camera = CAMERAS["nyu"],
     ) -> HandFrame:
-        """Sample ``index`` as a whole depth image (H, W): the hand, the person behind it and a wall.
+        """Sample ``index`` as a whole depth image (H, W): the hand, a person behind it and a wall.
 
         Raises:
             ValueError: a size that leaves no room for a hand, or a negative index.
         """
         _require_size(size)
         rng = CounterRng(self._seed, [index])
-        hands = self._hands(rng, self.config, _view_limits(camera, size))
+        hands = self._hands(rng, self.config, _view_edges(camera, size))
         shape = _with_arm(self._shape(rng, self.config, hands.rotation))
         scene = self._scene(rng, self.config, hands, shape, np.array([camera]))
-        draws = _SensorDraws(rng, self.config)
+        draws = SensorDraws(rng, self.config)
         return self._sensed_frame(rng, scene, draws, size, camera, hands.origin[0])
 
     def sequence(
@@ -336,6 +338,7 @@ class SyntheticHands:
             in_plane_any_share=0.0,
             uniform_view_share=0.0,
             any_distance_share=0.0,
+            distance_mm=(600.0, 800.0),
             held_object_chance=0.0,
             thin_occluder_chance=0.0,
             body_chance=0.0,
@@ -344,11 +347,13 @@ class SyntheticHands:
         base = _mixed_seed(self._seed, seed)
         keys = CounterRng(base, np.arange((length - 1) // hold + 2))
         first = CounterRng(base, [0])
-        poses = self._hands(keys, config, _view_limits(camera, size))
+        poses = self._hands(keys, config, _view_edges(camera, size))
+        near = poses.origin[0] + 0.4 * (poses.origin - poses.origin[0])
+        poses = replace(poses, origin=near)
         wrist = self._shape(keys, config, poses.rotation).wrist_bend
         shape = _with_arm(self._shape(first, config, poses.rotation[:1]))
         stand = np.append(poses.origin[0, :2], poses.origin[:, 2].max())
-        draws = _SensorDraws(first, config)
+        draws = SensorDraws(first, config)
         for t in range(length):
             k, w = t // hold, (t % hold) / hold
             w = w * w * (3.0 - 2.0 * w)
@@ -358,14 +363,14 @@ class SyntheticHands:
                 first, config, between, replace(shape, wrist_bend=bend[None]), np.array([camera])
             )
             # The same sensor with other noise.
-            draws.window = _SensorDraws(CounterRng(base, [t]), config).window
+            draws.window = SensorDraws(CounterRng(base, [t]), config).window
             yield self._sensed_frame(first, scene, draws, size, camera, stand)
 
     def _sensed_frame(
         self,
         rng: CounterRng,
         scene: _Scene,
-        draws: _SensorDraws,
+        draws: SensorDraws,
         size: tuple[int, int],
         camera: Camera,
         stand: FloatArray,
@@ -380,7 +385,7 @@ class SyntheticHands:
         depth = _render(whole, np.array([camera]), size, np.concatenate([_ALL_EDGES, edges]))[0]
         wall = rng.uniform("frame.wall", 3)[0]
         mm = float(scene.joints_mm[0, CENTER_JOINT, 2])
-        depth = _with_plane(depth, max(mm + 900.0, 1500.0) + 800.0 * float(wall[0]), 600.0, wall)
+        depth = with_plane(depth, max(mm + 900.0, 1500.0) + 800.0 * float(wall[0]), 600.0, wall)
         if not draws.clean[0]:
             depth = self._noise.sense(depth, draws, 0, mm)
         return HandFrame(
@@ -423,7 +428,7 @@ class SyntheticHands:
             sleeve=config.sleeve_chance,
             radius_std=config.radius_std,
             growth=np.where(
-                _structured_light(rng, config),
+                structured_light(rng, config),
                 rng.normal("growth", std=config.structured_growth_std),
                 rng.uniform(
                     "growth.flight", low=config.flight_growth[0], high=config.flight_growth[1]
@@ -432,9 +437,9 @@ class SyntheticHands:
         )
 
     def _hands(
-        self, rng: CounterRng, config: SyntheticHandsConfig, limits: FloatArray | None = None
+        self, rng: CounterRng, config: SyntheticHandsConfig, edges: FloatArray | None = None
     ) -> _Hands:
-        """Draw right hands; ``limits`` [2] bounds |x/z| and |y/z| of their places."""
+        """Draw right hands; ``edges``: of the view, inside which they must be whole."""
         batch = len(rng)
         place = rng.uniform("place", 2, low=-1.0, high=1.0) * np.array([0.35, 0.26])
         near, far = config.distance_mm
@@ -461,8 +466,9 @@ class SyntheticHands:
             rotation = np.where(kinematic[:, None, None], rotation, view)
             size = np.where(kinematic, size, scale)
             origin = np.where(kinematic[:, None], origin, own)
-        if limits is not None:
-            origin[:, :2] = np.clip(origin[:, :2] / origin[:, 2:], -limits, limits) * origin[:, 2:]
+        if edges is not None:
+            room = np.maximum(edges * origin[:, 2:] - _HAND_REACH_MM, 0.0)
+            origin[:, :2] = np.clip(origin[:, :2], -room, room)
 
         palm = perturb_fingers(palm, rng, config.angle_noise_deg)
         lengths = rng.log_normal("finger_length", 5, 1, std=config.finger_length_std)
@@ -486,7 +492,7 @@ class SyntheticHands:
         return apply_rotation(apply_rotation(rotation, tilt[:, None]), roll[:, None])
 
     def _centers(self, rng: CounterRng, scene: _Scene) -> FloatArray:
-        """Crop centres (u, v, mm), float32 values: joint 34 with an error, or found in the image."""
+        """Crop centres (u, v, mm), float32 values: joint 34 with an error, or found."""
         config = self.config
         std = np.where(
             rng.chance("center_wide", config.center_wide_share, 1),
@@ -573,12 +579,12 @@ def _require_size(size: tuple[int, int]) -> None:
         raise ValueError(f"size must be (H, W), at least 32 each, got {tuple(size)}")
 
 
-def _view_limits(camera: Camera, size: tuple[int, int]) -> FloatArray:
-    """Largest |x/z| and |y/z| that keep a hand well inside the image, mirrored or not."""
+def _view_edges(camera: Camera, size: tuple[int, int]) -> FloatArray:
+    """|x/z| and |y/z| [2] of the nearer image borders: a hand may be mirrored."""
     height, width = size
     x = min(camera.cx, width - 1 - camera.cx) / camera.fx
     y = min(camera.cy, height - 1 - camera.cy) / camera.fy
-    return 0.6 * np.maximum(np.array([x, y]), 0.0)
+    return np.array([x, y])
 
 
 def _mixed_seed(a: int, b: int) -> int:
@@ -595,7 +601,7 @@ def _cameras(rng: CounterRng) -> FloatArray:
 
 
 def _interpolated(poses: _Hands, k: int, w: float) -> _Hands:
-    """The hand between poses k and k + 1 of one person: bones keep the lengths of the first pose."""
+    """The hand between poses k and k + 1; the bones keep the lengths of the first pose."""
     mixed = (1.0 - w) * poses.palm[k] + w * poses.palm[k + 1]
     palm = poses.palm[:1].copy()
     fingers, chain = mixed[:30].reshape(5, 6, 3), palm[0, :30].reshape(5, 6, 3)
@@ -711,7 +717,8 @@ def _person(
     head = chest + np.array([0.0, 270.0, -20.0])
     waist = chest + np.array([0.0, -600.0, 0.0])
     shoulder = chest - mirror * np.array([150.0, 0.0, 0.0]) + np.array([0.0, 60.0, 0.0])
-    nodes = np.stack([head, head + [0.0, 60.0, 0.0], chest, waist, elbow, shoulder], axis=1)
+    crown = head + np.array([0.0, 60.0, 0.0])
+    nodes = np.stack([head, crown, chest, waist, elbow, shoulder], axis=1)
     shown = draw[:, 3] < 0.8
     # An upper arm only where the elbow lies behind the hand, or it would come before the hand.
     arm = shown & (elbow[:, 2] > hand[:, 2] + 60.0) & (elbow_radius > 0.0)
@@ -730,8 +737,8 @@ _SEARCH_MM, _SEARCH_PX = 440.0, 48
 def _found_centers(scene: _Scene, chosen: npt.NDArray[np.bool_]) -> FloatArray:
     """Centres (u, v, mm) as ``dgpose_ext.find_hand_center`` would find them, for the chosen hands.
 
-    Works on a coarse noise-free image around the hand: mean of the nearest slab, then five times the
-    centre of mass inside a 250 mm cube. Where that leads off the hand, joint 34 is taken.
+    Works on a coarse noise-free image around the hand: mean of the nearest slab, then five times
+    the centre of mass inside a 250 mm cube. Where that leads off the hand, joint 34 is taken.
     """
     joints, camera = scene.joints_mm[chosen], scene.camera[chosen]
     part = _Scene(joints, scene.nodes[chosen], scene.radii[chosen], camera, scene.left[chosen])
@@ -770,202 +777,5 @@ def _found_centers(scene: _Scene, chosen: npt.NDArray[np.bool_]) -> FloatArray:
     error = (found - palm) * np.concatenate(
         [palm[:, 2:] / camera[:, :2], np.ones_like(palm[:, 2:])], 1
     )
-    near = (np.abs(error) < 75.0).all(axis=1, keepdims=True)
+    near = (np.abs(error) < 100.0).all(axis=1, keepdims=True)
     return np.where(near, found, palm)
-
-
-def _structured_light(rng: CounterRng, config: SyntheticHandsConfig) -> npt.NDArray[np.bool_]:
-    return rng.chance("sensor.structured", config.structured_light_share)
-
-
-class _SensorDraws:
-    """The sensor of each sample: kind and strength of its effects."""
-
-    def __init__(self, rng: CounterRng, config: SyntheticHandsConfig) -> None:
-        def between(name: str, limits: tuple[float, float]) -> FloatArray:
-            return rng.uniform(f"sensor.{name}", low=limits[0], high=limits[1])
-
-        self.clean = rng.chance("sensor.clean", config.clean_share)
-        self.structured = _structured_light(rng, config)
-        self.noise = between("noise", config.noise_mm)
-        self.wave = between("wave", config.wave_mm)
-        self.jag = between("jag", config.jag_px)
-        self.step = config.disparity_step * rng.log_normal("sensor.step", std=0.3)
-        self.shadow = rng.chance("sensor.shadow", config.shadow_chance)
-        self.steep = rng.chance("sensor.steep", config.steep_hole_chance)
-        self.steep_level = rng.uniform("sensor.steep_level", low=0.3, high=2.0)
-        # Squares: strong effects are the rarer ones.
-        hole = config.hole_share[0] + (config.hole_share[1] - config.hole_share[0]) * (
-            rng.uniform("sensor.hole") ** 2
-        )
-        self.hole_level = np.array([_normal_quantile(share) for share in hole])
-        dropout = config.dropout_share[0] + (config.dropout_share[1] - config.dropout_share[0]) * (
-            rng.uniform("sensor.dropout") ** 2
-        )
-        self.keep = 1.0 - dropout
-        self.flying = between("flying", config.flying_share)
-        self.flying_mm = config.flying_mm * rng.uniform("sensor.flying_mm") ** 2
-        self.window = rng.integers("sensor.window", _SensorNoise.BANK, 4, 2)
-
-
-class _SensorNoise:
-    """Sensor effects on depth images (0 = nothing measured), one image at a time to stay in cache.
-
-    Fields of random values are windows of a periodic bank, at a place hashed from (seed, index).
-    """
-
-    BANK = 512
-    _PADDED = 640  # the bank is repeated this far, so that most windows are plain slices
-    _MARGIN = 4  # largest displacement, px
-    _LEVELS_PX = 0.25  # between the strengths of displacement that are kept
-
-    def __init__(self, jag_px: tuple[float, float]) -> None:
-        rng = CounterRng(0, np.arange(self.BANK))
-        white = rng.normal("bank.white", 4, self.BANK)
-        fine = [_blurred(white[:, k], 0.9) for k in range(3)]
-        self._fine = self._padded(fine[0].astype(np.float32))
-        self._coarse = self._padded(_blurred(white[:, 3], 2.3).astype(np.float32))
-        self._salt = self._padded(rng.uniform("bank.salt", self.BANK).astype(np.float32))
-        self._levels = np.arange(0.0, jag_px[1] + self._LEVELS_PX, self._LEVELS_PX)
-        self._displaced = fine[1:]
-        self._cached: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
-
-    def crops(
-        self,
-        depth: Image,
-        rng: CounterRng,
-        config: SyntheticHandsConfig,
-        centers: FloatArray,
-        half: FloatArray,
-        cube: FloatArray,
-    ) -> Image:
-        """Sensed and normalised crops [B, 1, S, S] of the rendered ones [B, S, S]."""
-        batch, size, _ = depth.shape
-        draws = _SensorDraws(rng, config)
-        has_plane = rng.chance("plane", config.plane_chance)
-        plane = rng.uniform("plane.place", 3)
-        out = np.empty((batch, 1, size, size), dtype=np.float32)
-        for b in range(batch):
-            image = depth[b]
-            mm = float(centers[b, 2])
-            if has_plane[b]:
-                image = _with_plane(image, mm, float(cube[b]), plane[b])
-            if not draws.clean[b]:
-                image = self.sense(image, draws, b, mm)
-                if 2.0 * half[b].min() < 0.95 * size:
-                    # A sensor with fewer pixels than the crop: each is seen several times.
-                    rows = _nearest_cells(float(centers[b, 1]), float(half[b, 1]), size)
-                    columns = _nearest_cells(float(centers[b, 0]), float(half[b, 0]), size)
-                    image = image[rows[:, None], columns]
-            target = out[b, 0]
-            np.subtract(image, np.float32(mm), out=target)
-            target *= np.float32(2.0 / cube[b])
-            np.maximum(target, np.float32(-1.0), out=target)
-            target[(image <= 0.0) | (target > 1.0)] = 1.0
-        return out
-
-    def sense(self, depth: Image, draws: _SensorDraws, b: int, mm: float) -> Image:
-        """Image [H, W] as the sensor of sample b measures it; ``mm``: distance of the hand."""
-        height, width = depth.shape
-        fine, coarse, salt = (
-            _window(bank, draws.window[b, k], height, width)
-            for k, bank in enumerate((self._fine, self._coarse, self._salt))
-        )
-        level = int(np.searchsorted(self._levels, draws.jag[b], "right")) - 1
-        moved = _window(self._displacement(level, width), draws.window[b, 3], height, width)
-        z: Image = np.take(depth.reshape(-1), self._grid(height, width) + moved)
-        valid = z > 0.0
-        reach = 2
-        jump = z[:, reach:] - z[:, :-reach]
-        if not draws.structured[b]:
-            # Pixels that see both the hand's edge and the background measure something between.
-            share = np.float32(draws.flying[b])
-            ends = valid[:, 1:-1] & ~(valid[:, 2:] & valid[:, :-2]) & (salt[:, 1:-1] < share)
-            depth_gain = np.float32(draws.flying_mm[b]) / share
-            z[:, 1:-1] += np.where(ends, depth_gain * salt[:, 1:-1], np.float32(0.0))
-        z += np.float32(draws.noise[b]) * fine
-        z += np.float32(draws.wave[b]) * coarse
-        if draws.structured[b]:
-            step = np.float32(max(draws.step[b] * mm * mm, 0.25))
-            z *= np.float32(1.0) / step
-            np.rint(z, out=z)
-            z *= step
-            if draws.shadow[b]:
-                # The projector stands beside the camera: behind an edge, at one side, it is dark.
-                valid[:, reach:] &= jump < 25.0
-        if draws.steep[b]:
-            # Jumps against the background count as well: silhouettes crumble.
-            lost = (np.abs(jump) > 14.0) & (coarse[:, reach:] > np.float32(draws.steep_level[b]))
-            valid[:, reach:] &= ~lost
-            valid[:, :-reach] &= ~lost
-        valid &= coarse > np.float32(draws.hole_level[b])
-        valid &= salt < np.float32(draws.keep[b])
-        z *= valid
-        return z
-
-    def _displacement(self, level: int, width: int) -> npt.NDArray[np.int64]:
-        """Steps in a flattened image of the given width, for each pixel of the bank."""
-        if (level, width) not in self._cached:
-            dy, dx = (
-                np.clip(np.rint(self._levels[level] * field), -self._MARGIN, self._MARGIN)
-                for field in self._displaced
-            )
-            self._cached[level, width] = self._padded((dy * width + dx).astype(np.int64))
-        return self._cached[level, width]
-
-    def _grid(self, height: int, width: int) -> npt.NDArray[np.int64]:
-        """Flat pixel indices, kept away from the border by the largest displacement."""
-        key = (-height, width)
-        if key not in self._cached:
-            margin = self._MARGIN
-            row = np.clip(np.arange(height), margin, height - 1 - margin)
-            column = np.clip(np.arange(width), margin, width - 1 - margin)
-            self._cached[key] = row[:, None] * width + column
-        return self._cached[key]
-
-    def _padded(self, bank: npt.NDArray[np.generic]) -> npt.NDArray:
-        return np.pad(bank, (0, self._PADDED - self.BANK), mode="wrap")
-
-
-def _window(
-    bank: npt.NDArray, corner: npt.NDArray[np.int64], height: int, width: int
-) -> npt.NDArray:
-    """A window [H, W] of a padded periodic bank; larger ones than the padding allows are gathered."""
-    y, x = int(corner[0]), int(corner[1])
-    if y + height <= bank.shape[0] and x + width <= bank.shape[1]:
-        return bank[y : y + height, x : x + width]
-    rows = (y + np.arange(height)) % _SensorNoise.BANK
-    columns = (x + np.arange(width)) % _SensorNoise.BANK
-    return bank[rows[:, None], columns]
-
-
-def _blurred(white: FloatArray, sigma_px: float) -> FloatArray:
-    """Periodic Gaussian blur of white noise, scaled back to variance 1."""
-    frequency = np.fft.fftfreq(white.shape[0])
-    falloff = np.exp(-2.0 * (np.pi * sigma_px * frequency) ** 2)
-    smooth = np.fft.ifft2(np.fft.fft2(white) * falloff[:, None] * falloff).real
-    scaled: FloatArray = smooth / smooth.std()
-    return scaled
-
-
-def _normal_quantile(share: float) -> float:
-    return NormalDist().inv_cdf(share) if share > 0.0 else -np.inf
-
-
-def _nearest_cells(center: float, half: float, size: int) -> npt.NDArray[np.int64]:
-    """Crop pixel that each crop pixel's nearest sensor pixel falls into, along one axis."""
-    seen = center - half + (np.arange(size) + 0.5) * (2.0 * half / size)
-    sensor = np.floor(seen + 0.5)
-    inside = np.floor((sensor - center + half) * (size / (2.0 * half)))
-    return np.clip(inside, 0, size - 1).astype(np.int64)
-
-
-def _with_plane(image: Image, mm: float, cube: float, draw: FloatArray) -> Image:
-    """Fill the background with a tilted plane in the back part of the cube."""
-    height, width = image.shape
-    tilt = (draw[1:] - 0.5) * 0.6 * cube
-    row = np.linspace(-0.5, 0.5, height)[:, None]
-    column = np.linspace(-0.5, 0.5, width)
-    plane = mm + cube * (0.2 + 0.3 * draw[0]) + tilt[0] * row + tilt[1] * column
-    filled: Image = np.where(image > 0.0, image, plane).astype(np.float32)
-    return filled

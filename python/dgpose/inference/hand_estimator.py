@@ -26,7 +26,7 @@ from dgpose.data.depth_io import UNITS
 from dgpose.inference.hand_evidence import weigh_evidence
 from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
 from dgpose.skeletons import NYU36, Skeleton
-from dgpose_ext import _loader, crop_to_uvd, depth_crop, find_hand_center
+from dgpose_ext import _loader, depth_crop, find_hand_center
 from dgpose_ext.hand_net import HandNet
 
 __all__ = ["HandEstimator", "HandPose", "check_center"]
@@ -212,15 +212,15 @@ class HandEstimator:
         crop = depth_crop(image[None], centers, optics, self._cube_mm, CROP_SIZE)
         if self._mirrored:
             crop = crop.flip(-1)
-        coords = self._regress(crop)
+        coords = self._regress(crop).numpy()[0]
         estimated = time.perf_counter()
 
-        seen = coords.numpy()[0]
-        if self._mirrored:
-            coords = coords * torch.tensor([-1.0, 1.0, 1.0])
-        uvd = crop_to_uvd(coords, centers, optics, self._cube_mm).numpy()[0]
+        half = self._cube_mm / 2
+        width, height = half * optics.fx / place[2], half * optics.fy / place[2]
+        scale = np.array([-width if self._mirrored else width, height, half], np.float32)
+        uvd = coords * scale + np.array(place, np.float32)
         joints_mm = unproject(uvd, optics)
-        evidence = weigh_evidence(crop.numpy()[0, 0], seen, joints_mm, self._cube_mm)
+        evidence = weigh_evidence(crop.numpy()[0, 0], coords, joints_mm, self._cube_mm)
         seconds = (located - start, estimated - located, time.perf_counter() - estimated)
         if not evidence.accepted:
             return _not_found(place, evidence.confidence, evidence.reason, seconds)

@@ -88,13 +88,13 @@ def _render(
     side = np.array([-1.0 if left else 1.0, 1.0, 1.0])
     nodes, radii = hand_capsules((joints * side)[None], _mean_shape())
     hand = [i for i, (a, b) in enumerate(EDGES) if not _is_arm(a) and not _is_arm(b)]
-    rendered, _ = capsule_depth(
+    rendered = capsule_depth(
         torch.from_numpy((nodes * side * [1, -1, 1]).astype(np.float32)),
         torch.from_numpy(EDGES[hand]),
         torch.from_numpy(radii.astype(np.float32)),
         camera,
         (size[0], size[1]),
-    )
+    )[0]
     result: npt.NDArray[np.float32] = rendered[0].numpy()
     return result
 

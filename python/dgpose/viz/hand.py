@@ -21,6 +21,7 @@ Center = tuple[float, float, float]
 
 _HEIGHT = 480
 _BACKGROUND = (24, 24, 28)
+_PAGE = (52, 54, 60)
 _TEXT = (235, 235, 235)
 _TRUTH = (255, 255, 255)
 _OUTLINE = (20, 20, 20)
@@ -63,17 +64,16 @@ def draw_skeleton(
         picture: `[H, W, 3]`, changed in place.
         joints_px: `[36, 2]` (NYU36) or `[14, 2]` (NYU14) pixels of the picture; bones with a joint
             that is not finite are left out.
-        color: one RGB colour for all; None: the colour of each finger, with a dark outline.
+        color: one RGB colour for all; None: the colour of each finger, and dots on the joints.
         thickness: of the bones, in pixels.
     """
     points = np.asarray(joints_px, np.float64)
     skeleton = NYU14 if len(points) == len(NYU14) else NYU36
-    drawable = np.isfinite(points).all(axis=1) & (np.abs(points) < 1e5).all(axis=1)
+    drawable: npt.NDArray[np.bool_] = np.all(np.abs(points) < 1e5, axis=1)  # not NaN either
     fixed = np.zeros(points.shape, np.int64)
     fixed[drawable] = np.rint(points[drawable] * (1 << _SHIFT)).astype(np.int64)
     corners = [(int(x), int(y)) for x, y in fixed]
-    passes = [(None, thickness)] if color else [(_OUTLINE, thickness + 2), (None, thickness)]
-    for outline, width in passes:
+    for outline, width in ((_OUTLINE, thickness + 2), (None, thickness)):
         for (a, b), finger in zip(skeleton.edges, skeleton.edge_colors, strict=True):
             if drawable[a] and drawable[b]:
                 shade = outline or color or finger
@@ -113,9 +113,8 @@ def hand_view(
     matrix = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]])
     values = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     window = cv2.warpAffine(values, matrix, (size, size), flags=cv2.INTER_NEAREST)
-    near, far = center[2] - cube_mm / 2, center[2] + cube_mm / 2
-    picture = colour_depth(np.where(window > far, 0, window), near + cube_mm / 6, far)
-    return picture, matrix
+    near_only = np.where(window > center[2] + cube_mm / 2, np.float32(0), window)
+    return colour_depth(near_only, *_range(near_only)), matrix
 
 
 def overlay(
@@ -145,10 +144,9 @@ def overlay(
     scale = _HEIGHT / depth.shape[0]
     width = max(1, round(depth.shape[1] * scale))
     values = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    near, far = _range(values, center)
-    whole = colour_depth(
-        cv2.resize(values, (width, _HEIGHT), interpolation=cv2.INTER_NEAREST), near, far
-    )
+    enlarged = cv2.resize(values, (width, _HEIGHT), interpolation=cv2.INTER_NEAREST)
+    near_far = _range(values) if center is None else (center[2] - 150, center[2] + 700)
+    whole = colour_depth(enlarged, *near_far)
     views = [(whole, np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]]))]
     if center is not None:
         views.append(hand_view(depth, camera, center, cube_mm=cube_mm, size=_HEIGHT))
@@ -157,12 +155,12 @@ def overlay(
         top_left, bottom_right = np.clip(corners, -1e4, 1e4).round().astype(int).tolist()
         cv2.rectangle(whole, top_left, bottom_right, _TEXT, 1, cv2.LINE_AA)
     for (view, matrix), thickness in zip(views, (2, 3), strict=False):
-        if joints_px is not None:
-            draw_skeleton(view, _moved(joints_px, matrix), thickness=thickness)
         if truth_px is not None:
             draw_skeleton(view, _moved(truth_px, matrix), color=_TRUTH, thickness=1)
+        if joints_px is not None:
+            draw_skeleton(view, _moved(joints_px, matrix), thickness=thickness)
     body = np.hstack([view for view, _ in views])
-    bar: Picture = np.full((32, body.shape[1], 3), _BACKGROUND, np.uint8)
+    bar: Picture = np.full((32, body.shape[1], 3), _PAGE, np.uint8)
     _write(bar, title, (10, 21), 0.5)
     picture: Picture = np.vstack([bar, body])
     return picture
@@ -179,6 +177,7 @@ class SheetTile:
         joints_px: `[36, 2]` estimate, or None.
         truth_px: `[36, 2]` label, or None.
         caption: one short line.
+        cube_mm: edge of the view around the centre.
     """
 
     depth: npt.NDArray[Any]
@@ -187,6 +186,7 @@ class SheetTile:
     joints_px: npt.NDArray[Any] | None
     truth_px: npt.NDArray[Any] | None
     caption: str
+    cube_mm: float = 300.0
 
 
 def contact_sheet(
@@ -212,7 +212,7 @@ def contact_sheet(
     rows = math.ceil(len(tiles) / columns)
     sheet: Picture = np.full(
         (header + rows * (size + caption + gap), columns * (size + gap) + gap, 3),
-        _BACKGROUND,
+        _PAGE,
         np.uint8,
     )
     _write(sheet, title, (gap + 4, 28), 0.65)
@@ -227,17 +227,19 @@ def contact_sheet(
 
 def _tile_picture(tile: SheetTile, size: int) -> Picture:
     if tile.center is not None:
-        picture, matrix = hand_view(tile.depth, tile.camera, tile.center, size=size)
+        picture, matrix = hand_view(
+            tile.depth, tile.camera, tile.center, cube_mm=tile.cube_mm, size=size
+        )
     else:
         scale = size / max(tile.depth.shape)
         matrix = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
         values = np.nan_to_num(np.asarray(tile.depth, np.float32), posinf=0.0, neginf=0.0)
         small = cv2.warpAffine(values, matrix, (size, size), flags=cv2.INTER_NEAREST)
-        picture = colour_depth(small, *_range(values, None))
-    if tile.joints_px is not None:
-        draw_skeleton(picture, _moved(tile.joints_px, matrix), thickness=2)
+        picture = colour_depth(small, *_range(values))
     if tile.truth_px is not None:
         draw_skeleton(picture, _moved(tile.truth_px, matrix), color=_TRUTH, thickness=1)
+    if tile.joints_px is not None:
+        draw_skeleton(picture, _moved(tile.joints_px, matrix), thickness=2)
     return picture
 
 
@@ -252,10 +254,8 @@ def _legend(picture: Picture, place: tuple[int, int], *, with_truth: bool) -> No
         x += 28 + cv2.getTextSize(name, _FONT, 0.45, 1)[0][0] + 22
 
 
-def _range(values: npt.NDArray[np.float32], center: Center | None) -> tuple[float, float]:
-    """Ends of the colour scale of a whole image: around the hand, or where its depths are."""
-    if center is not None:
-        return center[2] - 150, center[2] + 700
+def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Ends of the colour scale: where the depths are."""
     valid = values[values > 0]
     if not valid.size:
         return 0.0, 1.0
