@@ -42,10 +42,12 @@ cpp-test: $(VENV)/.installed
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure
 
-# The wheel, imported where nothing but torch and numpy is installed.
+# The wheel, built from the source distribution as a user's pip would, and run where nothing but torch and
+# numpy is installed.
 wheel-check: $(VENV)/.installed
 	rm -rf build/wheel && mkdir -p build/wheel
-	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w build/wheel .
+	$(BIN)/python setup.py -q sdist --dist-dir build/wheel
+	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w build/wheel build/wheel/*.tar.gz
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/pip install -q -c constraints.txt torch numpy
 	build/wheel/venv/bin/pip install -q --no-deps build/wheel/*.whl

@@ -46,3 +46,8 @@ def why_no_cuda() -> str:
     if not torch.cuda.is_available():
         return "No CUDA device is available to torch."
     return "The CUDA kernels (dgpose_ext._C_cuda) are not part of this version."
+
+
+def cpu_capability() -> str:
+    """The instruction set that the kernels use ("scalar", "avx2", "avx512"), or "reference"."""
+    return "reference" if core is None else str(core.cpu_capability())

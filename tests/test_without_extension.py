@@ -49,7 +49,7 @@ print(json.dumps({"why": why, "same": same, "no gradient": without_gradient, "er
 
 
 def python(folder: Path, *arguments: str, skip_core: bool = False) -> str:
-    """The output of Python in `folder`, whose packages are found there and nowhere else: -S leaves out an
+    """The output of Python in `folder`, whose packages come from there: -S leaves out an
     editable install, which would lend its core."""
     env = os.environ | {
         "DGPOSE_SKIP_CORE": "1" if skip_core else "0",
