@@ -1,7 +1,7 @@
 """capsule_depth beside a torch broadcast expression and a mesh rasteriser's work.
 
-Limit: pixels that the capsules touch x one ray-capsule test; the floor that no renderer passes is writing
-depth and part once (the fill).
+Limit: pixels that the capsules touch x one ray-capsule test; the floor that no renderer passes is
+writing depth and part once (the fill).
 """
 
 from __future__ import annotations

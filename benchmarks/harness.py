@@ -1,8 +1,7 @@
 """Shared by all benchmarks: timing, limits, isolation of peers, results as JSON.
 
-A benchmark module `bench_<op>.py` defines `CASES`, a list of `Case`. `python -m benchmarks [OP ...]` runs
-them, prints one table a case and writes results/<op>.json; under pytest, every contender is also a
-pytest-benchmark item (`pytest benchmarks`).
+A benchmark module `bench_<op>.py` defines `CASES`, a list of `Case`. `python -m benchmarks [OP ..]`
+runs them, prints one table a case and writes results/<op>.json.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 15
 
-#: Makes the callable to be timed; imports its library itself, so that only its own process loads it.
+#: Makes the callable to be timed; imports its library itself: only its own process loads it.
 Contender = Callable[[], Callable[[], Any]]
 
 
@@ -32,8 +31,9 @@ Contender = Callable[[], Callable[[], Any]]
 class Case:
     """One table: contenders on the same input.
 
-    Every contender runs in its own process (two OpenMP pools in one slow each other), with `threads` threads,
-    in turn, `repeats` times, so that a drift of the machine's speed meets all of them.
+    Every contender runs in its own process (two OpenMP pools in one slow each other), with
+    `threads` threads, in turn, `repeats` times, so that a drift of the machine's speed meets all of
+    them.
     """
 
     name: str
@@ -48,8 +48,10 @@ class Case:
 
 
 def seconds_per_call(function: Callable[[], Any]) -> list[float]:
-    """Wall seconds of one call, 15 times (fewer, at least 3, where that would take over 5 s); short calls
-    are repeated within a round (>= 20 ms)."""
+    """Wall seconds of one call, 15 times (fewer, at least 3, where that would take over 5 s).
+
+    Short calls are repeated within a round (>= 20 ms).
+    """
     function()
     start = time.perf_counter()
     function()

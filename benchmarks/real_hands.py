@@ -1,10 +1,11 @@
-"""The shipped hand model on real depth frames: `python -m benchmarks.real_hands [--model M] [--kinect-sheet PNG]`.
+"""The shipped hand model on real depth frames: `python -m benchmarks.real_hands [--model M]
+[--kinect-sheet PNG]`.
 
-NYU (three labelled frames, Tompson et al. 2014, CC BY 4.0): error over the 14 scored joints with the given
-and the found centre, beside the mean pose and the nearest pose of the pool; overlays to docs/systems/img.
-Kinect (60 frames without labels): how many give a pose, and the median |rendered - observed| inside it; the
-contact sheet is for looking at, not for publishing. Writes results/real_hands.json. These frames are for
-testing only.
+NYU (three labelled frames, Tompson et al. 2014, CC BY 4.0): error over the 14 scored joints with
+the given and the found centre, beside the mean pose and the nearest pose of the pool; overlays to
+docs/systems/img. Kinect (60 frames without labels): how many give a pose, and the median |rendered
+- observed| inside it; the contact sheet is for looking at, not for publishing. Writes
+results/real_hands.json. These frames are for testing only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def error_mm(estimate: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
 
 
 def baselines(frames: list[nyu.RealFrame], data: Path) -> dict[str, list[float]]:
-    """Poses of the pool placed at the given centre: their mean, and the one nearest to the truth."""
+    """Poses of the pool placed at the given centre: the mean, and the one nearest to the truth."""
     pool = nyu.load_poses(data).xyz_mm
     relative = pool - pool[:, nyu.CENTER_JOINT : nyu.CENTER_JOINT + 1]
     mean, nearest = [], []
@@ -115,7 +116,9 @@ def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="default")
-    parser.add_argument("--kinect-sheet", type=Path, help="contact sheet to look at; do not publish")
+    parser.add_argument(
+        "--kinect-sheet", type=Path, help="contact sheet to look at; do not publish"
+    )
     options = parser.parse_args()
     data = Path(os.environ.get("DGPOSE_DATA", ROOT.parent / "shared" / "data"))
     shipped = options.model == "default"

@@ -1,4 +1,4 @@
-"""Native kernels for pose: CPU, CUDA and Triton ops for PyTorch, each with a pure-torch reference."""
+"""Native kernels for pose, as PyTorch ops on every backend, each with a pure-torch reference."""
 
 from dgpose_ext._loader import cpu_capability, why_no_core
 from dgpose_ext.ops.crop.depth_crop import crop_to_uvd, depth_crop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -41,8 +42,6 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
     return wanted
 
 
-def implementation(
-    backend: str, name: str, reference: Callable[..., object]
-) -> Callable[..., object]:
+def implementation(backend: str, name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
     """The callable behind op `name`: torch.ops.dgpose.<name>, or the pure-torch reference."""
     return reference if backend == "reference" else getattr(torch.ops.dgpose, name)

@@ -13,8 +13,10 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def register(name: str) -> Callable[[F], F]:
-    """Registers the fake kernel of torch.ops.dgpose.<name>; does nothing without the core, where the op
-    does not exist and the reference, plain torch, needs none."""
+    """Registers the fake kernel of torch.ops.dgpose.<name>.
+
+    Without the core there is no such op, and the reference, plain torch, needs none.
+    """
 
     def decorate(function: F) -> F:
         if _loader.core is not None:

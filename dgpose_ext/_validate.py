@@ -24,8 +24,11 @@ def require_tensor(name: str, value: object) -> Tensor:
 
 
 def require_shape(name: str, tensor: Tensor, notation: str, **known: int) -> None:
-    """ValueError unless the shape fits `notation`: "[B, J, 3]" fixes the numbers, and those names that
-    `known` gives a size; other names match anything, the same name the same size."""
+    """ValueError unless the shape fits `notation`.
+
+    "[B, J, 3]" fixes the numbers, and those names that `known` gives a size; other names match
+    anything, the same name the same size.
+    """
     sizes = _sizes(notation)
     bound = dict(known)
     if tensor.dim() == len(sizes) and all(
@@ -80,9 +83,15 @@ def camera_tensor(
                 f"got {list(camera.shape)}"
             )
         return tensor.to(like.device, dtype)
+    return torch.tensor([camera_numbers(camera)], dtype=dtype, device=like.device)
+
+
+def camera_numbers(camera: Sequence[float]) -> tuple[float, float, float, float]:
+    """(fx, fy, cx, cy) as finite numbers with positive focal lengths, or ValueError."""
     values = tuple(float(v) for v in camera)
     if len(values) != 4:
         raise ValueError(f"camera must be (fx, fy, cx, cy), got {len(values)} numbers")
-    if not all(-math.inf < v < math.inf for v in values) or values[0] <= 0 or values[1] <= 0:
+    fx, fy, cx, cy = values
+    if not all(-math.inf < v < math.inf for v in values) or fx <= 0 or fy <= 0:
         raise ValueError(f"camera (fx, fy, cx, cy) must be finite with fx, fy > 0, got {values}")
-    return torch.tensor([values], dtype=dtype, device=like.device)
+    return fx, fy, cx, cy

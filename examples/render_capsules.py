@@ -1,4 +1,4 @@
-"""Renders a hand of capsules: depth, part and normals side by side. `python examples/render_capsules.py out.png`
+"""Renders a hand of capsules, depth, part and normals: python examples/render_capsules.py [OUT.png]
 
 Makes the figure of docs/ops/capsule_depth.md.
 """
@@ -18,9 +18,7 @@ from dgpose_ext.testing.capsule_depth import hand_scene
 def main(path: str = "capsules.png") -> None:
     """Writes the picture."""
     scene = hand_scene(1, size=256)
-    depth, part, normals = (
-        t[0].numpy() for t in capsule_depth(**scene, return_normals=True)
-    )
+    depth, part, normals = (t[0].numpy() for t in capsule_depth(**scene, return_normals=True))
     hit = part >= 0
     near, far = depth[hit].min(), depth[hit].max()
     shade = np.where(hit, 255 - 190 * (depth - near) / (far - near), 0).astype(np.uint8)

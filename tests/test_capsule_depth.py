@@ -28,9 +28,7 @@ def render(
 
 
 def test_sphere_is_hit_at_its_front() -> None:
-    depth, part, normals = render(
-        [[0, 0, 500]], [30], torch.tensor([[0, 0]]), return_normals=True
-    )
+    depth, part, normals = render([[0, 0, 500]], [30], torch.tensor([[0, 0]]), return_normals=True)
     assert depth[0, 15, 20].item() == pytest.approx(470)
     assert part[0, 15, 20] == 0
     assert normals[0, :, 15, 20].tolist() == pytest.approx([0, 0, -1])
@@ -70,7 +68,7 @@ def test_nothing_behind_the_camera() -> None:
 
 
 def test_shared_sphere_belongs_to_the_first_edge() -> None:
-    """Chains share the sphere at a joint: float32 and float64 agree on the part, whatever the rounding."""
+    """Chains share the sphere at a joint: the part does not depend on the rounding."""
     scene = hand_scene(2)
     _, part32 = capsule_depth(**scene)
     scene64 = scene | {"joints": scene["joints"].double(), "radii": scene["radii"].double()}
@@ -152,4 +150,4 @@ def test_float32_error_is_microns() -> None:
     depth64, part64 = capsule_depth(**scene64)
     same = part == part64
     error = (depth.double() - depth64)[same].abs()
-    assert error.quantile(0.999) < 0.01  # mm; the root of the discriminant at silhouettes loses more
+    assert error.quantile(0.999) < 0.01  # mm; roots near zero, at silhouettes, lose more

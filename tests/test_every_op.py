@@ -222,9 +222,7 @@ def test_gradient_after_cat_and_expand(spec: OpSpec) -> None:
 
     out = run(*leaves)
     transposed = out.transpose(0, -1)
-    assert_equal(
-        torch.autograd.grad((transposed * 2).sum(), leaves), dense, (1e-12, 1e-12)
-    )
+    assert_equal(torch.autograd.grad((transposed * 2).sum(), leaves), dense, (1e-12, 1e-12))
 
 
 @differentiable_ops

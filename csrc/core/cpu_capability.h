@@ -7,11 +7,12 @@ namespace dgpose {
 
 enum class CpuCapability { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
 
-// What this processor can run: AVX2 means AVX2 + FMA + F16C; AVX-512 means F, BW, DQ and VL as well.
+// What this processor can run: AVX2 means AVX2 + FMA + F16C; AVX-512 means F, BW, DQ and VL as
+// well.
 CpuCapability detected_cpu_capability();
 
-// What the kernels use: the detected level, or DGPOSE_CPU_CAPABILITY=scalar|avx2|avx512 where that is
-// set (read at the first call). A level the processor lacks, or an unknown word, throws
+// What the kernels use: the detected level, or DGPOSE_CPU_CAPABILITY=scalar|avx2|avx512 where that
+// is set (read at the first call). A level the processor lacks, or an unknown word, throws
 // std::runtime_error.
 CpuCapability cpu_capability();
 

@@ -3,13 +3,13 @@
 //   #define DGPOSE_SIMD_BODY "render/capsule_depth_simd.inl"
 //   #include "core/foreach_isa.inl"
 //
-// and finds the functions of the body in the namespaces scalar, avx2 and avx512 (each with the types of
-// core/simd.inl at that width); DGPOSE_DISPATCH below calls the one of cpu_capability().
+// and finds the functions of the body in the namespaces scalar, avx2 and avx512 (each with the
+// types of core/simd.inl at that width); DGPOSE_DISPATCH below calls the one of cpu_capability().
 //
-// Why target pragmas around an include, and not flags for a whole file: everything outside the region,
-// headers above all, stays baseline code, so no instruction leaks to a processor without it. For the same
-// reason a body includes nothing, uses no STL or torch header and has no static SIMD object; it may use
-// intrinsics, which the including file has from core/simd.h.
+// Why target pragmas around an include, and not flags for a whole file: everything outside the
+// region, headers above all, stays baseline code, so no instruction leaks to a processor without
+// it. For the same reason a body includes nothing, uses no STL or torch header and has no static
+// SIMD object; it may use intrinsics, which the including file has from core/simd.h.
 
 #define DGPOSE_ISA_SCALAR 0
 #define DGPOSE_ISA_AVX2 1
@@ -65,19 +65,19 @@ namespace avx512 {
 #pragma GCC pop_options
 #endif
 
-#define DGPOSE_DISPATCH(call)                  \
-  do {                                         \
-    switch (::dgpose::cpu_capability()) {      \
-      case ::dgpose::CpuCapability::kAvx512:   \
-        avx512::call;                          \
-        break;                                 \
-      case ::dgpose::CpuCapability::kAvx2:     \
-        avx2::call;                            \
-        break;                                 \
-      case ::dgpose::CpuCapability::kScalar:   \
-        scalar::call;                          \
-        break;                                 \
-    }                                          \
+#define DGPOSE_DISPATCH(call)                \
+  do {                                       \
+    switch (::dgpose::cpu_capability()) {    \
+      case ::dgpose::CpuCapability::kAvx512: \
+        avx512::call;                        \
+        break;                               \
+      case ::dgpose::CpuCapability::kAvx2:   \
+        avx2::call;                          \
+        break;                               \
+      case ::dgpose::CpuCapability::kScalar: \
+        scalar::call;                        \
+        break;                               \
+    }                                        \
   } while (false)
 
 #else  // another architecture: the scalar body, which the compiler vectorises as it can

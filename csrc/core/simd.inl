@@ -1,8 +1,8 @@
 // Vectors of float at the width of the instruction set being compiled (see core/foreach_isa.inl).
 //
-// One set of names at three widths: F32 (1, 8 or 16 lanes), Mask, and F64 (one lane, for float64, which
-// is computed by the same templates). Operators round once each; only fma() fuses, so a body written
-// with + - * / sqrt gives the same bits at every width.
+// One set of names at three widths: F32 (1, 8 or 16 lanes), Mask, and F64 (one lane, for float64,
+// which is computed by the same templates). Operators round once each; only fma() fuses, so a body
+// written with + - * / sqrt gives the same bits at every width.
 
 // ---- one lane, any type ----
 template <class T>

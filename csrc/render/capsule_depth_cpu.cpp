@@ -23,8 +23,8 @@ void draw_rows(const CapsuleScene<float>& scene, int64_t frame, int64_t row_begi
   DGPOSE_DISPATCH(capsule_rows_f32(scene, frame, row_begin, row_end, ray_x, depth, part));
 }
 
-void draw_rows(const CapsuleScene<double>& scene, int64_t frame, int64_t row_begin,
-               int64_t row_end, const double* ray_x, double* depth, int16_t* part) {
+void draw_rows(const CapsuleScene<double>& scene, int64_t frame, int64_t row_begin, int64_t row_end,
+               const double* ray_x, double* depth, int16_t* part) {
   scalar::capsule_rows<scalar::F64>(scene, frame, row_begin, row_end, ray_x, depth, part);
 }
 
@@ -86,8 +86,9 @@ void capsule_depth_cpu(const CapsuleScene<T>& scene, T background, T* depth, int
   }
   // A frame is one task; few frames are cut into bands of rows.
   const int64_t threads = num_threads();
-  const int64_t bands =
-      scene.batch >= threads ? 1 : std::min(scene.height, (threads + scene.batch - 1) / scene.batch);
+  const int64_t bands = scene.batch >= threads
+                            ? 1
+                            : std::min(scene.height, (threads + scene.batch - 1) / scene.batch);
   parallel_for(0, scene.batch * bands, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t frame = task / bands, band = task % bands;
@@ -161,10 +162,11 @@ void capsule_depth_backward_cpu(const CapsuleScene<T>& scene, const T* grad_dept
   });
 }
 
-#define DGPOSE_INSTANTIATE(T)                                                                    \
-  template void capsule_depth_cpu<T>(const CapsuleScene<T>&, T, T*, int16_t*);                   \
-  template void capsule_depth_normals_cpu<T>(const CapsuleScene<T>&, const T*, const int16_t*, T*); \
-  template void capsule_depth_backward_cpu<T>(const CapsuleScene<T>&, const T*, const T*,         \
+#define DGPOSE_INSTANTIATE(T)                                                                  \
+  template void capsule_depth_cpu<T>(const CapsuleScene<T>&, T, T*, int16_t*);                 \
+  template void capsule_depth_normals_cpu<T>(const CapsuleScene<T>&, const T*, const int16_t*, \
+                                             T*);                                              \
+  template void capsule_depth_backward_cpu<T>(const CapsuleScene<T>&, const T*, const T*,      \
                                               const int16_t*, T*, T*);
 DGPOSE_INSTANTIATE(float)
 DGPOSE_INSTANTIATE(double)

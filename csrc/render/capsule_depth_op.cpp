@@ -38,8 +38,11 @@ void check_scene(const Tensor& joints, const Tensor& edges, const Tensor& radii,
 template <class T>
 SceneInputs<T> make_scene(const Tensor& joints, const Tensor& edges, const Tensor& radii,
                           const Tensor& cameras, int64_t height, int64_t width) {
-  SceneInputs<T> in{torch::stable::contiguous(joints), torch::stable::contiguous(edges),
-                    torch::stable::contiguous(radii), torch::stable::contiguous(cameras), {}};
+  SceneInputs<T> in{torch::stable::contiguous(joints),
+                    torch::stable::contiguous(edges),
+                    torch::stable::contiguous(radii),
+                    torch::stable::contiguous(cameras),
+                    {}};
   in.scene = {in.joints.template const_data_ptr<T>(),
               in.edges.template const_data_ptr<int64_t>(),
               in.radii.template const_data_ptr<T>(),
@@ -96,8 +99,7 @@ void run_normals(const Tensor& joints, const Tensor& edges, const Tensor& radii,
   const Tensor dense_depth = torch::stable::contiguous(depth);
   const Tensor dense_part = torch::stable::contiguous(part);
   capsule_depth_normals_cpu<T>(in.scene, dense_depth.const_data_ptr<T>(),
-                               dense_part.const_data_ptr<int16_t>(),
-                               normals.mutable_data_ptr<T>());
+                               dense_part.const_data_ptr<int16_t>(), normals.mutable_data_ptr<T>());
 }
 
 Tensor normals(const Tensor joints, const Tensor edges, const Tensor radii, const Tensor cameras,
@@ -122,10 +124,10 @@ void run_backward(const Tensor& grad_depth, const Tensor& joints, const Tensor& 
   const Tensor dense_grad = torch::stable::contiguous(grad_depth);
   const Tensor dense_depth = torch::stable::contiguous(depth);
   const Tensor dense_part = torch::stable::contiguous(part);
-  capsule_depth_backward_cpu<T>(in.scene, dense_grad.const_data_ptr<T>(),
-                                dense_depth.const_data_ptr<T>(),
-                                dense_part.const_data_ptr<int16_t>(),
-                                grad_joints.mutable_data_ptr<T>(), grad_radii.mutable_data_ptr<T>());
+  capsule_depth_backward_cpu<T>(
+      in.scene, dense_grad.const_data_ptr<T>(), dense_depth.const_data_ptr<T>(),
+      dense_part.const_data_ptr<int16_t>(), grad_joints.mutable_data_ptr<T>(),
+      grad_radii.mutable_data_ptr<T>());
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor grad_depth, const Tensor joints,

@@ -1,16 +1,19 @@
-// One frame's rows [row_begin, row_end), capsule by capsule into the z-buffer. V is F32, or F64 in the
-// scalar region. See capsule_depth.h for the maths and the names.
+// One frame's rows [row_begin, row_end), capsule by capsule into the z-buffer. V is F32, or F64 in
+// the scalar region. See capsule_depth.h for the maths and the names.
 
-// Pixels that a capsule can cover along one axis, as the union over its two spheres, a pixel wider than
-// exact at both sides. Kept in floating point until clamped: huge values must not reach the conversion.
+// Pixels that a capsule can cover along one axis, as the union over its two spheres, a pixel wider
+// than exact at both sides. Kept in floating point until clamped: huge values must not reach the
+// conversion.
 template <class T>
 struct Interval {
   T first = __builtin_huge_val(), last = -__builtin_huge_val();
 
-  // The tangents from the origin to a circle at (x, z) have slopes (x z +- r sqrt(x^2+z^2-r^2))/(z^2-r^2).
+  // The tangents from the origin to a circle at (x, z) have slopes (x z +- r
+  // sqrt(x^2+z^2-r^2))/(z^2-r^2).
   DGPOSE_INLINE void add_sphere(T x, T z, T r, T focal, T centre) {
     const T denominator = z * z - r * r;
-    T lo = -__builtin_huge_val(), hi = __builtin_huge_val();  // the sphere reaches the camera's plane
+    T lo = -__builtin_huge_val(),
+      hi = __builtin_huge_val();  // the sphere reaches the camera's plane
     if (z > 0 && denominator > T(1e-3) * r * r) {
       const T root = r * __builtin_sqrt(x * x + denominator);
       lo = (x * z - root) / denominator * focal + centre - 1;
@@ -77,7 +80,8 @@ void capsule_rows(const CapsuleScene<typename V::Scalar>& scene, int64_t frame, 
       int16_t* row_part = part + y * width;
 
       for (int64_t x = x_lo; x < x_hi; x += V::kWidth) {
-        // Discriminants first: most vectors of a capsule's rectangle miss it, and roots cost the most.
+        // Discriminants first: most vectors of a capsule's rectangle miss it, and roots cost the
+        // most.
         const V dx = V::load(ray_x + x);  // padded to a whole vector
         const V dd = dx * dx + row_dd;
         const V ox = v_az * dx - v_ax;
@@ -121,8 +125,7 @@ void capsule_rows(const CapsuleScene<typename V::Scalar>& scene, int64_t frame, 
   }
 }
 
-inline void capsule_rows_f32(const CapsuleScene<float>& scene, int64_t frame,
-                                    int64_t row_begin, int64_t row_end, const float* ray_x,
-                                    float* depth, int16_t* part) {
+inline void capsule_rows_f32(const CapsuleScene<float>& scene, int64_t frame, int64_t row_begin,
+                             int64_t row_end, const float* ray_x, float* depth, int16_t* part) {
   capsule_rows<F32>(scene, frame, row_begin, row_end, ray_x, depth, part);
 }

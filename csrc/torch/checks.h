@@ -1,5 +1,6 @@
-// Checks of the bindings: the last line behind the Python wrappers, for who calls torch.ops.dgpose.*
-// directly. Wording: subject, requirement in the notation of the docs, what arrived.
+// Checks of the bindings: the last line behind the Python wrappers, for who calls
+// torch.ops.dgpose.* directly. Wording: subject, requirement in the notation of the docs, what
+// arrived.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -40,10 +41,10 @@ inline bool is_floating(const Tensor& t) {
 
 }  // namespace dgpose
 
-#define DGPOSE_CHECK_SHAPE(tensor, notation, ...)                                               \
-  STD_TORCH_CHECK(::dgpose::has_shape(tensor, {__VA_ARGS__}), #tensor " must have shape " notation \
-                  ", got ", ::dgpose::shape_of(tensor))
+#define DGPOSE_CHECK_SHAPE(tensor, notation, ...)             \
+  STD_TORCH_CHECK(::dgpose::has_shape(tensor, {__VA_ARGS__}), \
+                  #tensor " must have shape " notation ", got ", ::dgpose::shape_of(tensor))
 
-#define DGPOSE_CHECK_SAME_DTYPE(tensor, other)                               \
-  STD_TORCH_CHECK((tensor).scalar_type() == (other).scalar_type(), #tensor  \
-                  " must have the dtype of " #other)
+#define DGPOSE_CHECK_SAME_DTYPE(tensor, other)                     \
+  STD_TORCH_CHECK((tensor).scalar_type() == (other).scalar_type(), \
+                  #tensor " must have the dtype of " #other)

@@ -1,4 +1,5 @@
-// What has state or is no tensor op is a pybind11 class or function of the module dgpose_ext._C. Each
+// What has state or is no tensor op is a pybind11 class or function of the module dgpose_ext._C.
+// Each
 // *_bind.cpp adds its own; module.cpp knows none of them:
 //
 //   DGPOSE_PYBIND(hand_net) { py::class_<HandNet>(m, "HandNet")...; }
@@ -22,7 +23,7 @@ struct Registrar {
 
 }  // namespace dgpose::binding
 
-#define DGPOSE_PYBIND(name)                                                                 \
-  static void dgpose_bind_##name(py::module_& m);                                           \
+#define DGPOSE_PYBIND(name)                                                               \
+  static void dgpose_bind_##name(py::module_& m);                                         \
   static const ::dgpose::binding::Registrar dgpose_registrar_##name{&dgpose_bind_##name}; \
   static void dgpose_bind_##name(py::module_& m)

@@ -1,7 +1,8 @@
 """Sample inputs and tolerances of every op: shared by the tests, the benchmarks and users.
 
-Each module `dgpose_ext/testing/<op>.py` defines one `SPEC`; `discover()` finds them all, and nothing lists
-them. `for spec in discover(): spec.function(**spec.samples(torch.float32)[0])` calls every op once.
+Each module `dgpose_ext/testing/<op>.py` defines one `SPEC`; `discover()` finds them all, nothing
+lists them. `for spec in discover(): spec.function(**spec.samples(torch.float32)[0])` calls every op
+once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ODD_SIZES = (1, 3, 15, 16, 17, 31, 33, 63, 65, 97)
 
 @dataclass(frozen=True)
 class BadInput:
-    """One wrong call: the arguments that replace those of the first sample, and the error they raise."""
+    """One wrong call: what it changes in the first sample, and the error that it raises."""
 
     change: Sample
     error: type[Exception]
@@ -55,7 +56,7 @@ class OpSpec:
     tolerance: Mapping[torch.dtype, tuple[float, float]] = field(default_factory=dict)
     #: (rtol, atol) between instruction sets; None: bit-identical.
     isa_tolerance: tuple[float, float] | None = None
-    #: Whether torch.compile(fullgraph=True) can hold a call (not where the result is None or a float).
+    #: Whether torch.compile(fullgraph=True) can hold a call (not where a result is None or float).
     compilable: bool = True
 
 

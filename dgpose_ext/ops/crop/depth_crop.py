@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import (
+    camera_numbers,
     camera_tensor,
     require_device,
     require_dtype,
@@ -93,7 +94,7 @@ def depth_crop(
     if isinstance(camera, Tensor):
         cameras = camera_tensor(camera, like=depth, dtype=torch.float64, batch=batch)
     else:
-        fx, fy = focal_lengths(camera)
+        fx, fy, _, _ = camera_numbers(camera)
     if isinstance(cube_mm, Tensor):
         cubes = _cube_tensor(cube_mm, like=depth, dtype=torch.float64, batch=batch)
     else:
@@ -113,16 +114,6 @@ def depth_crop(
         interpolation == "bilinear",
     )
     return crops
-
-
-def focal_lengths(camera: Sequence[float]) -> tuple[float, float]:
-    """fx, fy of (fx, fy, cx, cy), checked like camera_tensor checks four numbers."""
-    values = tuple(map(float, camera))
-    if len(values) != 4:
-        raise ValueError(f"camera must be (fx, fy, cx, cy), got {len(values)} numbers")
-    if not all(-math.inf < v < math.inf for v in values) or values[0] <= 0 or values[1] <= 0:
-        raise ValueError(f"camera (fx, fy, cx, cy) must be finite with fx, fy > 0, got {values}")
-    return values[0], values[1]
 
 
 def _cube_number(cube_mm: float) -> float:

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from dgpose_ext import _backend, _fake
-from dgpose_ext._validate import require_dtype, require_shape, require_tensor
-from dgpose_ext.ops.crop.depth_crop import focal_lengths
+from dgpose_ext._validate import (
+    camera_numbers,
+    require_dtype,
+    require_shape,
+    require_tensor,
+)
 from dgpose_ext.reference.crop import find_hand_center as reference
 
 
@@ -67,7 +71,9 @@ def find_hand_center(
     ):  # fmt: skip
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    fx, fy = focal_lengths(camera.flatten().tolist() if isinstance(camera, Tensor) else camera)
+    fx, fy, _, _ = camera_numbers(
+        camera.flatten().tolist() if isinstance(camera, Tensor) else camera
+    )
     chosen = _backend.choose(backend, depth.device, "find_hand_center")
     run = _backend.implementation(chosen, "find_hand_center", reference.find_hand_center)
     result: Tensor = run(depth.detach(), fx, fy, near, far, min_pixels, cube_mm, slabs, refinements)

@@ -1,4 +1,4 @@
-"""capsule_depth: depth maps of bodies made of tapered capsules. Maths: csrc/render/capsule_depth.h."""
+"""capsule_depth: depth maps of bodies made of tapered capsules (csrc/render/capsule_depth.h)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def capsule_depth(
 
     Args:
         joints: [B, J, 3] mm in camera space, x right, y DOWN, z forward. float32, float64, or
-            float16/bfloat16 (computed and returned in float32: 700 mm in bfloat16 has steps of 4 mm).
-        edges: [E, 2] int64 joint indices, one tapered capsule an edge; (j, j) is a sphere. E < 32768.
+            float16/bfloat16 (computed and returned in float32: 700 mm in bfloat16 has 4 mm steps).
+        edges: [E, 2] int64 joint indices, one tapered capsule each; (j, j) is a sphere; E < 2^15.
         radii: [B, J] or [1, J] mm, the radius at each joint. A capsule with a radius <= 0 or a
             non-finite joint is not drawn.
         camera: (fx, fy, cx, cy) in pixels, or a tensor [4], [1, 4] or [B, 4]. Pixel centres are
@@ -54,9 +54,10 @@ def capsule_depth(
         background (equal depths: the lower index); with return_normals also normals [B, 3, H, W]
         (0 on the background).
 
-    Gradients of depth flow to joints and radii through the visible surface (once differentiable; moving
-    silhouettes and occlusion borders have none). Part, normals and camera have none. Under autocast the
-    op computes in float32. Deterministic; depth and part are bit-identical on every instruction set.
+    Gradients of depth flow to joints and radii through the visible surface (once differentiable;
+    moving silhouettes and occlusion borders have none). Part, normals and camera have none. Under
+    autocast the op computes in float32. Deterministic; depth and part are bit-identical on every
+    instruction set.
 
     Raises:
         TypeError: an argument is no tensor or has another dtype.
@@ -83,14 +84,16 @@ def capsule_depth(
     if edges.device.type == "cpu" and not torch.compiler.is_compiling() and edges.numel():
         low, high = (int(v) for v in edges.aminmax())
         if low < 0 or high >= joint_count:
-            raise ValueError(f"edges must lie in [0, {joint_count}), got {low if low < 0 else high}")
+            raise ValueError(
+                f"edges must lie in [0, {joint_count}), got {low if low < 0 else high}"
+            )
 
     dtype = torch.float64 if joints.dtype == torch.float64 else torch.float32
     cameras = camera_tensor(camera, like=joints, dtype=dtype, batch=batch)
     joints, radii = joints.to(dtype), radii.to(dtype)
     chosen = _backend.choose(backend, joints.device, "capsule_depth")
     if torch.is_grad_enabled() and (joints.requires_grad or radii.requires_grad):
-        depth, part = _CapsuleDepth.apply(
+        depth, part = _CapsuleDepth.apply(  # type: ignore[no-untyped-call]
             joints, edges, radii, cameras, height, width, background, chosen
         )
     else:
