@@ -1,4 +1,4 @@
-"""capsule_depth beside a torch broadcast expression and a mesh rasteriser's work.
+"""capsule_depth beside torch broadcast expressions and a mesh rasteriser.
 
 Limit: pixels that the capsules touch x one ray-capsule test; the floor that no renderer passes is
 writing depth and part once (the fill).
@@ -6,6 +6,7 @@ writing depth and part once (the fill).
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,45 @@ def _broadcast(batch: int, compiled: bool) -> Callable[[], Any]:
     return torch.compile(render) if compiled else render
 
 
+def _mesh(batch: int) -> Callable[[], Any]:
+    """pyrender on OSMesa (Debian: libosmesa6): the same hand as triangles, depth only.
+
+    Meshing and upload are not counted: a hand in motion would pay them every frame as well.
+    """
+    import os
+
+    os.environ["PYOPENGL_PLATFORM"] = "osmesa"
+    import numpy as np
+
+    setattr(np, "infty", np.inf)  # noqa: B010  # pyrender 0.1.45 was written for NumPy 1
+    import pyrender
+    import trimesh
+
+    scene = hand_scene(batch)
+    radii = scene["radii"][0].numpy()
+    fx, fy, cx, cy = scene["camera"]
+    scenes = []
+    for joints in scene["joints"].numpy():
+        capsules = []
+        for a, b in scene["edges"].tolist():
+            bone = joints[b] - joints[a]
+            length = float(np.linalg.norm(bone))
+            radius = float(radii[a] + radii[b]) / 2
+            capsule = trimesh.creation.capsule(height=length, radius=radius, count=[16, 16])
+            pose = trimesh.geometry.align_vectors([0, 0, 1], bone / length)
+            pose[:3, 3] = joints[a]
+            capsules.append(capsule.apply_transform(pose))
+        mesh = trimesh.util.concatenate(capsules)
+        mesh.vertices[:, 1:] *= -1  # OpenGL: y up, looking along -z
+        picture = pyrender.Scene()
+        picture.add(pyrender.Mesh.from_trimesh(mesh, smooth=False))
+        picture.add(pyrender.IntrinsicsCamera(fx, fy, cx, cy, znear=10, zfar=3000))
+        scenes.append(picture)
+    renderer = pyrender.OffscreenRenderer(*scene["size"][::-1])
+    flags = pyrender.RenderFlags.DEPTH_ONLY
+    return lambda: [renderer.render(picture, flags=flags) for picture in scenes]
+
+
 def _fill(batch: int) -> Callable[[], Any]:
     depth = torch.empty((batch, 128, 128))
     part = torch.empty((batch, 128, 128), dtype=torch.int16)
@@ -81,6 +121,8 @@ def _case(name: str, batch: int, threads: int, peers: bool) -> Case:
             "torch broadcast": lambda: _broadcast(batch, False),
             "torch broadcast, torch.compile": lambda: _broadcast(batch, True),
         }
+        if importlib.util.find_spec("pyrender"):
+            contenders["pyrender, OSMesa, 23,552 triangles"] = lambda: _mesh(batch)
     return Case(
         name, "frames", batch, threads, contenders, "dgpose_ext", "fill of depth and part",
         note="128x128 hand, 46 capsules",

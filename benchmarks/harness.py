@@ -72,7 +72,7 @@ def environment() -> dict[str, Any]:
     from dgpose_ext import _loader
 
     versions = {}
-    for package in ("torch", "numpy", "kornia", "opencv-python-headless", "onnxruntime"):
+    for package in ("torch", "numpy", "opencv-python-headless", "onnxruntime", "pyrender"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

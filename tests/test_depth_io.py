@@ -1,8 +1,11 @@
 """Reading depth: every format in the layout it has in the wild, and every way it can be broken."""
 
 import io
+import os
+import resource
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -381,3 +384,16 @@ def test_nyu_poses(data_dir):
     np.testing.assert_allclose(unproject(poses.uvd, CAMERAS["nyu"]), poses.xyz_mm, atol=0.01)
     assert set(poses.actor[poses.row < 2440]) == {0}
     assert set(poses.actor[poses.row >= 2440]) == {1}
+
+
+def test_thousands_of_array_files_keep_no_file_open(tmp_path: Path) -> None:
+    for index in range(80):
+        np.save(tmp_path / f"{index:03d}.npy", np.full((2, 3), index, np.uint16))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 40, hard))
+    try:
+        values = [item.load().depth[0, 0] for item in open_source(str(tmp_path))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert values == list(range(80))

@@ -13,7 +13,6 @@ from dgpose.data.cameras import CAMERAS, Camera, project
 from dgpose.data.counter_rng import CounterRng
 from dgpose.data.hand_kinematics import (
     apply_rotation,
-    palm_frame,
     perturb_fingers,
     rotation_from_vector,
     sample_palm_joints,
@@ -152,9 +151,14 @@ def test_left_hands_are_mirrored_right_hands() -> None:
     assert not bool(right.left.any())
     mirrored = right.joints_mm * torch.tensor([-1.0, 1.0, 1.0])
     torch.testing.assert_close(left.joints_mm, mirrored)
-    # The thumb of an upright right palm that faces the camera is at the right.
-    rotation, _, _ = palm_frame(right.joints_mm.double().numpy())
-    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-6)
+    # Fingers bend towards the palm. A right palm that faces the camera, fingers up (y), has its
+    # thumb at the right (x) and looks along -z = y x x: fingers x (little to index) is its normal.
+    for joints, side in ((right.joints_mm, 1.0), (left.joints_mm, -1.0)):
+        fingers = joints[:, 17] - joints[:, 35]  # knuckle of the middle finger from the wrist
+        across = joints[:, 23] - joints[:, 5]  # knuckle of the index from that of the little finger
+        palm = torch.linalg.cross(fingers, across) * side
+        bend = joints[:, 12] - joints[:, 17]  # tip of the middle finger from its knuckle
+        assert float((torch.nn.functional.cosine_similarity(bend, palm)).mean()) > 0.2
 
 
 def test_centres_found_agree_with_find_hand_center() -> None:

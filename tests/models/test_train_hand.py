@@ -32,6 +32,7 @@ from dgpose.train.hand import (
     CHECKPOINT_NAME,
     HandLoss,
     HandTrainConfig,
+    _attended_anchors,
     crop_to_mm,
     learning_rate_factor,
     train_hand,
@@ -176,7 +177,15 @@ def test_attention_loss_pulls_attention_to_the_joint() -> None:
         assert model.head.weight.grad is not None
         return model.head.weight.grad[:36].clone()
 
-    assert (logit_gradient(0.5) - logit_gradient(0.0)).abs().max() > 1e-4
+    def attended() -> Tensor:
+        with torch.no_grad():
+            return _attended_anchors(model.maps(crop), 36)
+
+    of_the_term = logit_gradient(0.5) - logit_gradient(0.0)
+    before = (attended() - 0.5).norm()
+    with torch.no_grad():
+        model.head.weight[:36] -= of_the_term / of_the_term.abs().max()
+    assert (attended() - 0.5).norm() < before
 
 
 def test_it_learns_and_keeps_the_best(config: HandTrainConfig) -> None:

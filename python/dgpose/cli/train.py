@@ -60,7 +60,7 @@ def hand(
     side: Annotated[HandSide, typer.Option(help="Hands to render.")] = HandSide.RIGHT,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-3,
     init: Annotated[Path | None, typer.Option(help="Weights to start from (fine-tuning).")] = None,
-    precision: Annotated[str, typer.Option(help="bf16-mixed, 16-mixed or 32-true.")] = "bf16-mixed",
+    precision: Annotated[str, typer.Option(help="bf16-mixed or 32-true.")] = "bf16-mixed",
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     devices: Annotated[int, typer.Option(help="Devices a machine.")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
@@ -115,14 +115,14 @@ def hand(
             init=init,
         )
         result = train_hand(config, frames, validation, data=description)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         _fail(str(error))
     if not result.finished:
         typer.echo(f"stopped at step {result.steps}; continue with --resume")
-    typer.echo(
-        f"{result.frames} frames in {result.minutes:.1f} min; best error on rendered frames "
-        f"{result.best_error_mm:.2f} mm: {result.best}"
-    )
+    best = "no validation yet"
+    if result.best.is_file():
+        best = f"best error on rendered frames {result.best_error_mm:.2f} mm: {result.best}"
+    typer.echo(f"{result.frames} frames in {result.minutes:.1f} min; {best}")
 
 
 @app.command()

@@ -321,7 +321,7 @@ def _decode_msra(path: Path, data: bytes) -> tuple[npt.NDArray[Any], Camera | No
 
 
 class _ArrayFile:
-    """A `.npy` or `.npz` file; its frames share one read of the array."""
+    """A `.npy` or `.npz` file; its frames share one read of the array, until the last is taken."""
 
     def __init__(self, path: Path, unit: str | None) -> None:
         self._path = path
@@ -357,9 +357,10 @@ class _ArrayFile:
         return shape[0] if len(shape) == 3 else None
 
     def frame(self, index: int) -> tuple[npt.NDArray[Any], Camera | None]:
-        if self._array is None:
-            self._array = self._read()
-        values = self._array[index]
+        array = self._read() if self._array is None else self._array
+        values = array[index]
+        # A folder may hold thousands of files: none may keep memory, or an open map, when done.
+        self._array = array if index + 1 < len(array) else None
         if values.dtype == np.uint16:
             return np.array(values, np.uint16), self._camera
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf: no depth

@@ -46,12 +46,14 @@ from dgpose.nn.tensor_file import write_bytes_atomically
 from dgpose.skeletons import NYU36, NYU_SCORED14
 from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
 from dgpose.train.panel import skeleton_panel
+from dgpose_ext import crop_to_uvd
 
 if TYPE_CHECKING:
     from dgpose.data.synthetic_hands import HandBatch
 
 CHECKPOINT_NAME = "last.ckpt.safetensors"
 """The file a run continues from: everything, at the last validation."""
+PRECISIONS = ("32-true", "bf16-mixed")
 BEST_NAME = "best.safetensors"
 """EMA weights (float32, `load_weights`) of the lowest error on rendered validation frames."""
 
@@ -83,7 +85,7 @@ class HandTrainConfig:
         ema_decay: of the averaged weights; shorter in the first steps.
         scored_weight: weight in the loss of the 14 joints that are scored; the others have 1.
         attention_weight: weight of the loss on the attention maps (see `HandLoss`).
-        precision: Fabric's: "32-true", "bf16-mixed", "16-mixed".
+        precision: Fabric's "32-true" or "bf16-mixed" (float16 would need loss scaling).
         accelerator, devices, nodes, strategy: Fabric's; "ddp" for several devices.
         validate_every: steps between validations; each also writes the checkpoint.
         validation_frames: rendered frames a validation, all ranks together.
@@ -127,6 +129,10 @@ class HandTrainConfig:
         for name in (*positive, "learning_rate", "clip_norm", "scored_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
         for name in ("steps", "minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -154,14 +160,11 @@ def crop_to_mm(joints: Tensor, batch: HandBatch) -> Tensor:
     The crop window spans cube / 2 mm to each side at the depth of its centre; a joint in front of
     or behind the centre lies on the ray through its pixel.
     """
-    centers = batch.centers.to(joints)[:, None]
-    half = torch.as_tensor(batch.cube_mm).to(joints).reshape(-1, 1) / 2
-    fx, fy, cx, cy = torch.as_tensor(batch.camera).to(joints).reshape(-1, 4, 1).unbind(1)
-    u, v, mm = centers.unbind(2)
-    z = mm + joints[..., 2] * half
-    x = ((u - cx) / fx + joints[..., 0] * half / mm) * z
-    y = -((v - cy) / fy + joints[..., 1] * half / mm) * z
-    return torch.stack((x, y, z), dim=2)
+    camera = torch.as_tensor(batch.camera).to(joints)
+    uvd = crop_to_uvd(joints, batch.centers.to(joints), camera, torch.as_tensor(batch.cube_mm))
+    fx, fy, cx, cy = camera.reshape(-1, 4, 1).unbind(1)
+    u, v, z = uvd.unbind(2)
+    return torch.stack(((u - cx) / fx * z, (cy - v) / fy * z, z), dim=2)
 
 
 class HandLoss(nn.Module):
@@ -304,7 +307,9 @@ class _Run:
         else:
             model, _ = load_weights(config.init)
             if model.config != config.network:
-                raise ValueError(f"init must be of the architecture {config.network}, got {model}")
+                raise ValueError(
+                    f"init must be of the architecture {config.network}, got {model.config}"
+                )
         # channels_last is what the CPU's and tensor cores' convolutions compute in.
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.model = model
@@ -563,7 +568,7 @@ class _Run:
         )
         if self.fabric.is_global_zero:
             summary = {**self.facts(), "best_error_mm": self.best_error_mm, "finished": finished}
-            text = json.dumps(summary, indent=2) + "\n"
+            text = json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n"
             write_bytes_atomically(self.config.out / "summary.json", text.encode())
         return result
 
@@ -597,3 +602,11 @@ def train_hand(
     """
     config.out.mkdir(parents=True, exist_ok=True)
     return _Run(config, train, validation, data).run()
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: an error that was never measured is null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
