@@ -57,11 +57,19 @@ def require_device(name: str, tensor: Tensor, other_name: str, other: Tensor) ->
         )
 
 
+def require_integer(name: str, value: object) -> None:
+    """TypeError unless the value is an integer (or a symbolic one, under torch.compile)."""
+    if not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+
+
 def require_size(name: str, value: object) -> tuple[int, int]:
     """(H, W) as two non-negative integers."""
     if not (isinstance(value, Sequence) and len(value) == 2):
         raise ValueError(f"{name} must be (H, W), got {value!r}")
     height, width = value
+    require_integer(name, height)
+    require_integer(name, width)
     if height < 0 or width < 0:
         raise ValueError(f"{name} must not be negative, got {value!r}")
     return height, width

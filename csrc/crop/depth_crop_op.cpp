@@ -79,19 +79,19 @@ Tensor depth_crop(const Tensor depth, const Tensor centers, const std::optional<
   STD_TORCH_CHECK(
       depth.scalar_type() == ScalarType::UInt16 || depth.scalar_type() == ScalarType::Float,
       "depth must be uint16 or float32");
-  STD_TORCH_CHECK(depth.size(2) <= std::numeric_limits<int32_t>::max(),
-                  "depth must have a width below 2^31, got ", depth.size(2));
+  constexpr int64_t kMaxSide = std::numeric_limits<int32_t>::max();
+  STD_TORCH_CHECK(depth.size(1) <= kMaxSide && depth.size(2) <= kMaxSide,
+                  "depth must have a height and width below 2^31, got ", shape_of(depth));
   DGPOSE_CHECK_SHAPE(centers, "[B, 3]", batch, 3);
   STD_TORCH_CHECK(is_floating(centers), "centers must be float32 or float64");
   if (cameras) {
-    DGPOSE_CHECK_SHAPE(*cameras, "[B, 4] or [1, 4]", -1, 4);
-    STD_TORCH_CHECK(cameras->size(0) == 1 || cameras->size(0) == batch,
-                    "camera must have shape [B, 4] or [1, 4], got ", shape_of(*cameras));
+    STD_TORCH_CHECK(
+        has_shape(*cameras, {-1, 4}) && (cameras->size(0) == 1 || cameras->size(0) == batch),
+        "camera must have shape [B, 4] or [1, 4], got ", shape_of(*cameras));
     STD_TORCH_CHECK(is_floating(*cameras), "camera must be float32 or float64");
   }
   if (cubes) {
-    DGPOSE_CHECK_SHAPE(*cubes, "[B] or [1]", -1);
-    STD_TORCH_CHECK(cubes->size(0) == 1 || cubes->size(0) == batch,
+    STD_TORCH_CHECK(has_shape(*cubes, {-1}) && (cubes->size(0) == 1 || cubes->size(0) == batch),
                     "cube_mm must have shape [B] or [1], got ", shape_of(*cubes));
     STD_TORCH_CHECK(is_floating(*cubes), "cube_mm must be float32 or float64");
   }
@@ -115,9 +115,8 @@ Tensor depth_crop(const Tensor depth, const Tensor centers, const std::optional<
 
 STABLE_TORCH_LIBRARY_FRAGMENT(dgpose, m) {
   m.def(
-      "depth_crop(Tensor depth, Tensor centers, Tensor? cameras, float fx, float fy, Tensor? "
-      "cubes, "
-      "float cube_mm, SymInt size, bool nearest_pixel, bool bilinear) -> Tensor");
+      "depth_crop(Tensor depth, Tensor centers, Tensor? cameras, float fx, float fy, "
+      "Tensor? cubes, float cube_mm, SymInt size, bool nearest_pixel, bool bilinear) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dgpose, CPU, m) { m.impl("depth_crop", TORCH_BOX(&dgpose::depth_crop)); }

@@ -28,6 +28,12 @@ void draw_rows(const CapsuleScene<double>& scene, int64_t frame, int64_t row_beg
   scalar::capsule_rows<scalar::F64>(scene, frame, row_begin, row_end, ray_x, depth, part);
 }
 
+// A part map may have been changed by its owner since it was rendered: it must not index memory.
+template <class T>
+bool is_edge(const CapsuleScene<T>& scene, int16_t part) {
+  return part >= 0 && part < scene.edge_count;
+}
+
 // The visible surface at one pixel: parameter s along the capsule and outward unit normal n.
 template <class T>
 struct SurfacePoint {
@@ -120,7 +126,8 @@ void capsule_depth_normals_cpu(const CapsuleScene<T>& scene, const T* depth, con
         const int64_t at = row * scene.width + x;
         T* out = normals + frame * 3 * pixels + y * scene.width + x;
         SurfacePoint<T> point{};
-        if (part[at] >= 0) point = surface_point(scene, frame, x, y, depth[at], part[at]);
+        if (is_edge(scene, part[at]))
+          point = surface_point(scene, frame, x, y, depth[at], part[at]);
         for (int i = 0; i < 3; ++i) out[i * pixels] = point.n[i];
       }
     }
@@ -138,7 +145,7 @@ void capsule_depth_backward_cpu(const CapsuleScene<T>& scene, const T* grad_dept
       for (int64_t y = 0; y < scene.height; ++y) {
         for (int64_t x = 0; x < scene.width; ++x) {
           const int64_t at = (frame * scene.height + y) * scene.width + x;
-          if (part[at] < 0 || grad_depth[at] == 0) continue;
+          if (!is_edge(scene, part[at]) || grad_depth[at] == 0) continue;
           const SurfacePoint<T> p = surface_point(scene, frame, x, y, depth[at], part[at]);
           const double facing = p.n[0] * p.ray[0] + p.n[1] * p.ray[1] + p.n[2] * p.ray[2];
           if (!(facing < -kGrazing)) continue;

@@ -45,6 +45,7 @@ inline bool is_floating(const Tensor& t) {
   STD_TORCH_CHECK(::dgpose::has_shape(tensor, {__VA_ARGS__}), \
                   #tensor " must have shape " notation ", got ", ::dgpose::shape_of(tensor))
 
-#define DGPOSE_CHECK_SAME_DTYPE(tensor, other)                     \
-  STD_TORCH_CHECK((tensor).scalar_type() == (other).scalar_type(), \
-                  #tensor " must have the dtype of " #other)
+#define DGPOSE_CHECK_SAME_DTYPE(tensor, other)                        \
+  STD_TORCH_CHECK((tensor).scalar_type() == (other).scalar_type(),    \
+                  #tensor " must have the dtype of " #other ", got ", \
+                  torch::headeronly::toString((tensor).scalar_type()))

@@ -1,6 +1,5 @@
 // What has state or is no tensor op is a pybind11 class or function of the module dgpose_ext._C.
-// Each
-// *_bind.cpp adds its own; module.cpp knows none of them:
+// Each *_bind.cpp adds its own; module.cpp knows none of them:
 //
 //   DGPOSE_PYBIND(hand_net) { py::class_<HandNet>(m, "HandNet")...; }
 #pragma once

@@ -149,6 +149,7 @@ SPEC = OpSpec(
         BadInput({"camera": (0.0,) * 4}, ValueError, "camera .* must be finite with fx, fy > 0"),
         BadInput({"camera": (1.0, 2.0)}, ValueError, r"camera must be .*, got 2 numbers"),
         BadInput({"size": (-1, 4)}, ValueError, r"size must not be negative, got \(-1, 4\)"),
+        BadInput({"size": (16.0, 4)}, TypeError, "size must be an integer, got 16.0"),
         BadInput({"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton"),
         BadInput({"backend": "cuda"}, RuntimeError, "backend 'cuda' is not available"),
     ),

@@ -73,6 +73,20 @@ TEST(CapsuleDepth, AnyFloatIsSafe) {
   }
 }
 
+TEST(CapsuleDepth, APartThatNamesNoEdgeIsBackground) {
+  const float joints[3] = {0, 0, 500}, radii[1] = {30}, camera[4] = {80, 80, 2, 2};
+  const int64_t edges[2] = {0, 0};
+  const CapsuleScene<float> scene{joints, edges, radii, camera, 1, 1, 1, 1, 3, true, true};
+  const float depth[3] = {470, 470, 470}, grad[3] = {1, 1, 1};
+  const int16_t part[3] = {1, 32767, -2};
+  float normals[9], grad_joints[3], grad_radii[1];
+  capsule_depth_normals_cpu<float>(scene, depth, part, normals);
+  capsule_depth_backward_cpu<float>(scene, grad, depth, part, grad_joints, grad_radii);
+  for (float x : normals) EXPECT_EQ(x, 0.0f);
+  EXPECT_EQ(grad_joints[2], 0.0f);
+  EXPECT_EQ(grad_radii[0], 0.0f);
+}
+
 TEST(CapsuleDepth, BackwardSumsToTheDerivativeOfATranslation) {
   // Moving everything by dz moves the front of a sphere by dz.
   const std::vector<float> joints = {0, 0, 500};

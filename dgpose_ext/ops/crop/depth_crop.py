@@ -14,6 +14,7 @@ from dgpose_ext._validate import (
     camera_tensor,
     require_device,
     require_dtype,
+    require_integer,
     require_shape,
     require_tensor,
 )
@@ -78,9 +79,14 @@ def depth_crop(
     require_dtype("centers", centers, (torch.float32, torch.float64))
     require_shape("centers", centers, "[B, 3]", B=batch)
     require_device("centers", centers, "depth", depth)
-    if torch.is_grad_enabled() and (depth.requires_grad or centers.requires_grad):
-        name = "depth" if depth.requires_grad else "centers"
-        raise ValueError(f"{name} must not require a gradient: depth_crop has none; detach it")
+    if torch.is_grad_enabled():
+        arguments = {"depth": depth, "centers": centers, "camera": camera, "cube_mm": cube_mm}
+        for name, value in arguments.items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                raise ValueError(
+                    f"{name} must not require a gradient: depth_crop has none; detach it"
+                )
+    require_integer("size", size)
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if normalize not in NORMALIZE:
@@ -152,6 +158,7 @@ def crop_to_uvd(
         in the dtype of coords. Plain torch arithmetic: differentiable in coords.
     """
     require_shape("coords", require_tensor("coords", coords), "[B, J, 3]")
+    require_dtype("coords", coords, (torch.float32, torch.float64, torch.float16, torch.bfloat16))
     batch = coords.shape[0]
     require_shape("centers", require_tensor("centers", centers), "[B, 3]", B=batch)
     cameras = camera_tensor(camera, like=coords, dtype=coords.dtype, batch=batch)

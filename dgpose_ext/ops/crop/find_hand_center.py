@@ -12,6 +12,7 @@ from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import (
     camera_numbers,
     require_dtype,
+    require_integer,
     require_shape,
     require_tensor,
 )
@@ -69,8 +70,12 @@ def find_hand_center(
     for name, value, least in (
         ("min_pixels", min_pixels, 0), ("slabs", slabs, 1), ("refinements", refinements, 0),
     ):  # fmt: skip
+        require_integer(name, value)
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    for name, value in (("slabs", slabs), ("refinements", refinements)):
+        if value > 1000:  # a search, not a hang
+            raise ValueError(f"{name} must be at most 1000, got {value}")
     fx, fy, _, _ = camera_numbers(
         camera.flatten().tolist() if isinstance(camera, Tensor) else camera
     )

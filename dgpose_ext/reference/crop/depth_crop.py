@@ -43,7 +43,7 @@ def depth_crop(
     [B|1], where given, replace the numbers."""
     batch, height, width = depth.shape
     if not height or not width:
-        return torch.ones((batch, 1, size, size), device=depth.device)
+        return torch.ones((batch, 1, size, size), dtype=torch.float32, device=depth.device)
     z = depth.to(torch.float32)  # uint16 has few operations
     u, v, center_mm = centers.double().unbind(1)
     focal_x, focal_y, edge = (u.new_full((1,), number) for number in (fx, fy, cube_mm))

@@ -87,7 +87,8 @@ def _surface(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Per pixel: the edge's two joints [B, H, W, 2], s [B, H, W], normal and ray [B, H, W, 3]."""
     batch, height, width = depth.shape
-    ends = edges[part.clamp(min=0).long()] if len(edges) else edges.new_zeros((*part.shape, 2))
+    shown = (part >= 0) & (part < len(edges))
+    ends = edges[part.where(shown, 0).long()] if len(edges) else edges.new_zeros((*part.shape, 2))
     frame = torch.arange(batch, device=joints.device)[:, None, None]
     a, b = joints[frame, ends[..., 0]], joints[frame, ends[..., 1]]
     radii = radii.expand(batch, -1)
@@ -102,7 +103,7 @@ def _surface(
     s = torch.where(d_cone > 0, (((g * from_a).sum(-1) - ra * e) / d_cone).clamp(0, 1), inside)
     normal = from_a - s[..., None] * g
     normal = normal / normal.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(depth.dtype).tiny)
-    return ends, s, normal * (part >= 0)[..., None], ray
+    return ends, s, normal * shown[..., None], ray
 
 
 def capsule_depth_normals(
@@ -130,7 +131,7 @@ def capsule_depth_backward(
         ends, s, normal, ray = _surface(joints, edges, radii, cameras, depth, part)
         normal = normal.double()
         facing = (normal * ray).sum(-1)
-        valid = (part >= 0) & (facing < -GRAZING)
+        valid = facing < -GRAZING  # 0 on the background
         scale = torch.where(valid, grad_depth.double() / torch.where(valid, facing, 1.0), 0.0)
         direction = torch.cat([normal, torch.ones_like(normal[..., :1])], -1) * scale[..., None]
         frame = torch.arange(batch, device=joints.device)[:, None, None] * joint_count
