@@ -74,8 +74,8 @@ def find_hand_center(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     for name, value in (("slabs", slabs), ("refinements", refinements)):
-        if value > 1000:  # a search, not a hang
-            raise ValueError(f"{name} must be at most 1000, got {value}")
+        if value > 100_000:  # a search, not a hang
+            raise ValueError(f"{name} must be at most 100000, got {value}")
     fx, fy, _, _ = camera_numbers(
         camera.flatten().tolist() if isinstance(camera, Tensor) else camera
     )
