@@ -17,6 +17,14 @@ using namespace hand_net;
 }
 }  // namespace dgpose
 
+// Register tiles must be unrolled to be in registers. Sanitizers need minutes to compile that, and
+// no speed.
+#if defined(__SANITIZE_ADDRESS__)
+#define DGPOSE_UNROLL
+#else
+#define DGPOSE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define DGPOSE_SIMD_BODY "hand_net/hand_net_simd.inl"
 #include "core/foreach_isa.inl"
 

@@ -38,9 +38,9 @@ struct TileCall {
 template <int V, int P>
 __attribute__((noinline)) void tile(const TileCall& t) {
   F32 sum[P][V];
-#pragma GCC unroll 16
+  DGPOSE_UNROLL
   for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 16
+    DGPOSE_UNROLL
     for (int v = 0; v < V; ++v) {
       const int64_t block = v / kVectorsPerBlock, lane = v % kVectorsPerBlock * kLanes;
       sum[p][v] = F32::load(t.bias ? t.bias + v * kLanes
@@ -52,19 +52,19 @@ __attribute__((noinline)) void tile(const TileCall& t) {
   for (int64_t k = 0; k < t.count; ++k, weights += t.weight_step) {
     const float* in = t.in + t.offsets[k];
     F32 w[V];
-#pragma GCC unroll 16
+    DGPOSE_UNROLL
     for (int v = 0; v < V; ++v) w[v] = F32::load(weights + v * kLanes);
-#pragma GCC unroll 16
+    DGPOSE_UNROLL
     for (int p = 0; p < P; ++p) {
       const F32 x = F32::set1(in[p * in_step]);
-#pragma GCC unroll 16
+      DGPOSE_UNROLL
       for (int v = 0; v < V; ++v) sum[p][v] = multiply_add(w[v], x, sum[p][v]);
     }
   }
   const F32 slope = F32::set1(t.slope);
-#pragma GCC unroll 16
+  DGPOSE_UNROLL
   for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 16
+    DGPOSE_UNROLL
     for (int v = 0; v < V; ++v) {
       const int64_t block = v / kVectorsPerBlock, lane = v % kVectorsPerBlock * kLanes;
       F32 value = sum[p][v];
@@ -280,6 +280,13 @@ struct Transform<4, 2> {  // points 0, 1, -1, 2, infinity
   }
 };
 
+// A transform has 16 to 81 values: only AVX-512 has nearly enough registers for them.
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+#define DGPOSE_UNROLL_WIDE DGPOSE_UNROLL
+#else
+#define DGPOSE_UNROLL_WIDE
+#endif
+
 template <int M, int S>
 void winograd(const WinogradStep& step, float* workspace) {
   constexpr int N = S * M + 3 - S;
@@ -295,22 +302,22 @@ void winograd(const WinogradStep& step, float* workspace) {
                             x0 * in.pixel_stride + lane;
         float* to = workspace + step.scratch_in + (block * tiles + tile_index) * kBlock + lane;
         F32 half[N][N];
-#pragma GCC unroll 9
+        DGPOSE_UNROLL_WIDE
         for (int x = 0; x < N; ++x) {
           F32 d[N], v[N];
-#pragma GCC unroll 9
+          DGPOSE_UNROLL
           for (int y = 0; y < N; ++y) {
             d[y] = F32::load(from + y * in.row_stride + x * in.pixel_stride);
           }
           Transform<M, S>::input(d, v);
-#pragma GCC unroll 9
+          DGPOSE_UNROLL
           for (int y = 0; y < N; ++y) half[y][x] = v[y];
         }
-#pragma GCC unroll 9
+        DGPOSE_UNROLL_WIDE
         for (int y = 0; y < N; ++y) {
           F32 v[N];
           Transform<M, S>::input(half[y], v);
-#pragma GCC unroll 9
+          DGPOSE_UNROLL
           for (int x = 0; x < N; ++x) v[x].store(to + (y * N + x) * step.position_in);
         }
       }
@@ -357,21 +364,21 @@ void winograd(const WinogradStep& step, float* workspace) {
             workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
         const F32 bias = F32::load(step.epilogue.bias + block * kBlock + lane);
         F32 half[M][N];
-#pragma GCC unroll 9
+        DGPOSE_UNROLL_WIDE
         for (int x = 0; x < N; ++x) {
           F32 m[N], y[M];
-#pragma GCC unroll 9
+          DGPOSE_UNROLL
           for (int i = 0; i < N; ++i) m[i] = F32::load(from + (i * N + x) * step.position_out);
           Transform<M, S>::output(m, y);
-#pragma GCC unroll 9
+          DGPOSE_UNROLL
           for (int i = 0; i < M; ++i) half[i][x] = y[i];
         }
-#pragma GCC unroll 9
+        DGPOSE_UNROLL_WIDE
         for (int i = 0; i < M; ++i) {
           F32 y[M];
           Transform<M, S>::output(half[i], y);
           if (i >= rows) break;
-#pragma GCC unroll 9
+          DGPOSE_UNROLL
           for (int x = 0; x < M; ++x) {
             if (x >= columns) break;
             F32 value = y[x] + bias;
@@ -398,6 +405,8 @@ void run(const WinogradStep& step, float* workspace) {
     step.tile == 2 ? winograd<2, 2>(step, workspace) : winograd<4, 2>(step, workspace);
   }
 }
+
+#undef DGPOSE_UNROLL_WIDE
 
 // ---- the small steps ----
 
