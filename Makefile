@@ -12,13 +12,13 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: demo test bench lint format build cpp-test wheel-check clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.built
 	$(BIN)/dgpose demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.built
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-bench
+bench: $(VENV)/.built $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.installed
@@ -32,12 +32,15 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'tests/cpp/*' | grep -E '\.(h|cpp|inl|cu)$$')
 
-build: $(VENV)/.installed
+build: $(VENV)/.built
+
+$(VENV)/.built: $(VENV)/.installed $(shell find csrc -type f)
 	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
 
 # C++ tests under ASan and UBSan (needs GoogleTest: Debian's libgtest-dev). Not -O2: GCC spends minutes on one
 # file of sanitized SIMD templates there, and seconds at -O1.
-cpp-test: $(VENV)/.installed
+cpp-test: $(VENV)/.built
 	cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DDGPOSE_BUILD_MODULE=OFF \
 	  -DDGPOSE_BUILD_TESTS=ON -DDGPOSE_SANITIZE=ON
@@ -67,4 +70,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf build dgpose_ext/*.so $(VENV)/.installed*
+	rm -rf build dgpose_ext/*.so $(VENV)/.installed* $(VENV)/.built

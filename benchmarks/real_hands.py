@@ -89,7 +89,8 @@ def kinect(model: str, data: Path, sheet: Path | None) -> dict[str, Any]:
     for item in items:
         depth = item.load().depth
         pose = estimator(depth, camera)
-        caption = f"{item.name}: {pose.reason or f'confidence {pose.confidence:.2f}'}"
+        state = f"confidence {pose.confidence:.2f}" if pose.found else "not found"
+        caption = f"{item.name}: {state}"
         if pose.found:
             residual = rendered_residual(pose.joints_mm, depth, camera)
             residuals.append(residual.median_abs_mm)

@@ -1,13 +1,19 @@
 """Native kernels for pose, as PyTorch ops on every backend, each with a pure-torch reference."""
 
+from typing import TYPE_CHECKING, Any
+
 from dgpose_ext._loader import cpu_capability, why_no_core
 from dgpose_ext.ops.crop.depth_crop import crop_to_uvd, depth_crop
 from dgpose_ext.ops.crop.find_hand_center import find_hand_center
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
+if TYPE_CHECKING:
+    from dgpose_ext.hand_net.engine import HandNet
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "HandNet",
     "capsule_depth",
     "cpu_capability",
     "crop_to_uvd",
@@ -15,3 +21,16 @@ __all__ = [
     "find_hand_center",
     "why_no_core",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # HandNet takes as long to import as all ops together, so it comes at its first use.
+    if name == "HandNet":
+        from dgpose_ext.hand_net.engine import HandNet
+
+        return HandNet
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

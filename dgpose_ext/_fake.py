@@ -20,6 +20,11 @@ def register(name: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         if _loader.core is not None:
+            if not hasattr(torch.ops.dgpose, name):
+                raise RuntimeError(
+                    f"dgpose_ext._C is older than the Python files: it lacks {name}; "
+                    "run `make build`, or install the package again"
+                )
             torch.library.register_fake(f"dgpose::{name}", function)
         return function
 

@@ -94,6 +94,14 @@ def camera_tensor(
     return torch.tensor([camera_numbers(camera)], dtype=dtype, device=like.device)
 
 
+def require_search_range(near: float, far: float) -> None:
+    """ValueError unless `find_hand_center` can search [near, far] mm."""
+    if not 0 <= near < far <= 65535:
+        raise ValueError(
+            f"near and far must fulfil 0 <= near < far <= 65535, got near = {near}, far = {far}"
+        )
+
+
 def camera_numbers(camera: Sequence[float]) -> tuple[float, float, float, float]:
     """(fx, fy, cx, cy) as finite numbers with positive focal lengths, or ValueError."""
     values = tuple(float(v) for v in camera)

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 from hand_oracle import CUBE_MM, crop_coordinates, oracle, palm_center
+from torch import Tensor
 
 import dgpose
 from dgpose.data.cameras import CAMERAS, project
 from dgpose.data.depth_io import open_source
-from dgpose.data.nyu import load_real_frames
+from dgpose.data.nyu import CENTER_JOINT, load_real_frames
 from dgpose.data.synthetic_hands import HandFrame, SyntheticHands
 from dgpose.inference import HandEstimator
 from dgpose.metrics.hand_residual import rendered_residual
 from dgpose.nn.hand_regressor import HandRegressor, HandRegressorConfig, save_weights
-from dgpose_ext import _loader
+from dgpose_ext import _loader, find_hand_center
 
 NYU = CAMERAS["nyu"]
 ENGINES = ["torch", pytest.param("native", marks=pytest.mark.skipif(
@@ -104,8 +105,8 @@ def test_engines_run_the_same_network(
     estimator = HandEstimator.from_module(random_model, engine=engine)
     crop = torch.rand(1, 1, 128, 128) * 2 - 1
     with torch.no_grad():
-        expected = random_model(crop)
-    torch.testing.assert_close(estimator._regress(crop), expected, atol=1e-4, rtol=0)
+        expected = random_model.eval()(crop)
+    torch.testing.assert_close(estimator.regress(crop), expected, atol=1e-4, rtol=0)
     info = estimator.info()
     assert (info["engine"], info["precision"], info["hand"]) == (engine, "float32", "right")
     assert info["parameters"] == random_model.parameter_count()
@@ -309,6 +310,21 @@ def test_a_pose_of_wrong_proportions_is_refused(frame: HandFrame) -> None:
         _assert_not_found(oracle(wrong)(frame.depth, NYU, center))
 
 
+def test_a_smaller_cube_announces_a_smaller_hand(frame: HandFrame) -> None:
+    """Everything at half the size and distance looks the same; only the cube says what it is."""
+    u, v, mm = palm_center(frame)
+    coords = crop_coordinates(frame.joints_mm, (u, v, mm), NYU)
+    child = (frame.depth // 2).astype(np.uint16)
+    estimators = [
+        HandEstimator(oracle(coords).regress, hand="right", cube_mm=cube, description={})
+        for cube in (CUBE_MM / 2, CUBE_MM)
+    ]
+    half = estimators[0](child, NYU, (u, v, mm / 2))
+    assert half.found, half.reason
+    np.testing.assert_allclose(half.joints_mm, frame.joints_mm / 2, atol=0.01)
+    _assert_not_found(estimators[1](child, NYU, (u, v, mm / 2)))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
 def test_joints_that_are_no_numbers_are_refused(frame: HandFrame, value: float) -> None:
     coords = np.full((36, 3), value, np.float32)
@@ -370,3 +386,34 @@ def test_real_frames_run(data_dir: Path, random_model: HandRegressor) -> None:
     assert estimator(shot.depth, shot.camera or "msra").center is not None
     for real in load_real_frames(data_dir):
         assert estimator(real.depth, real.camera, real.given_center).center == real.given_center
+
+
+def test_from_module_leaves_the_module_alone(random_model: HandRegressor) -> None:
+    random_model.train()
+    HandEstimator.from_module(random_model, engine="torch")
+    assert random_model.training
+
+
+def test_a_found_centre_moves_to_the_palm(random_model: HandRegressor, frame: HandFrame) -> None:
+    calls = 0
+
+    def network(crop: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        joints = torch.zeros(1, 36, 3)
+        joints[0, CENTER_JOINT, 0] = 0.2 if calls == 1 else 0.0  # 30 mm to the right, at first
+        return joints
+
+    estimator = HandEstimator.from_module(random_model)
+    estimator._network = network
+    calls = 0
+    found = find_hand_center(torch.from_numpy(frame.depth), NYU)
+    assert found is not None
+    pose = estimator(frame.depth, NYU)
+    assert calls == 2
+    moved = (found[0] + 0.2 * 150 * NYU.fx / found[2], found[1], found[2])
+    assert pose.center == pytest.approx(moved, abs=1e-3)
+    # A given centre is taken as it is.
+    calls = 0
+    assert estimator(frame.depth, NYU, found).center == found
+    assert calls == 1

@@ -31,14 +31,15 @@ NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST_NAME = 32  # so that no line of the templates grows beyond 100 columns
 
 NEXT = """
-A working op that computes y = scale * x: `make build && python -m pytest -k {op}`.
+A working op that computes y = scale * x. Try it:
+  make build && .venv/bin/python -m pytest -k {op}
 Now replace its maths, in this order:
   csrc/{family}/{op}.h: the contract (maths, shapes, units)
   dgpose_ext/reference/{family}/{op}.py: the maths in plain torch, the oracle of the tests
   dgpose_ext/ops/{family}/{op}.py: signature, docs, checks, fake kernels
   dgpose_ext/testing/{op}.py: sample inputs, tolerances, wrong calls
   csrc/{family}/{op}_op.cpp, _cpu.cpp, _simd.inl: schema and loops
-  its tests, benchmark, docs page and line in CHANGELOG.md: what is special to it"""
+  its tests, benchmark, docs page, line in CHANGELOG.md, row in README.md"""
 
 # Folders of csrc/ that hold no ops.
 RESERVED_FAMILIES = ("core", "torch")

@@ -42,7 +42,8 @@ struct HandSearchScratch {
   std::vector<uint8_t> inside;   // one row: 1 where the depth lies in the slab
 };
 
-// False if no hand is found. center: u, v (pixels), mm. Height and width below 2^31.
+// False if no hand is found; center is left alone then. center: u, v (pixels), mm. Height and width
+// below 2^31.
 template <class T>
 bool find_hand_center_cpu(const DepthImage<T>& image, const HandSearch& search,
                           HandSearchScratch& scratch, double center[3]);

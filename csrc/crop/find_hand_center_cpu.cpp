@@ -177,14 +177,18 @@ bool find_hand_center_cpu(const DepthImage<T>& image, const HandSearch& search,
     if (hi < front || hi < lo) continue;
     find_components(image, lo, hi, farthest, scratch);
     update_front();
-    if (!largest_component(image, lo, hi, search.min_pixels, scratch.runs, center)) continue;
+    double mean[3];
+    if (!largest_component(image, lo, hi, search.min_pixels, scratch.runs, mean)) continue;
     bool found = true;
     for (int64_t i = 0; i < search.refinements && found; ++i) {
-      const double before[3] = {center[0], center[1], center[2]};
-      found = refine(image, search, center);
-      if (std::equal(before, before + 3, center)) break;  // nothing will change any more
+      const double before[3] = {mean[0], mean[1], mean[2]};
+      found = refine(image, search, mean);
+      if (std::equal(before, before + 3, mean)) break;  // nothing will change any more
     }
-    if (found) return true;
+    if (found) {
+      std::copy_n(mean, 3, center);
+      return true;
+    }
   }
   return false;
 }

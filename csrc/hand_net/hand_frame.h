@@ -1,6 +1,6 @@
-// One depth frame to hand joints: search, crop, network, back to millimetres. Allocates nothing
-// once the calling thread has seen a frame of this size; may be called from many threads on one
-// network.
+// One depth frame to hand joints: search, crop, network, back to millimetres. Working memory
+// belongs to the calling thread and grows to the needs of the frames it has seen, so that a stream
+// soon allocates nothing; may be called from many threads on one network.
 //
 // The network maps the crop [1, S, S] of depth_crop (cube normalisation, nearest sampling) to [J,
 // 3] crop coordinates (a, b, c), all -1..1 over the cube around the centre (u, v, mm):

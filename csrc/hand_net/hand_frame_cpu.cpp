@@ -21,7 +21,7 @@ template <class T>
 FrameResult estimate_frame(const Network& network, const DepthImage<T>& image,
                            const FrameRequest& request, float* joints_mm, float* joints_uvd) {
   const Shape in = network.input_shape(), out = network.output_shape();
-  if (in.channels != 1 || in.height != in.width || out.height * out.width % 3 != 0) {
+  if (in.channels != 1 || in.height != in.width || out.numel() % 3 != 0) {
     throw std::invalid_argument("the network does not map a crop [1, S, S] to joints [J, 3]");
   }
   const int64_t joints = out.numel() / 3;

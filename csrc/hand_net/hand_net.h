@@ -56,7 +56,7 @@ enum class ConvAlgorithm { kAuto, kDirect, kWinograd2, kWinograd4 };
 class Network;
 struct Plan;
 
-// Sizes that do not fit together throw std::invalid_argument.
+// Sizes that do not fit together, or of 2^20 and more, throw std::invalid_argument.
 class NetworkBuilder {
  public:
   explicit NetworkBuilder(Shape input, ConvAlgorithm algorithm = ConvAlgorithm::kAuto);
@@ -76,7 +76,7 @@ class NetworkBuilder {
   // activation(a + b), b enlarged `upsample` times by repetition; a = kNoMap: activation(b) alone.
   MapId add_sum(MapId a, MapId b, int64_t upsample, float slope);
   // The vote of dgpose_ext.hand_net.layers.AnchorRegression: [4J, h, w] -> [J, 3]; must be the last
-  // layer.
+  // layer. A map that is the input, or has other readers, is copied first.
   MapId add_anchor_regression(MapId in);
 
   Shape shape(MapId map) const;
@@ -100,7 +100,8 @@ class Network {
 
   // One frame: input [C, H, W], output [numel of output_shape()].
   void forward(const float* input, float* output) const;
-  // `batch` frames, spread over the threads of core/parallel.h.
+  // `batch` frames, spread over the threads of core/parallel.h. Throws std::bad_alloc where there
+  // is no memory for a thread's workspace.
   void forward(const float* input, int64_t batch, float* output) const;
 
   Shape input_shape() const;

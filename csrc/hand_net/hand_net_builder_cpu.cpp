@@ -1,6 +1,7 @@
 // Turns layers into steps: layouts, borders, packed weights, and one workspace shared by all maps.
 #include <algorithm>
 #include <cstdio>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -165,10 +166,11 @@ class Compiler {
   void lay_out_maps() {
     const size_t count = plan_.layers.size();
     maps_.resize(count);
-    std::vector<int64_t> last_use(count, -1);
+    std::vector<int64_t> last_use(count);
     std::vector<bool> narrow(count, true), pixel_major(count, false);
     for (size_t i = 0; i < count; ++i) {
       const Layer& layer = plan_.layers[i];
+      last_use[i] = static_cast<int64_t>(i);  // a map that nobody reads is still written
       for (MapId in : inputs(layer)) last_use[static_cast<size_t>(in)] = static_cast<int64_t>(i);
       if (!std::holds_alternative<InputLayer>(layer) ||
           shape(static_cast<MapId>(i)).channels >= kBlock) {
@@ -209,10 +211,14 @@ class Compiler {
       m.pixel_stride = narrow[i] ? s.channels : pixel_major[i] ? m.blocks * kBlock : kBlock;
       m.row_stride = columns * m.pixel_stride;
       m.block_stride = pixel_major[i] ? kBlock : rows * m.row_stride;
+      const int64_t pixel_floats = m.pixel_stride * (pixel_major[i] ? 1 : m.blocks);
+      if (static_cast<double>(rows) * static_cast<double>(columns) *
+              static_cast<double>(pixel_floats) >
+          std::numeric_limits<int32_t>::max() - kBlock) {
+        fail("a map is too large: " + text(s));
+      }
       // Anchor regression reads up to 16 lanes beyond the last channel.
-      const int64_t floats =
-          rows * columns * m.pixel_stride * (pixel_major[i] ? 1 : m.blocks) + kBlock;
-      if (floats > std::numeric_limits<int32_t>::max()) fail("a map is too large: " + text(s));
+      const int64_t floats = rows * columns * pixel_floats + kBlock;
       m.offset = arena_.place(floats, static_cast<int64_t>(i), last_use[i]) + m.pad * m.row_stride +
                  m.pad * m.pixel_stride;
     }
@@ -411,8 +417,21 @@ class Compiler {
   Arena arena_;
 };
 
+// Products of two sizes, and sums of a few of those, stay far from overflow.
+constexpr int64_t kSizeLimit = int64_t{1} << 20;
+
+void require_small(std::initializer_list<int64_t> sizes) {
+  for (const int64_t size : sizes) {
+    if (size >= kSizeLimit) {
+      fail("sizes must be less than " + std::to_string(kSizeLimit) + ", got " +
+           std::to_string(size));
+    }
+  }
+}
+
 MapId append(Plan* plan, Layer layer, Shape shape) {
   if (plan == nullptr) fail("the builder is spent: finish() was called");
+  require_small({shape.channels, shape.height, shape.width});
   if (shape.channels < 1 || shape.height < 1 || shape.width < 1) {
     fail("a layer makes an empty map: " + text(shape));
   }
@@ -431,6 +450,7 @@ NetworkBuilder::NetworkBuilder(Shape input, ConvAlgorithm algorithm)
   if (input.channels < 1 || input.height < 1 || input.width < 1) {
     fail("input must have shape [C, H, W] with positive sizes, got " + text(input));
   }
+  require_small({input.channels, input.height, input.width});
   plan_->input = input;
   plan_->algorithm = algorithm;
 }
@@ -461,6 +481,8 @@ MapId NetworkBuilder::add_conv(MapId in, int64_t out_channels, const float* weig
         "a convolution needs a kernel, stride, dilation and channels of at least 1 and padding of "
         "at least 0");
   }
+  require_small({o.kernel_h, o.kernel_w, o.stride_h, o.stride_w, o.padding_h, o.padding_w,
+                 o.dilation_h, o.dilation_w, out_channels});
   const int64_t spare_h = from.height + 2 * o.padding_h - o.dilation_h * (o.kernel_h - 1) - 1;
   const int64_t spare_w = from.width + 2 * o.padding_w - o.dilation_w * (o.kernel_w - 1) - 1;
   if (spare_h < 0 || spare_w < 0) {
@@ -511,6 +533,7 @@ MapId NetworkBuilder::add_pool(MapId in, PoolKind kind, PoolWindows rows, PoolWi
 MapId NetworkBuilder::add_sum(MapId a, MapId b, int64_t upsample, float slope) {
   const Shape from = shape(b);
   if (upsample < 1) fail("upsample must be at least 1, got " + std::to_string(upsample));
+  require_small({upsample});
   const Shape to{from.channels, from.height * upsample, from.width * upsample};
   if (a != kNoMap) {
     const Shape other = shape(a);
@@ -526,6 +549,14 @@ MapId NetworkBuilder::add_anchor_regression(MapId in) {
   if (from.channels % 4 != 0) {
     fail("anchor regression needs maps of shape [4J, h, w], got " + text(from));
   }
+  // The anchors read a layout of their own (lay_out_maps), which the input step and other readers
+  // do not know.
+  bool copy = std::holds_alternative<InputLayer>(plan_->layers[static_cast<size_t>(in)]);
+  for (const Layer& layer : plan_->layers) {
+    const std::vector<MapId> read = inputs(layer);
+    copy = copy || std::find(read.begin(), read.end(), in) != read.end();
+  }
+  if (copy) in = add_sum(kNoMap, in, 1, 1.0f);
   return append(plan_.get(), AnchorLayer{in}, {from.channels / 4, 3, 1});
 }
 

@@ -1,6 +1,8 @@
 // Runs the steps of a network with the instruction set of cpu_capability().
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #if defined(__linux__)
@@ -111,11 +113,17 @@ void Network::forward(const float* input, float* output) const {
 
 void Network::forward(const float* input, int64_t batch, float* output) const {
   const int64_t in = plan_->input.numel(), out = plan_->output.numel();
+  std::atomic<bool> out_of_memory{false};  // the body of parallel_for must not throw
   parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t frame = begin; frame < end; ++frame) {
-      forward(input + frame * in, output + frame * out);
+    try {
+      for (int64_t frame = begin; frame < end; ++frame) {
+        forward(input + frame * in, output + frame * out);
+      }
+    } catch (const std::bad_alloc&) {
+      out_of_memory = true;
     }
   });
+  if (out_of_memory) throw std::bad_alloc();
 }
 
 std::vector<StepTime> Network::profile(const float* input, int64_t repeats) const {

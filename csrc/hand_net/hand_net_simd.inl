@@ -12,10 +12,17 @@ DGPOSE_INLINE F32 multiply_add(F32 a, F32 b, F32 c) {
 }
 
 // v >= 0 ? v : slope * v, and NaN stays NaN.
-DGPOSE_INLINE F32 activate(F32 v, F32 slope) {
-  const F32 zero = F32::set1(0.0f);
-  return multiply_add(slope, min(zero, v), max(zero, v));
-}
+struct Activation {
+  F32 slope, lowest;
+  // ReLU of -inf is 0, but 0 * -inf is NaN.
+  explicit DGPOSE_INLINE Activation(float s)
+      : slope(F32::set1(s)),
+        lowest(F32::set1(s == 0.0f ? std::numeric_limits<float>::lowest() : -__builtin_inff())) {}
+  DGPOSE_INLINE F32 operator()(F32 v) const {
+    const F32 zero = F32::set1(0.0f);
+    return multiply_add(slope, max(lowest, min(zero, v)), max(zero, v));
+  }
+};
 
 // ---- the product ----
 
@@ -61,7 +68,7 @@ __attribute__((noinline)) void tile(const TileCall& t) {
       for (int v = 0; v < V; ++v) sum[p][v] = multiply_add(w[v], x, sum[p][v]);
     }
   }
-  const F32 slope = F32::set1(t.slope);
+  const Activation activate(t.slope);
   DGPOSE_UNROLL
   for (int p = 0; p < P; ++p) {
     DGPOSE_UNROLL
@@ -73,7 +80,7 @@ __attribute__((noinline)) void tile(const TileCall& t) {
           value = value +
                   F32::load(t.residual + block * t.residual_block + p * t.residual_pixel + lane);
         }
-        value = activate(value, slope);
+        value = activate(value);
       }
       value.store(t.out + block * t.out_block + p * t.out_pixel + lane);
     }
@@ -353,7 +360,7 @@ void winograd(const WinogradStep& step, float* workspace) {
 
   const Map& out = step.out;
   const Map& residual = step.epilogue.residual;
-  const F32 slope = F32::set1(step.epilogue.slope);
+  const Activation activate(step.epilogue.slope);
   for (int64_t block = 0; block < out.blocks; ++block) {
     for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
       const int64_t y0 = tile_index / step.tiles_x * M, x0 = tile_index % step.tiles_x * M;
@@ -388,9 +395,8 @@ void winograd(const WinogradStep& step, float* workspace) {
                                     (y0 + i) * residual.row_stride +
                                     (x0 + x) * residual.pixel_stride + lane);
             }
-            activate(value, slope)
-                .store(workspace + out.offset + block * out.block_stride +
-                       (y0 + i) * out.row_stride + (x0 + x) * out.pixel_stride + lane);
+            activate(value).store(workspace + out.offset + block * out.block_stride +
+                                  (y0 + i) * out.row_stride + (x0 + x) * out.pixel_stride + lane);
           }
         }
       }
@@ -460,7 +466,8 @@ void run(const PoolStep& step, float* workspace) {
           for (int32_t i = y0; i < y1; ++i) {
             for (int32_t j = x0; j < x1; ++j) {
               const F32 v = F32::load(from + i * in.row_stride + j * in.pixel_stride);
-              value = step.maximum ? max(value, v) : value + v;
+              // max() drops a NaN on its left.
+              value = !step.maximum ? value + v : select(value >= value, max(value, v), value);
             }
           }
           (value * scale)
@@ -474,7 +481,7 @@ void run(const PoolStep& step, float* workspace) {
 
 void run(const SumStep& step, float* workspace) {
   const Map &a = step.a, &b = step.b, &out = step.out;
-  const F32 slope = F32::set1(step.slope);
+  const Activation activate(step.slope);
   for (int64_t block = 0; block < out.blocks; ++block) {
     for (int64_t y = 0; y < out.height; ++y) {
       const float* from_a = workspace + a.offset + block * a.block_stride + y * a.row_stride;
@@ -485,7 +492,7 @@ void run(const SumStep& step, float* workspace) {
         for (int lane = 0; lane < kBlock; lane += kLanes) {
           F32 value = F32::load(from_b + bx * b.pixel_stride + lane);
           if (step.has_a) value = F32::load(from_a + x * a.pixel_stride + lane) + value;
-          activate(value, slope).store(to + x * out.pixel_stride + lane);
+          activate(value).store(to + x * out.pixel_stride + lane);
         }
         if (++repeat == step.upsample) {
           repeat = 0;

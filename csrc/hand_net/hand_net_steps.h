@@ -86,7 +86,7 @@ struct SumStep {
 };
 
 struct AnchorStep {
-  Map in;  // pixel-major: block_stride 16
+  Map in;  // pixel-major (block_stride 16), without a border
   int64_t joints = 0;
 };
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dgpose_ext import _loader
+from dgpose_ext._validate import camera_numbers, require_search_range
 from dgpose_ext.hand_net.graph import Graph, import_module
+from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 PRECISIONS = ("float32",)
-FORMAT = "dgpose-hand-net"
-FORMAT_VERSION = 1
+_KIND = "hand_net"
+_VERSION = 1
 _DEPTH_TYPES = (np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -69,6 +68,11 @@ class HandNet:
         self.precision = precision
         self.graph = graph
         self._network = _build(_core(), graph, algorithm)
+        if prod(graph.output_shape) != prod(self._network.output_shape):
+            raise ValueError(
+                f"output_shape {list(graph.output_shape)} does not hold what the layers make, "
+                f"{list(self._network.output_shape)}"
+            )
         self._input_shape = graph.input_shape
         self._output_shape = graph.output_shape
         channels, height, width = graph.input_shape
@@ -116,6 +120,7 @@ class HandNet:
 
         Raises:
             ValueError: wrong shape or dtype.
+            TypeError: neither tensor nor array.
         """
         array = _as_array(crops, "crops")
         if array.dtype != np.float32 or array.ndim != 4 or array.shape[1:] != self._input_shape:
@@ -125,8 +130,8 @@ class HandNet:
             )
         shape = (array.shape[0], *self._output_shape)
         result = _output(out, shape)
-        if not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array)
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            array = array.copy("C")
         self._network.forward(array, result)
         if out is not None:
             return out
@@ -152,12 +157,13 @@ class HandNet:
             camera: (fx, fy, cx, cy), pixels.
             center: (u, v, mm) of the hand; None searches it with `dgpose_ext.find_hand_center`.
             cube_mm: edge of the cube around the centre; what the network was trained with.
-            near, far: range of the search, mm.
+            near, far: range of the search, mm, 0 <= near < far <= 65535.
             out: [J, 3] float32, C-contiguous, takes joints_mm.
 
         Raises:
             ValueError: wrong shape or dtype, a camera or centre that is not finite and in front, or
                 a network that does not map [1, S, S] to [J, 3].
+            TypeError: depth or out is neither tensor nor array.
         """
         if not self._takes_frames:
             raise ValueError(
@@ -170,27 +176,26 @@ class HandNet:
                 "depth must have shape [H, W], at least one pixel and dtype uint16 or float32 "
                 f"(millimetres), got {list(array.shape)} and {array.dtype}"
             )
-        if array.strides[1] != array.itemsize or array.strides[0] % array.itemsize:
-            array = np.ascontiguousarray(array)
-        fx, fy, cx, cy = map(float, camera)
-        if not (0 < fx < inf and 0 < fy < inf and isfinite(cx) and isfinite(cy)):
-            raise ValueError(
-                "camera must be (fx, fy, cx, cy) with finite values and positive focal lengths, "
-                f"got {(fx, fy, cx, cy)}"
-            )
+        rows_as_they_are = (
+            array.strides[1] == array.itemsize and not array.strides[0] % array.itemsize
+        )
+        if not (rows_as_they_are and array.flags.aligned):
+            array = array.copy("C")
+        numbers = camera_numbers(camera)
         if center is not None:
+            if len(center) != 3:
+                raise ValueError(f"center must be (u, v, mm), got {len(center)} numbers")
             u, v, mm = map(float, center)
             if not (isfinite(u) and isfinite(v) and 0 < mm < inf):
                 raise ValueError(f"center must be finite (u, v, mm) with mm > 0, got {(u, v, mm)}")
             center = (u, v, mm)
         if not 0 < cube_mm < inf:
             raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
-        if not 0 <= near < far < inf:
-            raise ValueError(f"near and far must be 0 <= near < far, got {near} and {far}")
+        require_search_range(near, far)
         uvd = np.empty(self._output_shape, dtype=np.float32)
         result = _output(out, self._output_shape)
         found, u, v, mm, foreground, clipped = self._network.run(
-            array, (fx, fy, cx, cy), center, cube_mm, near, far, result, uvd
+            array, numbers, center, cube_mm, near, far, result, uvd
         )
         joints: Any = result if out is None else out
         pixels: Any = uvd
@@ -240,33 +245,20 @@ class HandNet:
     # ---- files ----
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one safetensors file: the fused weights, and the graph as JSON in its metadata."""
-        from safetensors.numpy import save
+        """Writes one safetensors file: the fused weights, and the graph as JSON in its metadata.
 
-        graph = json.dumps(
-            {
-                "input_shape": self.graph.input_shape,
-                "output_shape": self.graph.output_shape,
-                "layers": self.graph.layers,
-            }
-        )
-        metadata = {
-            "format": FORMAT,
-            "version": str(FORMAT_VERSION),
+        Raises:
+            ModuleNotFoundError: safetensors is not installed.
+        """
+        graph = self.graph
+        description = {
             "precision": self.precision,
-            "graph": graph,
-            "sha256": _checksum(graph, self.graph.tensors),
+            "input_shape": graph.input_shape,
+            "output_shape": graph.output_shape,
+            "layers": graph.layers,
         }
-        data = save(self.graph.tensors, metadata)
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        tensors = {name: torch.from_numpy(array) for name, array in graph.tensors.items()}
+        write_tensor_file(Path(path), tensors, kind=_KIND, version=_VERSION, metadata=description)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> HandNet:
@@ -274,41 +266,20 @@ class HandNet:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not a HandNet file, of a newer version, truncated or changed.
+            ValueError: not a HandNet file, of another version, truncated or changed.
+            ModuleNotFoundError: safetensors is not installed.
             RuntimeError: the compiled core is missing.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
+        tensors, plan = read_tensor_file(path, kind=_KIND, version=_VERSION)
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"{path} is a safetensors file, but not one that HandNet.save wrote; weights of a "
-                "torch module go through HandNet.from_module"
-            )
-        if metadata.get("version") != str(FORMAT_VERSION):
-            raise ValueError(
-                f"{path} has HandNet format version {metadata.get('version')}, "
-                f"this program reads version {FORMAT_VERSION}"
-            )
-        if _checksum(metadata.get("graph", ""), tensors) != metadata.get("sha256"):
-            raise ValueError(f"{path} is damaged: its checksum does not match")
-        try:
-            plan = json.loads(metadata["graph"])
             graph = Graph(
                 input_shape=tuple(plan["input_shape"]),
                 output_shape=tuple(plan["output_shape"]),
                 layers=plan["layers"],
-                tensors=tensors,
+                tensors={name: tensor.numpy() for name, tensor in tensors.items()},
             )
-            return cls(graph, precision=metadata["precision"])
+            return cls(graph, precision=plan["precision"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a network: {error}") from error
 
@@ -325,7 +296,13 @@ def _as_array(value: Any, name: str) -> NDArray[Any]:
     if isinstance(value, Tensor):
         if value.device.type != "cpu":
             raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
-        array: NDArray[Any] = value.detach().numpy()
+        try:
+            array: NDArray[Any] = value.detach().numpy()
+        except TypeError:  # bfloat16, sparse
+            kind = f"{value.layout} of {value.dtype}".replace("torch.", "")
+            raise ValueError(
+                f"{name} must be a dense tensor of a dtype that NumPy has, got {kind}"
+            ) from None
         return array
     raise TypeError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
 
@@ -340,17 +317,10 @@ def _output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
             f"out must have shape {list(shape)} and dtype float32, "
             f"got {list(result.shape)} and {result.dtype}"
         )
-    if not result.flags.c_contiguous or not result.flags.writeable:
-        raise ValueError("out must be C-contiguous and writable")
+    flags = result.flags
+    if not (flags.c_contiguous and flags.aligned and flags.writeable):
+        raise ValueError("out must be C-contiguous, aligned and writable")
     return result
-
-
-def _checksum(graph: str, tensors: dict[str, NDArray[np.float32]]) -> str:
-    digest = hashlib.sha256(graph.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return digest.hexdigest()
 
 
 def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
@@ -358,11 +328,12 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
     if algorithm not in algorithms:
         raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got {algorithm!r}")
     builder = core.HandNetBuilder(graph.input_shape, algorithms[algorithm])
+    output = -1
     for layer in graph.layers:
         if layer["kind"] == "input":
-            builder.add_input(layer["unshuffle"])
+            output = builder.add_input(layer["unshuffle"])
         elif layer["kind"] == "conv":
-            builder.add_conv(
+            output = builder.add_conv(
                 layer["input"],
                 graph.tensors[layer["weight"]],
                 graph.tensors[layer["bias"]],
@@ -373,14 +344,14 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
                 layer["residual"],
             )
         elif layer["kind"] == "linear":
-            builder.add_linear(
+            output = builder.add_linear(
                 layer["input"],
                 graph.tensors[layer["weight"]],
                 graph.tensors[layer["bias"]],
                 layer["slope"],
             )
         elif layer["kind"] == "pool":
-            builder.add_pool(
+            output = builder.add_pool(
                 layer["input"],
                 layer["pool"],
                 tuple(layer["rows"]),
@@ -388,9 +359,9 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
                 layer["divisor"],
             )
         elif layer["kind"] == "sum":
-            builder.add_sum(layer["a"], layer["b"], layer["upsample"], layer["slope"])
+            output = builder.add_sum(layer["a"], layer["b"], layer["upsample"], layer["slope"])
         elif layer["kind"] == "anchor_regression":
-            builder.add_anchor_regression(layer["input"])
+            output = builder.add_anchor_regression(layer["input"])
         else:
             raise ValueError(f"unknown layer kind {layer['kind']!r}")
-    return builder.finish(len(graph.layers) - 1)
+    return builder.finish(output)

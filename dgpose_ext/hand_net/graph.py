@@ -21,10 +21,15 @@ from torch.export.graph_signature import InputKind
 from dgpose_ext.hand_net.layers import AnchorRegression
 
 KNOWN_LAYERS = (
-    "conv2d (groups=1), batch_norm after a conv2d, relu, leaky_relu, add, max_pool2d, avg_pool2d, "
-    "adaptive_avg_pool2d, mean over [2, 3], linear, flatten/view, pixel_unshuffle of the input, "
-    "nearest upsampling by a whole factor, dropout, AnchorRegression as the last layer"
+    "conv2d (groups=1), batch_norm after a conv2d or linear, relu, leaky_relu, add, max_pool2d, "
+    "avg_pool2d, adaptive_avg_pool2d, mean over [2, 3], linear, flatten/view, clone, "
+    "pixel_unshuffle of the input, nearest upsampling by a whole factor, dropout, "
+    "AnchorRegression as the last layer"
 )
+
+
+_READS = ("input", "residual", "a", "b")
+"""The keys of a layer that name a map."""
 
 
 @dataclass
@@ -116,10 +121,13 @@ class _Importer:
             )
         value = _HANDLERS[target](self, node)
         self.values[node] = value
-        if str(_op_name(node)).endswith(
-            "_"
-        ):  # in place: who reads the old node now sees the new value
+        if _op_name(node).endswith("_"):  # in place: who reads the old node sees the new value now
             old = self.value(node.args[0], node).map
+            if self.graph.layers[old]["kind"] == "input":
+                raise ValueError(
+                    f"HandNet does not change its input: {_op_name(node)} in module "
+                    f"{_path(node)!r} must not work in place"
+                )
             for other, seen in self.values.items():
                 if isinstance(seen, _Value) and seen.map == old:
                     self.values[other] = _Value(value.map, seen.shape)
@@ -142,9 +150,27 @@ class _Importer:
         value = self.values.get(result)
         if not isinstance(value, _Value):
             raise ValueError("module must return a tensor that depends on its input")
-        if value.map != len(self.graph.layers) - 1:
-            raise ValueError("the module's output must be its last layer")
         self.graph.output_shape = value.shape
+        self._keep_ancestors(value.map)
+
+    def _keep_ancestors(self, output: int) -> None:
+        """Drops the layers that the output does not depend on: torch.export keeps them."""
+        layers = self.graph.layers
+        needed = {output}
+        for index in range(output, -1, -1):
+            if index in needed:
+                needed.update(layers[index][key] for key in _READS if key in layers[index])
+        needed.discard(None)
+        renamed = {old: new for new, old in enumerate(sorted(needed))}
+        self.graph.layers = [layers[old] for old in renamed]
+        used: set[str | None] = set()
+        for layer in self.graph.layers:
+            for key in _READS:
+                if layer.get(key) is not None:
+                    layer[key] = renamed[layer[key]]
+            used.update((layer.get("weight"), layer.get("bias")))
+        tensors = self.graph.tensors
+        self.graph.tensors = {name: tensors[name] for name in tensors if name in used}
 
     # ---- helpers of the handlers ----
 
@@ -440,6 +466,12 @@ def _same(self: _Importer, node: fx.Node) -> _Value:
     return self.value(node.args[0], node)
 
 
+def _clone(self: _Importer, node: fx.Node) -> _Value:
+    value = self.value(node.args[0], node)
+    layer = {"kind": "sum", "a": None, "b": value.map, "upsample": 1, "slope": 1.0}
+    return _Value(self.append(layer), value.shape)
+
+
 aten = torch.ops.aten
 _HANDLERS: dict[Any, Callable[[_Importer, fx.Node], _Value]] = {
     aten.conv2d.default: _conv2d,
@@ -464,7 +496,7 @@ _HANDLERS: dict[Any, Callable[[_Importer, fx.Node], _Value]] = {
     aten.reshape.default: _reshape,
     aten.unflatten.int: _reshape,
     aten.dropout.default: _same,
-    aten.clone.default: _same,
+    aten.clone.default: _clone,
     aten.contiguous.default: _same,
 }
 

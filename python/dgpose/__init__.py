@@ -17,7 +17,7 @@ __all__ = ["HandEstimator", "HandPose"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'dgpose' has no attribute {name!r}")
-    from dgpose._extras import systems_required
+    from dgpose._errors import systems_required
 
     with systems_required():
         from dgpose import inference

@@ -143,6 +143,56 @@ std::shared_ptr<const Network> small_regressor() {
   return builder.finish(builder.add_anchor_regression(d));
 }
 
+std::vector<float> run(NetworkBuilder& builder, MapId output, const std::vector<float>& in) {
+  const auto network = builder.finish(output);
+  std::vector<float> out(static_cast<size_t>(network->output_shape().numel()));
+  network->forward(in.data(), out.data());
+  return out;
+}
+
+// A map that nobody reads must not be written over one that somebody will read.
+TEST(HandNet, UnreadMapsHarmNothing) {
+  const Shape shape{16, 8, 8};
+  const auto in = random_floats(shape.numel(), 1.0f, 1);
+  const auto weight = random_floats(16 * 16 * 9, 0.3f, 2), bias = random_floats(16, 1.0f, 3);
+  ConvOptions o;
+  o.kernel_h = o.kernel_w = 3;
+  o.padding_h = o.padding_w = 1;
+  const auto make = [&](bool unread) {
+    NetworkBuilder builder(shape);
+    const MapId input = builder.add_input(1);
+    const MapId a = builder.add_conv(input, 16, weight.data(), bias.data(), o);
+    if (unread) builder.add_sum(kNoMap, a, 1, 0.0f);
+    return run(builder, builder.add_conv(a, 16, weight.data(), bias.data(), o, input), in);
+  };
+  EXPECT_EQ(make(true), make(false));
+}
+
+// The anchors' layout is theirs alone: other readers, and the input, keep to the common one.
+TEST(HandNet, AnchorsBesideOtherReaders) {
+  const Shape shape{48, 6, 5};
+  const auto in = random_floats(shape.numel(), 1.0f, 1);
+  const auto weight = random_floats(48 * 48 * 25, 0.1f, 2), bias = random_floats(48, 1.0f, 3);
+  ConvOptions padded;
+  padded.kernel_h = padded.kernel_w = 5;
+  padded.padding_h = padded.padding_w = 2;
+  const auto make = [&](bool conv, bool beside) {
+    NetworkBuilder builder(shape);
+    MapId map = builder.add_input(1);
+    if (conv) map = builder.add_conv(map, 48, weight.data(), bias.data(), ConvOptions{});
+    if (beside) builder.add_conv(map, 48, weight.data(), bias.data(), padded);
+    return run(builder, builder.add_anchor_regression(map), in);
+  };
+  EXPECT_EQ(make(true, true), make(true, false));
+  EXPECT_EQ(make(false, true), make(false, false));
+  double total = 0, depth = 0;  // of joint 0, by hand
+  for (size_t i = 0; i < 30; ++i) {
+    total += std::exp(static_cast<double>(in[i]));
+    depth += std::exp(static_cast<double>(in[i])) * static_cast<double>(in[36 * 30 + i]);
+  }
+  EXPECT_NEAR(make(false, false)[2], depth / total, 1e-5);
+}
+
 TEST(HandNet, HotPathAllocatesNothing) {
   const auto network = small_regressor();
   std::vector<uint16_t> depth(320 * 240, 0);
@@ -205,6 +255,11 @@ TEST(HandNet, SizesThatDoNotFitThrow) {
   EXPECT_THROW(builder.add_sum(input, input, 2, 1.0f), std::invalid_argument);
   EXPECT_THROW(builder.add_pool(input, PoolKind::kMax, {{0}, {9}}, {{0}, {1}}, 0),
                std::invalid_argument);
+  ConvOptions far;  // sums that would overflow
+  far.padding_h = int64_t{1} << 62;
+  EXPECT_THROW(builder.add_conv(input, 1, zeros.data(), zeros.data(), far), std::invalid_argument);
+  EXPECT_THROW(builder.add_sum(kNoMap, input, int64_t{1} << 61, 1.0f), std::invalid_argument);
+  EXPECT_THROW(NetworkBuilder({1, int64_t{1} << 40, 1}), std::invalid_argument);
   builder.finish(input);
   EXPECT_THROW(builder.add_input(1), std::invalid_argument);
 }

@@ -15,7 +15,7 @@ from dgpose.nn.hand_regressor import (
     load_weights,
     save_weights,
 )
-from dgpose.nn.tensor_file import read_tensor_file, write_tensor_file
+from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 SMALL = HandRegressorConfig(channels=(16, 16, 16, 16), inner=(16, 16, 16))
 

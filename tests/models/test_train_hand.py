@@ -24,7 +24,6 @@ from dgpose.nn.hand_regressor import (
     load_weights,
     save_weights,
 )
-from dgpose.nn.tensor_file import read_tensor_file
 from dgpose.skeletons import NYU_SCORED14
 from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
 from dgpose.train.hand import (
@@ -38,6 +37,7 @@ from dgpose.train.hand import (
     train_hand,
     update_ema,
 )
+from dgpose_ext.tensor_file import read_tensor_file
 
 NETWORK = HandRegressorConfig(channels=(16, 16, 16, 16), blocks=(0, 0, 0), inner=(16, 16, 16))
 CAMERA = CAMERAS["nyu"]

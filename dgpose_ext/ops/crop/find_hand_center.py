@@ -13,6 +13,7 @@ from dgpose_ext._validate import (
     camera_numbers,
     require_dtype,
     require_integer,
+    require_search_range,
     require_shape,
     require_tensor,
 )
@@ -61,10 +62,7 @@ def find_hand_center(
     depth = require_tensor("depth", depth)
     require_dtype("depth", depth, (torch.uint16, torch.float32))
     require_shape("depth", depth, "[H, W]")
-    if not 0 <= near < far <= 65535:
-        raise ValueError(
-            f"near and far must fulfil 0 <= near < far <= 65535, got near = {near}, far = {far}"
-        )
+    require_search_range(near, far)
     if not 0 < cube_mm < math.inf:
         raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
     for name, value, least in (

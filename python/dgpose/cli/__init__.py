@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the `dgpose` command."""
-    from dgpose._extras import MissingExtraError, systems_required
+    from dgpose._errors import MissingExtraError, systems_required
 
     try:
         with systems_required():

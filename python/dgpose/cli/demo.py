@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dgpose.cli.terminal import fail, progress
+
 __all__ = ["demo"]
 
 _TILES = 12
@@ -14,9 +16,9 @@ _VIEW_MM = 210.0
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Another seed, another sequence.")] = 0,
-    frames: Annotated[int, typer.Option(min=1, help="Length of the sequence.")] = 240,
+    frames: Annotated[int, typer.Option(min=1, max=1000, help="Length of the sequence.")] = 240,
     model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "default",
 ) -> None:
     """Estimate a rendered hand in motion: frames/s, error in mm, and a contact sheet.
@@ -24,7 +26,7 @@ def demo(
     Needs no camera and no data: 640x480 depth images are rendered with a sensor's noise, the hand
     is found in each, and the 14 scored joints are compared with the true ones.
     """
-    from dgpose.cli.hand import fail, print_summary, progress, save_picture
+    from dgpose.cli.hand import print_summary, save_picture
     from dgpose.data.cameras import project
     from dgpose.inference import HandEstimator
     from dgpose.inference.hand_run import estimate, summarise, synthetic_frames
@@ -34,7 +36,9 @@ def demo(
         estimator = HandEstimator.load(model)
         results, tiles = [], []
         shown = {round((k + 0.5) * frames / _TILES - 0.5) for k in range(_TILES)}
-        for index, item in enumerate(progress(synthetic_frames(seed, frames), frames)):
+        # All are rendered first: taking turns would slow the estimator down, as no camera does.
+        inputs = list(progress(synthetic_frames(seed, frames), frames, "rendering"))
+        for index, item in enumerate(progress(inputs, frames)):
             result = estimate(estimator, item)
             results.append(result)
             pose = result.pose

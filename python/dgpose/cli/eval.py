@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dgpose.cli.terminal import fail
 from dgpose.metrics.hand import (
     HandErrors,
     area_under_curve,
@@ -23,7 +24,7 @@ from dgpose.metrics.hand import (
     read_uvd,
     success_rate,
 )
-from dgpose.nn.tensor_file import write_bytes_atomically
+from dgpose_ext.tensor_file import write_bytes_atomically
 
 __all__ = ["app"]
 
@@ -65,18 +66,11 @@ def hand(
         if out is not None:
             _save_json(methods, gt, out / "errors.json")
             _save_picture(methods, out / "success_rate.png")
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
-    except ValueError as error:
-        _fail(str(error))
+    except (OSError, ValueError) as error:
+        fail(error)
     _print_report(methods)
     if out is not None:
         typer.echo(f"saved {out / 'success_rate.png'} and {out / 'errors.json'}")
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code=2)
 
 
 def _evaluate_files(predictions: list[Path], labels: Path, dataset: str) -> dict[str, HandErrors]:

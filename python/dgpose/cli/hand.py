@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from dgpose._errors import one_line
+from dgpose.cli.terminal import fail, progress
 
 # Nothing that imports torch here: `dgpose --help` would wait for it.
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def run(
     )
 
     results: list[HandResult] = []
+    broken = False
     try:
         optics = parse_camera(camera) if camera is not None else None
         place = _parse_center(center) if center is not None else None
@@ -106,7 +109,9 @@ def run(
             source, camera=optics, unit=unit.value, hand=hand.value, limit=frames
         )
         if labels is not None:
-            inputs = with_labels(inputs, read_labels(labels, optics), total)
+            inputs = with_labels(
+                inputs, read_labels(labels, optics), total, limited=frames is not None
+            )
         estimator = HandEstimator.load(model, hand=hand.value, engine=engine.value, cube_mm=cube)
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
         try:
@@ -121,29 +126,16 @@ def run(
                     )
         except KeyboardInterrupt:
             typer.echo("stopped: what was estimated so far is saved", err=True)
+        except (RuntimeError, OSError) as error:  # a camera unplugged, a disk full
+            typer.echo(f"error: {one_line(error)}; what came before is saved", err=True)
+            broken = True
         summary = _save(results, estimator.info(), out)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
     print_summary(summary)
     typer.echo(f"saved joints.csv, joints.json, summary.json{' and pictures' * pictures} in {out}")
-    if all(result.pose is None for result in results):
+    if broken or all(result.pose is None for result in results):
         raise typer.Exit(code=2)
-
-
-def fail(error: Exception) -> NoReturn:
-    """One line on stderr, and exit code 2."""
-    from dgpose.inference.hand_run import one_line
-
-    typer.echo(f"error: {one_line(error)}", err=True)
-    raise typer.Exit(code=2)
-
-
-def progress(inputs: Iterable[HandInput], total: int | None) -> Iterator[HandInput]:
-    """The frames, under a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(inputs, "estimating", total, console=Console(stderr=True), transient=True)
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -172,7 +164,7 @@ def save_picture(path: Path, picture: Any) -> None:
     """Write an RGB picture as PNG, atomically."""
     import cv2
 
-    from dgpose.nn.tensor_file import write_bytes_atomically
+    from dgpose_ext.tensor_file import write_bytes_atomically
 
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     write_bytes_atomically(path, encoded.tobytes())
@@ -215,7 +207,7 @@ def _overlay(item: HandInput, result: HandResult, cube: float) -> Any:
 
 def _save(results: list[HandResult], engine: dict[str, Any], out: Path) -> dict[str, Any]:
     from dgpose.inference.hand_run import results_csv, results_json, summarise, to_json
-    from dgpose.nn.tensor_file import write_bytes_atomically
+    from dgpose_ext.tensor_file import write_bytes_atomically
 
     summary = summarise(results)
     write_bytes_atomically(out / "joints.csv", results_csv(results).encode())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from dgpose.cli.terminal import fail
 
 __all__ = ["app"]
 
@@ -116,7 +118,7 @@ def hand(
         )
         result = train_hand(config, frames, validation, data=description)
     except (ValueError, OSError, RuntimeError) as error:
-        _fail(str(error))
+        fail(error)
     if not result.finished:
         typer.echo(f"stopped at step {result.steps}; continue with --resume")
     best = "no validation yet"
@@ -137,12 +139,7 @@ def pack(
         model, facts = load_weights(source)
         save_weights(model, target, facts)
     except (ValueError, OSError) as error:
-        _fail(str(error))
+        fail(error)
     typer.echo(f"{target}: {target.stat().st_size} bytes")
     for name, value in facts.items():
         typer.echo(f"  {name}: {value}")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code=2)

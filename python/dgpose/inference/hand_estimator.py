@@ -1,12 +1,14 @@
 """HandEstimator: from one depth image to 36 hand joints, on a CPU.
 
-Centre (given, or found by `dgpose_ext.find_hand_center`) -> crop of a metric cube
-(`dgpose_ext.depth_crop`) -> network (`dgpose_ext.HandNet`, or torch) -> millimetres -> a check of
-the result against the image (`hand_evidence`). A pose that fails the check is not given out.
+Centre (given, or found by `dgpose_ext.find_hand_center`, then moved to the palm that the network
+sees) -> crop of a metric cube (`dgpose_ext.depth_crop`) -> network (`dgpose_ext.HandNet`, or torch)
+-> millimetres -> a check of the result against the image (`hand_evidence`). A pose that fails the
+check is not given out.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +23,13 @@ import torch
 from torch import Tensor
 
 import dgpose_ext
-from dgpose.data.cameras import parse_camera, unproject
+from dgpose.data.cameras import Camera, parse_camera, unproject
 from dgpose.data.depth_io import UNITS
+from dgpose.data.nyu import CENTER_JOINT
 from dgpose.inference.hand_evidence import weigh_evidence
 from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
 from dgpose.skeletons import NYU36, Skeleton
-from dgpose_ext import _loader, depth_crop, find_hand_center
+from dgpose_ext import depth_crop, find_hand_center
 from dgpose_ext.hand_net import HandNet
 
 __all__ = ["HandEstimator", "HandPose", "check_center"]
@@ -37,6 +40,10 @@ CUBE_MM = 300.0
 _FLOAT_DEPTH_M = 20.0
 """No depth camera for hands sees farther, in metres; in millimetres nothing is nearer."""
 
+_LOOK_AGAIN_MM = 15.0
+"""How far a found centre may lie from the palm; the network is trained for about as much."""
+
+Array = npt.NDArray[np.float32]
 Depth = npt.NDArray[Any] | Tensor
 
 
@@ -116,7 +123,7 @@ class HandEstimator:
         path = _model_path(model)
         regressor, _ = load_weights(path)
         if engine == "auto":
-            engine = "native" if _loader.core is not None else "torch"
+            engine = "torch" if dgpose_ext.why_no_core() else "native"
         return cls.from_module(
             regressor, hand=hand, engine=engine, cube_mm=cube_mm, name=str(model)
         )
@@ -142,11 +149,11 @@ class HandEstimator:
                 f"model must have the {len(cls.skeleton)} joints of {cls.skeleton.name}, "
                 f"got {module.config.joints}"
             )
-        module = module.eval()
+        module = copy.deepcopy(module).eval()  # the caller's may go on training
         network: Callable[[Tensor], Tensor] = module
         if engine == "native":
-            if _loader.core is None:
-                raise RuntimeError(f"engine 'native' is not available. {_loader.why_no_core()}")
+            if why := dgpose_ext.why_no_core():
+                raise RuntimeError(f"engine 'native' is not available. {why}")
             network = HandNet.from_module(module)
         estimator = cls(
             network,
@@ -161,12 +168,12 @@ class HandEstimator:
                 "joints": cls.skeleton.name,
                 "hand": hand,
                 "cube_mm": float(cube_mm),
-                "cpu_capability": _loader.core.cpu_capability() if _loader.core else "reference",
+                "cpu_capability": dgpose_ext.cpu_capability(),
                 "dgpose_ext": dgpose_ext.__version__,
             },
         )
         # The first call allocates workspaces: it must not be a user's first frame.
-        estimator._regress(torch.ones(1, 1, CROP_SIZE, CROP_SIZE))
+        estimator.regress(torch.ones(1, 1, CROP_SIZE, CROP_SIZE))
         return estimator
 
     def info(self) -> dict[str, Any]:
@@ -208,19 +215,17 @@ class HandEstimator:
         if place is None:
             return _not_found(None, 0.0, _why_no_center(image), (located - start, 0.0, 0.0))
 
-        centers = torch.tensor([place], dtype=torch.float64)
-        crop = depth_crop(image[None], centers, optics, self._cube_mm, CROP_SIZE)
-        if self._mirrored:
-            crop = crop.flip(-1)
-        coords = self._regress(crop).numpy()[0]
-        estimated = time.perf_counter()
-
-        half = self._cube_mm / 2
-        width, height = half * optics.fx / place[2], half * optics.fy / place[2]
-        scale = np.array([-width if self._mirrored else width, height, half], np.float32)
-        uvd = coords * scale + np.array(place, np.float32)
+        crop, coords, uvd = self._look(image, optics, place)
+        if center is None:
+            # The mean of what is seen lies towards the forearm: look again, around the palm.
+            offset_mm = float(np.linalg.norm(coords[CENTER_JOINT])) * self._cube_mm / 2
+            palm = uvd[CENTER_JOINT].tolist()
+            if offset_mm > _LOOK_AGAIN_MM and palm[2] > 0:
+                place = (palm[0], palm[1], palm[2])
+                crop, coords, uvd = self._look(image, optics, place)
         joints_mm = unproject(uvd, optics)
-        evidence = weigh_evidence(crop.numpy()[0, 0], coords, joints_mm, self._cube_mm)
+        estimated = time.perf_counter()
+        evidence = weigh_evidence(crop, coords, joints_mm, self._cube_mm)
         seconds = (located - start, estimated - located, time.perf_counter() - estimated)
         if not evidence.accepted:
             return _not_found(place, evidence.confidence, evidence.reason, seconds)
@@ -228,8 +233,23 @@ class HandEstimator:
             joints_mm, uvd[:, :2].copy(), place, True, evidence.confidence, "", _timings(seconds)
         )
 
-    def _regress(self, crop: Tensor) -> Tensor:
-        """[1, 1, S, S] -> [1, J, 3] crop coordinates."""
+    def _look(
+        self, image: Tensor, optics: Camera, place: tuple[float, float, float]
+    ) -> tuple[Array, Array, Array]:
+        """Crop `[S, S]`, crop coordinates `[36, 3]` and (u, v, mm) `[36, 3]` around a place."""
+        centers = torch.tensor([place], dtype=torch.float64)
+        crop = depth_crop(image[None], centers, optics, self._cube_mm, CROP_SIZE)
+        if self._mirrored:
+            crop = crop.flip(-1)
+        coords = self.regress(crop).numpy()[0]
+        half = self._cube_mm / 2
+        width, height = half * optics.fx / place[2], half * optics.fy / place[2]
+        scale = np.array([-width if self._mirrored else width, height, half], np.float32)
+        return crop.numpy()[0, 0], coords, coords * scale + np.array(place, np.float32)
+
+    def regress(self, crop: Tensor) -> Tensor:
+        """The network alone: crops [B, 1, 128, 128] of `dgpose_ext.depth_crop`, of right hands ->
+        [B, 36, 3] crop coordinates."""
         with torch.inference_mode():
             return self._network(crop)
 
@@ -240,7 +260,7 @@ def _require_option(name: str, value: object, options: Sequence[str]) -> None:
 
 
 def _model_path(model: str | Path) -> Path:
-    if isinstance(model, str) and not Path(model).suffix and not Path(model).exists():
+    if isinstance(model, str) and not Path(model).suffix and Path(model).name == model:
         weights = Path(str(resources.files("dgpose"))) / "weights"
         path = weights / f"hand_{model}.safetensors"
         if not path.is_file():

@@ -7,14 +7,16 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from dgpose._errors import one_line
 from dgpose.data.cameras import CAMERAS, Camera, unproject
-from dgpose.data.depth_io import open_source
+from dgpose.data.depth_io import MAX_SIDE, open_source
 from dgpose.data.synthetic_hands import SyntheticHands
 from dgpose.inference.hand_estimator import HandEstimator, HandPose
 from dgpose.metrics.hand import read_uvd
@@ -87,13 +89,6 @@ class HandResult:
         return self.problem if self.pose is None else self.pose.reason
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an exception, for a terminal."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 # ---- where frames come from ----
 
 
@@ -121,7 +116,7 @@ def open_frames(
     Raises:
         ValueError: sources that cannot be mixed, a seed that is no number, no RealSense software.
         FileNotFoundError: nothing is there.
-        RuntimeError: no camera is connected, or it cannot be used.
+        RuntimeError: (while reading) no camera is connected, or it cannot be used.
     """
     special = [s for s in source if s == "realsense" or s.startswith("synthetic:")]
     if not special:
@@ -131,10 +126,10 @@ def open_frames(
     if special[0] == "realsense":
         return _realsense(limit), limit
     text = special[0].partition(":")[2]
-    if not text.lstrip("-").isdecimal():
+    if not text.isdecimal():
         raise ValueError(f"source must be synthetic:SEED with a whole number, got {special[0]!r}")
-    count = _SYNTHETIC_FRAMES if limit is None else limit
-    return synthetic_frames(int(text), count, camera=camera, hand=hand), count
+    total = _SYNTHETIC_FRAMES if limit is None else limit
+    return synthetic_frames(int(text), total, camera=camera, hand=hand), total
 
 
 def _files(
@@ -163,7 +158,7 @@ def _files(
 
 def synthetic_frames(
     seed: int,
-    count: int,
+    frames: int,
     *,
     camera: Camera | None = None,
     hand: Literal["right", "left"] = "right",
@@ -172,10 +167,14 @@ def synthetic_frames(
 
     Another camera gets an image whose middle is its principal point.
     """
-    scene = SyntheticHands(abs(seed), poses="kinematic", split="test", hand=hand)
+    scene = SyntheticHands(seed, poses="kinematic", split="test", hand=hand)
     optics = CAMERAS["nyu"] if camera is None else camera
-    size = (max(16, round(2 * optics.cy)), max(16, round(2 * optics.cx)))
-    for index, frame in enumerate(scene.sequence(abs(seed), count, size, optics)):
+    size = (round(2 * optics.cy), round(2 * optics.cx))
+    if not all(32 <= side <= MAX_SIDE for side in size):
+        raise ValueError(
+            f"camera must have its principal point within 16 and {MAX_SIDE // 2} px, got {optics}"
+        )
+    for index, frame in enumerate(scene.sequence(seed, frames, size, optics)):
         yield HandInput(f"synthetic_{index:05d}", frame.depth, frame.camera, frame.joints_mm)
 
 
@@ -187,22 +186,20 @@ def _realsense(limit: int | None) -> Iterator[HandInput]:
             "source realsense needs pyrealsense2, which is not installed: "
             "pip install 'dgpose-ext[live]'"
         ) from None
-    pipeline = rs.pipeline()
-    config = rs.config()
-    config.enable_stream(rs.stream.depth, 640, 480, rs.format.z16, 30)
-    profile = pipeline.start(config)
-    lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
-    camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
-    to_mm = 1000 * profile.get_device().first_depth_sensor().get_depth_scale()
 
     def read() -> Iterator[HandInput]:
-        index = 0
+        pipeline = rs.pipeline()
+        config = rs.config()
+        config.enable_stream(rs.stream.depth, 640, 480, rs.format.z16, 30)
+        profile = pipeline.start(config)
         try:
-            while limit is None or index < limit:
+            lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
+            camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
+            to_mm = 1000 * profile.get_device().first_depth_sensor().get_depth_scale()
+            for index in count() if limit is None else range(limit):
                 raw = np.asanyarray(pipeline.wait_for_frames().get_depth_frame().get_data())
                 depth = np.rint(raw * to_mm).clip(0, 65535).astype(np.uint16)
                 yield HandInput(f"realsense_{index:06d}", depth, camera)
-                index += 1
         finally:
             pipeline.stop()
 
@@ -236,6 +233,9 @@ def read_labels(path: Path, camera: Camera | None) -> npt.NDArray[np.float64]:
             f"{path}: labels must have shape [N, {counts[0]} or {counts[1]}, 3], "
             f"got {list(joints.shape)}"
         )
+    if not np.isfinite(joints).all():
+        row = int(np.argmin(np.isfinite(joints).all(axis=(1, 2))))
+        raise ValueError(f"{path}: labels must be finite, row {row} is not")
     return joints
 
 
@@ -254,18 +254,28 @@ def _npz_joints(path: Path) -> npt.NDArray[np.float64]:
 
 
 def with_labels(
-    inputs: Iterable[HandInput], labels: npt.NDArray[np.float64], total: int | None
+    inputs: Iterable[HandInput],
+    labels: npt.NDArray[np.float64],
+    total: int | None,
+    *,
+    limited: bool = False,
 ) -> Iterator[HandInput]:
     """The same frames with their labels, row by row.
+
+    Args:
+        inputs: the frames.
+        labels: `[N, J, 3]` mm.
+        total: number of frames.
+        limited: the source may have more frames than are read: labels may be more, too.
 
     Raises:
         ValueError: the number of labels is not that of the frames.
     """
-    if total != len(labels):
+    if total is None or total > len(labels) or (total < len(labels) and not limited):
         raise ValueError(f"labels must have one row per frame ({total}), got {len(labels)}")
     return (
         HandInput(item.name, item.depth, item.camera, truth, item.problem)
-        for item, truth in zip(inputs, labels, strict=True)
+        for item, truth in zip(inputs, labels[:total], strict=True)
     )
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgpose.nn.tensor_file import read_tensor_file, write_tensor_file
 from dgpose_ext.hand_net.layers import AnchorRegression
+from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 CROP_SIZE = 128
 """Side of the square input, in pixels."""

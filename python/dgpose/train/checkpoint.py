@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dgpose.nn.tensor_file import read_tensor_file, write_tensor_file
+from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 _KIND = "training_checkpoint"
 _VERSION = 1

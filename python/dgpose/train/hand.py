@@ -42,11 +42,11 @@ from dgpose.nn.hand_regressor import (
     load_weights,
     save_weights,
 )
-from dgpose.nn.tensor_file import write_bytes_atomically
 from dgpose.skeletons import NYU36, NYU_SCORED14
 from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
 from dgpose.train.panel import skeleton_panel
 from dgpose_ext import crop_to_uvd
+from dgpose_ext.tensor_file import write_bytes_atomically
 
 if TYPE_CHECKING:
     from dgpose.data.synthetic_hands import HandBatch

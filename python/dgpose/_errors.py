@@ -1,4 +1,4 @@
-"""One clear sentence where a package of the extra `systems` is not installed."""
+"""Errors as one clear sentence: a missing extra, and any exception for a terminal."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def systems_required() -> Iterator[None]:
         raise MissingExtraError(
             f"dgpose needs {package}, which is not installed: {INSTALL_SYSTEMS}", name=error.name
         ) from None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception, for a terminal."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,9 @@
 """One safetensors file = tensors + a JSON description + a checksum over both.
 
-Weights and training checkpoints share this format, so that a file that was cut short, edited or
-written by something else is recognised before a single number of it is used. The description lies
-under one key of the safetensors metadata ("dgpose"); a file is byte for byte reproducible.
+Compiled networks, weights and training checkpoints share this format, so that a file that was cut
+short, edited or written by something else is recognised before a single number of it is used. The
+description lies under one key of the safetensors metadata ("dgpose"); a file is byte for byte
+reproducible. Needs the package safetensors once a file is written or read.
 """
 
 from __future__ import annotations
@@ -10,17 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 _KEY = "dgpose"
+
+
+def _safetensors() -> ModuleType:
+    """The package, which importing dgpose_ext must not need."""
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "tensor files need safetensors: `pip install safetensors`, "
+            "or the extra `pip install 'dgpose-ext[systems]'`",
+            name=error.name,
+        ) from None
+    module: ModuleType = safetensors
+    return module
 
 
 def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
@@ -33,18 +47,20 @@ def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path` and moves it into place: readers see the old or the new file."""
+    """Writes `data` beside `path` and moves it into place: readers see the old or the new file.
+
+    A missing folder is made. The file's mode is that of any new file (0o666 less the umask).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -67,13 +83,22 @@ def write_tensor_file(
 
     Raises:
         TypeError: metadata that JSON cannot hold.
+        ModuleNotFoundError: safetensors is not installed.
     """
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    torch_format = _safetensors().torch
+    stored: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()  # safetensors refuses tensors that share memory
+        storages.add(tensor.untyped_storage().data_ptr())
+        stored[name] = tensor
     description = json.dumps(
         {"kind": kind, "version": version, "metadata": dict(metadata)}, sort_keys=True
     )
     envelope = json.dumps({"description": description, "sha256": _checksum(stored, description)})
-    write_bytes_atomically(Path(path), save(stored, metadata={_KEY: envelope}))
+    write_bytes_atomically(Path(path), torch_format.save(stored, metadata={_KEY: envelope}))
 
 
 def read_tensor_file(
@@ -87,32 +112,46 @@ def read_tensor_file(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: not a safetensors file, cut short, of another kind or version, or changed after
-            it was written (checksum).
+            it was written (checksum). Kind and version are looked at before any tensor is read.
+        ModuleNotFoundError: safetensors is not installed.
     """
+    safetensors = _safetensors()
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with safe_open(path, framework="pt") as file:
-            envelope = (file.metadata() or {}).get(_KEY)
+        with safetensors.safe_open(path, framework="pt") as file:
+            description, expected = _envelope(path, (file.metadata() or {}).get(_KEY))
+            metadata = _metadata(path, description, kind, version)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    if _checksum(tensors, description) != expected:
+        raise ValueError(f"{path}: checksum differs, the file was changed after it was written")
+    return tensors, metadata
+
+
+def _envelope(path: Path, envelope: str | None) -> tuple[str, str]:
+    """(description, checksum)."""
     if envelope is None:
         raise ValueError(f"{path}: a safetensors file, but not one that dgpose wrote")
     try:
         fields = json.loads(envelope)
-        description, expected = fields["description"], fields["sha256"]
+        return str(fields["description"]), str(fields["sha256"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its description is damaged ({error})") from error
+
+
+def _metadata(path: Path, description: str, kind: str, version: int) -> dict[str, Any]:
+    try:
         content = json.loads(description)
         found = (content["kind"], content["version"])
         metadata: dict[str, Any] = content["metadata"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its description is damaged ({error})") from error
-    if _checksum(tensors, description) != expected:
-        raise ValueError(f"{path}: checksum differs, the file was changed after it was written")
     if found != (kind, version):
         raise ValueError(
             f"{path}: must be a {kind} file of version {version}, "
             f"got {found[0]} of version {found[1]}"
         )
-    return tensors, metadata
+    return metadata

@@ -1,0 +1,28 @@
+"""What all commands share: how they report an error, and their progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NoReturn, TypeVar
+
+import typer
+
+from dgpose._errors import one_line
+
+__all__ = ["fail", "progress"]
+
+T = TypeVar("T")
+
+
+def fail(error: Exception) -> NoReturn:
+    """One line on stderr, and exit code 2."""
+    typer.echo(f"error: {one_line(error)}", err=True)
+    raise typer.Exit(code=2)
+
+
+def progress(items: Iterable[T], total: int | None, what: str = "estimating") -> Iterator[T]:
+    """The items, under a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, what, total, console=Console(stderr=True), transient=True)
