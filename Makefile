@@ -67,6 +67,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py CMakeLists.txt
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]' --no-build-isolation
+	$(BIN)/pip install -q --no-deps 'PyOpenGL>=3.1.7'  # pyrender pins one too old for OSMesa
 	touch $@
 
 clean:
