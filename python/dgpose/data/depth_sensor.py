@@ -8,22 +8,43 @@ blobs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dgpose.data.counter_rng import CounterRng, FloatArray
 
-if TYPE_CHECKING:
-    from dgpose.data.synthetic_hands import SyntheticHandsConfig
-
 Image = npt.NDArray[np.float32]
 _T = TypeVar("_T", bound=np.generic)
 
 
-def structured_light(rng: CounterRng, config: SyntheticHandsConfig) -> npt.NDArray[np.bool_]:
+@dataclass(frozen=True)
+class SensorConfig:
+    """What a depth camera does to an image: structured light (Kinect v1, NYU) or time of flight
+    (Kinect v2, Intel). Lengths in mm; ``chance`` and ``share`` are probabilities."""
+
+    plane_chance: float = 0.05  # a wall or table inside the cube, behind what is shown
+    structured_light_share: float = 0.65
+    clean_share: float = 0.04  # no sensor effects at all
+    noise_mm: tuple[float, float] = (0.3, 2.5)  # blobs of 2-3 px
+    wave_mm: tuple[float, float] = (0.0, 2.5)  # blobs of 5-8 px
+    disparity_step: float = 2.87e-6  # structured light: depth step / depth squared, 1/mm
+    jag_px: tuple[float, float] = (0.0, 1.2)  # displacement of the image, silhouettes get ragged
+    hole_share: tuple[float, float] = (0.0, 0.02)  # of the pixels, in blobs
+    steep_hole_chance: float = 0.5  # frames with holes where the surface is steep or ends
+    shadow_chance: float = 0.6  # structured light: blind strip at one side of near silhouettes
+    dropout_share: tuple[float, float] = (0.0, 0.01)  # single pixels
+    flying_share: tuple[float, float] = (
+        0.1,
+        0.7,
+    )  # time of flight: silhouette pixels that float back
+    flying_mm: float = 60.0  # how far
+
+
+def structured_light(rng: CounterRng, config: SensorConfig) -> npt.NDArray[np.bool_]:
     """Which samples [B] have a structured-light sensor; the others measure time of flight."""
     return rng.chance("sensor.structured", config.structured_light_share)
 
@@ -31,7 +52,7 @@ def structured_light(rng: CounterRng, config: SyntheticHandsConfig) -> npt.NDArr
 class SensorDraws:
     """The sensor of each sample: kind and strength of its effects."""
 
-    def __init__(self, rng: CounterRng, config: SyntheticHandsConfig) -> None:
+    def __init__(self, rng: CounterRng, config: SensorConfig) -> None:
         def between(name: str, limits: tuple[float, float]) -> FloatArray:
             return rng.uniform(f"sensor.{name}", low=limits[0], high=limits[1])
 
@@ -84,7 +105,7 @@ class SensorNoise:
         self,
         depth: Image,
         rng: CounterRng,
-        config: SyntheticHandsConfig,
+        config: SensorConfig,
         centers: FloatArray,
         half: FloatArray,
         cube: FloatArray,

@@ -29,7 +29,14 @@ import torch
 
 from dgpose.data.cameras import CAMERAS, Camera
 from dgpose.data.counter_rng import CounterRng, FloatArray
-from dgpose.data.depth_sensor import Image, SensorDraws, SensorNoise, structured_light, with_plane
+from dgpose.data.depth_sensor import (
+    Image,
+    SensorConfig,
+    SensorDraws,
+    SensorNoise,
+    structured_light,
+    with_plane,
+)
 from dgpose.data.hand_kinematics import (
     apply_rotation,
     dot,
@@ -65,8 +72,10 @@ _ALL_EDGES = np.concatenate(
 
 
 @dataclass(frozen=True)
-class SyntheticHandsConfig:
+class SyntheticHandsConfig(SensorConfig):
     """What varies in the rendered hands, and by how much. Lengths in mm, angles in degrees.
+
+    The sensor's fields are those of ``SensorConfig``.
 
     ``std`` are standard deviations; ``chance`` and ``share`` are probabilities per frame.
     """
@@ -106,7 +115,6 @@ class SyntheticHandsConfig:
     thin_occluder_chance: float = 0.03
     body_chance: float = 0.12  # head, torso or knee inside the cube, behind or below
     neighbour_chance: float = 0.06  # fingers or an arm beside the hand
-    plane_chance: float = 0.05  # a wall or table inside the cube, behind the hand
 
     # Crop.
     given_center_share: float = 0.55  # centre near joint 34; else found from the depth image
@@ -115,23 +123,6 @@ class SyntheticHandsConfig:
     center_wide_std_mm: float = 20.0
     found_center_std_mm: float = 5.0
     cube_std: float = 0.05  # log, of the cube's edge; limited to 10 %
-
-    # Sensor. Structured light (Kinect v1, NYU) or time of flight (Kinect v2, Intel).
-    structured_light_share: float = 0.65
-    clean_share: float = 0.04  # no sensor effects at all
-    noise_mm: tuple[float, float] = (0.3, 2.5)  # blobs of 2-3 px
-    wave_mm: tuple[float, float] = (0.0, 2.5)  # blobs of 5-8 px
-    disparity_step: float = 2.87e-6  # structured light: depth step / depth squared, 1/mm
-    jag_px: tuple[float, float] = (0.0, 1.2)  # displacement of the image, silhouettes get ragged
-    hole_share: tuple[float, float] = (0.0, 0.02)  # of the pixels, in blobs
-    steep_hole_chance: float = 0.5  # frames with holes where the surface is steep or ends
-    shadow_chance: float = 0.6  # structured light: blind strip at one side of near silhouettes
-    dropout_share: tuple[float, float] = (0.0, 0.01)  # single pixels
-    flying_share: tuple[float, float] = (
-        0.1,
-        0.7,
-    )  # time of flight: silhouette pixels that float back
-    flying_mm: float = 60.0  # how far
 
 
 class HandBatch(NamedTuple):
