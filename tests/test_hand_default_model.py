@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from dgpose.data.cameras import CAMERAS
+from dgpose.data.nyu import load_real_frames
 from dgpose.data.other_objects import OBJECT_KINDS, object_depth
 from dgpose.inference import HandEstimator
 from dgpose.inference.hand_run import estimate, summarise, synthetic_frames
-from dgpose_ext import _loader
+from dgpose.skeletons import NYU_SCORED14
+from dgpose_ext import why_no_core
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,20 @@ def test_left_hand_is_as_good_as_a_right_one() -> None:
     assert summary["mean_error_mm"] < 20
 
 
+@pytest.mark.parametrize("found_by_itself", [False, True])
+def test_real_frames(found_by_itself: bool, estimator: HandEstimator, data_dir: Path) -> None:
+    """The target on the three real NYU frames; they test the model, and never choose it."""
+    scored = list(NYU_SCORED14)
+    errors = []
+    for frame in load_real_frames(data_dir):
+        center = None if found_by_itself else frame.given_center
+        pose = estimator(frame.depth, frame.camera, center)
+        assert pose.found
+        distance = np.linalg.norm(pose.joints_mm[scored] - frame.joints_mm[scored], axis=1)
+        errors.append(distance.mean())
+    assert np.mean(errors) < 13
+
+
 @pytest.mark.parametrize("kind", OBJECT_KINDS)
 def test_other_objects_are_refused(kind: str, estimator: HandEstimator) -> None:
     poses = [estimator(object_depth(kind, 7, index), CAMERAS["nyu"]) for index in range(12)]
@@ -44,7 +60,7 @@ def test_other_objects_are_refused(kind: str, estimator: HandEstimator) -> None:
         assert np.isnan(pose.joints_mm).all()
 
 
-@pytest.mark.skipif(_loader.core is None, reason="the compiled core is missing")
+@pytest.mark.skipif(bool(why_no_core()), reason=why_no_core())
 def test_engines_agree_to_a_hundredth_of_a_millimetre() -> None:
     torch_estimator = HandEstimator.load(engine="torch")
     native = HandEstimator.load(engine="native")
