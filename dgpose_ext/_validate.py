@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 
-@functools.lru_cache(maxsize=256)
-def _sizes(notation: str) -> tuple[int | str, ...]:
+def _parse(notation: str) -> tuple[int | str, ...]:
     names = notation.strip("[]").split(",")
     return tuple(int(n) if n.strip().isdigit() else n.strip() for n in names)
+
+
+_parse_once = functools.lru_cache(maxsize=256)(_parse)
 
 
 def require_tensor(name: str, value: object) -> Tensor:
@@ -29,7 +31,8 @@ def require_shape(name: str, tensor: Tensor, notation: str, **known: int) -> Non
     "[B, J, 3]" fixes the numbers, and those names that `known` gives a size; other names match
     anything, the same name the same size.
     """
-    sizes = _sizes(notation)
+    # torch.compile looks through a cache with a warning, and traces this once anyway.
+    sizes = _parse(notation) if torch.compiler.is_compiling() else _parse_once(notation)
     bound = dict(known)
     if tensor.dim() == len(sizes) and all(
         size == (want if isinstance(want, int) else bound.setdefault(want, size))
