@@ -35,6 +35,11 @@ def _read(shape: Shape, dtype: torch.dtype = torch.float32) -> Callable[[], Any]
     return lambda: maps.sum()
 
 
+def _read_and_fill(shape: Shape) -> Callable[[], Any]:
+    maps = gaussians(*shape)
+    return lambda: (maps.sum(), torch.full_like(maps, 0.5))
+
+
 def _amax(shape: Shape) -> Callable[[], Any]:
     flat = gaussians(*shape).flatten(2)
     return lambda: flat.amax(2)
@@ -167,7 +172,8 @@ CASES = [
         {
             "dgpose_ext": lambda: _backward(LARGE, True),
             "torch softmax": lambda: _backward(LARGE, False),
+            "read of the maps + a new map filled": lambda: _read_and_fill(LARGE),
         },
-        "dgpose_ext",
+        "dgpose_ext", "read of the maps + a new map filled",
     ),
 ]  # fmt: skip

@@ -84,7 +84,7 @@ def test_dark_equals_numpy(kernel: int) -> None:
 
 
 def test_dark_finds_the_centre_of_a_gaussian() -> None:
-    """Of an exact Gaussian the logarithm is a parabola: one step is exact but for the blur's end."""
+    """Of an exact Gaussian the logarithm is a parabola: exact but for the end of the blur."""
     at = np.array([20.37, 17.81])
     y, x = np.mgrid[:40, :44]
     image = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / 8)
