@@ -16,7 +16,8 @@ def decode_heatmap(
     heatmaps: Tensor, method: int, blur_kernel: int, beta: float
 ) -> tuple[Tensor, Tensor]:
     """coords [B, K, 2] and scores [B, K]; arguments as torch.ops.dgpose.decode_heatmap."""
-    maps = heatmaps if heatmaps.dtype == torch.float64 else heatmaps.float()
+    dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
+    maps = heatmaps.to(dtype).contiguous()  # torch sums other layouts in another order
     x, y, scores = _peak(maps)
     coords = torch.stack([x, y], -1).to(maps.dtype)
     if method == 1:
