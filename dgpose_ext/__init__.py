@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from dgpose_ext._loader import cpu_capability, why_no_core
 from dgpose_ext.ops.crop.depth_crop import crop_to_uvd, depth_crop
 from dgpose_ext.ops.crop.find_hand_center import find_hand_center
+from dgpose_ext.ops.heatmap.gaussian_heatmap import gaussian_heatmap
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "crop_to_uvd",
     "depth_crop",
     "find_hand_center",
+    "gaussian_heatmap",
     "why_no_core",
 ]
 
