@@ -6,6 +6,7 @@ from dgpose_ext._loader import cpu_capability, why_no_core
 from dgpose_ext.ops.crop.depth_crop import crop_to_uvd, depth_crop
 from dgpose_ext.ops.crop.find_hand_center import find_hand_center
 from dgpose_ext.ops.heatmap.decode_heatmap import decode_heatmap
+from dgpose_ext.ops.heatmap.gaussian_heatmap import gaussian_heatmap
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "decode_heatmap",
     "depth_crop",
     "find_hand_center",
+    "gaussian_heatmap",
     "why_no_core",
 ]
 

@@ -22,15 +22,9 @@
 
 #include <cstdint>
 
-namespace dgpose {
+#include "core/half.h"
 
-// IEEE binary16 and bfloat16 as they lie in memory.
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
+namespace dgpose {
 
 enum class HeatmapDecoding { kArgmax = 0, kQuarter = 1, kDark = 2, kSoftargmax = 3 };
 
