@@ -110,10 +110,11 @@ def _flat(parts: Sequence[Sequence[int]], joints: int) -> tuple[list[int], list[
     members: list[int] = []
     part_end = []
     for part in parts:
-        if not isinstance(part, Sequence):
+        if not isinstance(part, (tuple, list, Sequence)):
             raise ValueError(f"parts must be sequences of joints, got {part!r}")
         for joint in part:
-            require_integer("a joint of parts", joint)
+            if type(joint) is not int:  # the check costs more than a box
+                require_integer("a joint of parts", joint)
             if not 0 <= joint < joints:
                 raise ValueError(f"parts must lie in 0 .. K-1 with K = {joints}, got {joint}")
             members.append(joint)

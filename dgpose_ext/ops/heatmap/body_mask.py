@@ -69,10 +69,11 @@ def body_mask(
 def _flat(limbs: Sequence[tuple[int, int]], joints: int) -> list[int]:
     flat = []
     for limb in limbs:
-        if not (isinstance(limb, Sequence) and len(limb) == 2):
+        if not (isinstance(limb, (tuple, list, Sequence)) and len(limb) == 2):
             raise ValueError(f"limbs must be pairs of joints, got {limb!r}")
         for joint in limb:
-            require_integer("a joint of limbs", joint)
+            if type(joint) is not int:  # the check costs as much as a mask
+                require_integer("a joint of limbs", joint)
             if not 0 <= joint < joints:
                 raise ValueError(f"limbs must lie in 0 .. K-1 with K = {joints}, got {limb!r}")
             flat.append(joint)
