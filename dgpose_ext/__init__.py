@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 from dgpose_ext._loader import cpu_capability, why_no_core
 from dgpose_ext.ops.crop.depth_crop import crop_to_uvd, depth_crop
 from dgpose_ext.ops.crop.find_hand_center import find_hand_center
+from dgpose_ext.ops.crop.part_boxes import part_boxes
+from dgpose_ext.ops.heatmap.body_mask import body_mask
 from dgpose_ext.ops.heatmap.decode_heatmap import decode_heatmap
+from dgpose_ext.ops.heatmap.disk_heatmap import disk_heatmap
 from dgpose_ext.ops.heatmap.gaussian_heatmap import gaussian_heatmap
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
@@ -16,13 +19,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HandNet",
+    "body_mask",
     "capsule_depth",
     "cpu_capability",
     "crop_to_uvd",
     "decode_heatmap",
     "depth_crop",
+    "disk_heatmap",
     "find_hand_center",
     "gaussian_heatmap",
+    "part_boxes",
     "why_no_core",
 ]
 

@@ -1,23 +1,46 @@
 """Joint names, their order, and the lines that draw a skeleton.
 
 Joint orders follow the data sets' own label files: the NYU hand set (Tompson et al. 2014, names as
-in `joint_data.mat`), ICVL (Tang et al. 2014) and MSRA15 (Sun et al. 2015).
+in `joint_data.mat`), ICVL (Tang et al. 2014) and MSRA15 (Sun et al. 2015); bodies as COCO, MPII,
+LSP and Human3.6M label them, and as OpenPose and MediaPipe report them. `to_openpose18` brings five
+of the body orders to that of OpenPose-18.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
+    "BODY_25",
+    "BODY_COLORS",
+    "COCO17",
+    "DPIG_LIMBS",
+    "DPIG_PARTS",
     "FINGER_COLORS",
+    "H36M17",
     "ICVL16",
+    "LSP14",
+    "MEDIAPIPE33",
+    "MPII16",
     "MSRA21",
     "NYU14",
     "NYU36",
     "NYU_SCORED14",
+    "OPENPOSE18",
     "Skeleton",
+    "flip_keypoints",
+    "to_openpose18",
 ]
+
+Array = TypeVar("Array", NDArray[Any], "Tensor")
 
 FINGER_COLORS: dict[str, tuple[int, int, int]] = {
     "thumb": (230, 85, 60),
@@ -29,6 +52,18 @@ FINGER_COLORS: dict[str, tuple[int, int, int]] = {
 }
 """RGB colour (0 to 255) of each joint group of a hand."""
 
+BODY_COLORS: dict[str, tuple[int, int, int]] = {
+    "head": (230, 85, 60),
+    "torso": (140, 145, 155),
+    "right_arm": (245, 170, 40),
+    "left_arm": (60, 140, 220),
+    "right_leg": (90, 180, 70),
+    "left_leg": (160, 95, 205),
+}
+"""RGB colour (0 to 255) of each joint group of a body."""
+
+_COLORS = FINGER_COLORS | BODY_COLORS
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -37,8 +72,8 @@ class Skeleton:
     Attributes:
         name: short name, e.g. `"nyu36"`.
         joints: joint names; a joint's index is its row in every `[..., J, 3]` array.
-        groups: the group of each joint ("thumb", "index", "middle", "ring", "little", "palm").
-        edges: pairs of joint indices, each drawn as one line.
+        groups: the group of each joint: a key of FINGER_COLORS (hands) or BODY_COLORS (bodies).
+        edges: pairs of joint indices, each drawn as one line (a body's limbs).
 
     Raises:
         ValueError: a group per joint is missing, or an edge names a joint that does not exist.
@@ -63,20 +98,32 @@ class Skeleton:
 
     @property
     def edge_groups(self) -> tuple[str, ...]:
-        """The group of each edge: a line from the palm to a finger counts as the palm's."""
+        """The group of each edge: a line between two groups counts as the palm's or the torso's."""
+        between = "palm" if self.groups[0] in FINGER_COLORS else "torso"
         return tuple(
-            self.groups[a] if self.groups[a] == self.groups[b] else "palm" for a, b in self.edges
+            self.groups[a] if self.groups[a] == self.groups[b] else between for a, b in self.edges
         )
+
+    @property
+    def flip(self) -> tuple[int, ...]:
+        """For each joint the one that takes its place in a mirrored image: left and right change
+        sides, the others stay."""
+        return tuple(self.joints.index(_other_side(joint)) for joint in self.joints)
 
     @property
     def edge_colors(self) -> tuple[tuple[int, int, int], ...]:
         """The RGB colour of each edge."""
-        return tuple(FINGER_COLORS[group] for group in self.edge_groups)
+        return tuple(_COLORS[group] for group in self.edge_groups)
 
     @property
     def joint_colors(self) -> tuple[tuple[int, int, int], ...]:
         """The RGB colour of each joint."""
-        return tuple(FINGER_COLORS[group] for group in self.groups)
+        return tuple(_COLORS[group] for group in self.groups)
+
+
+def _other_side(joint: str) -> str:
+    sides = {"left": "right", "right": "left"}
+    return "_".join(sides.get(word, word) for word in joint.split("_"))
 
 
 def _chain(*joints: int) -> tuple[tuple[int, int], ...]:
@@ -164,3 +211,249 @@ MSRA21 = Skeleton(
     ),
 )
 """The 21 joints of the MSRA15 hand set."""
+
+
+_TORSO = ("neck", "thorax", "spine", "pelvis", "hip", "mid_hip")
+_ARM = ("shoulder", "elbow", "wrist", "pinky", "index", "thumb")
+_LEG = ("hip", "knee", "ankle", "heel", "foot_index", "big_toe", "small_toe")
+
+
+def _body(name: str, joints: str, edges: tuple[tuple[int, int], ...]) -> Skeleton:
+    """A body from its joint names, separated by blanks; the names give the groups."""
+
+    def group(joint: str) -> str:
+        side, _, part = joint.partition("_")
+        if joint in _TORSO:
+            return "torso"
+        if part in _ARM:
+            return f"{side}_arm"
+        return f"{side}_leg" if part in _LEG else "head"
+
+    names = tuple(joints.split())
+    return Skeleton(name, names, tuple(group(joint) for joint in names), edges)
+
+
+OPENPOSE18 = _body(
+    "openpose18",
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle "
+    "right_eye left_eye right_ear left_ear",
+    (
+        *_chain(1, 2, 3, 4),
+        *_chain(1, 5, 6, 7),
+        *_chain(1, 8, 9, 10),
+        *_chain(1, 11, 12, 13),
+        *_chain(1, 0, 14, 16),
+        *_chain(0, 15, 17),
+    ),
+)
+"""OpenPose's 18 joints (COCO model). Right is the person's right."""
+
+DPIG_LIMBS: tuple[tuple[int, int], ...] = (
+    *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12)),
+    *((12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5)),
+    *((8, 2), (16, 17)),
+)
+"""The 23 limbs between OpenPose-18 joints that DPIG's mask is drawn along (CVPR 2018)."""
+
+DPIG_PARTS: tuple[tuple[int, ...], ...] = (
+    (0, 1, 2, 5, 14, 15, 16, 17),
+    (2, 3, 4, 5, 6, 7, 8, 11),
+    (8, 9, 10, 11, 12, 13),
+    (5, 6, 7),
+    (2, 3, 4),
+    (11, 12, 13),
+    (8, 9, 10),
+)
+"""OpenPose-18 joints of DPIG's seven parts: head and shoulders, upper body, legs, left arm, right
+arm, left leg, right leg."""
+
+COCO17 = _body(
+    "coco17",
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow "
+    "right_elbow left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle "
+    "right_ankle",
+    (
+        *_chain(15, 13, 11, 12, 14, 16),
+        *_chain(11, 5, 6, 12),
+        *_chain(5, 7, 9),
+        *_chain(6, 8, 10),
+        *_chain(3, 1, 2, 4),
+        *_chain(1, 0, 2),
+        (3, 5),
+        (4, 6),
+    ),
+)
+"""The 17 joints of COCO's person keypoints."""
+
+BODY_25 = _body(
+    "body_25",
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear "
+    "left_ear left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel",
+    (
+        *_chain(0, 1, 8),
+        *_chain(1, 2, 3, 4),
+        *_chain(1, 5, 6, 7),
+        *_chain(8, 9, 10, 11),
+        *_chain(8, 12, 13, 14),
+        *_chain(0, 15, 17),
+        *_chain(0, 16, 18),
+        *_chain(14, 19, 20),
+        (14, 21),
+        *_chain(11, 22, 23),
+        (11, 24),
+    ),
+)
+"""OpenPose's 25 joints with feet."""
+
+MEDIAPIPE33 = _body(
+    "mediapipe33",
+    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer "
+    "left_ear right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow "
+    "left_wrist right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb "
+    "left_hip right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel "
+    "left_foot_index right_foot_index",
+    (
+        *_chain(0, 1, 2, 3, 7),
+        *_chain(0, 4, 5, 6, 8),
+        (9, 10),
+        *_chain(12, 11, 13, 15, 17, 19, 15, 21),
+        *_chain(12, 14, 16, 18, 20, 16, 22),
+        *_chain(11, 23, 24, 12),
+        *_chain(23, 25, 27, 29, 31, 27),
+        *_chain(24, 26, 28, 30, 32, 28),
+    ),
+)
+"""The 33 landmarks of MediaPipe's pose model (BlazePose)."""
+
+MPII16 = _body(
+    "mpii16",
+    "right_ankle right_knee right_hip left_hip left_knee left_ankle pelvis thorax upper_neck "
+    "head_top right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist",
+    (
+        *_chain(0, 1, 2, 6, 3, 4, 5),
+        *_chain(6, 7, 8, 9),
+        *_chain(10, 11, 12, 7, 13, 14, 15),
+    ),
+)
+"""The 16 joints of MPII Human Pose."""
+
+LSP14 = _body(
+    "lsp14",
+    "right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow "
+    "right_shoulder left_shoulder left_elbow left_wrist neck head_top",
+    (
+        *_chain(0, 1, 2, 3, 4, 5),
+        *_chain(6, 7, 8, 12, 9, 10, 11),
+        *_chain(2, 8),
+        *_chain(3, 9),
+        (12, 13),
+    ),
+)
+"""The 14 joints of Leeds Sports Pose and its extension."""
+
+H36M17 = _body(
+    "h36m17",
+    "hip right_hip right_knee right_ankle left_hip left_knee left_ankle spine thorax neck head "
+    "left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist",
+    (
+        *_chain(0, 1, 2, 3),
+        *_chain(0, 4, 5, 6),
+        *_chain(0, 7, 8, 9, 10),
+        *_chain(8, 11, 12, 13),
+        *_chain(8, 14, 15, 16),
+    ),
+)
+"""The 17 joints of Human3.6M that are scored."""
+
+
+def flip_keypoints(keypoints: Array, skeleton: Skeleton, width: int) -> Array:
+    """The keypoints of the mirrored image.
+
+    Args:
+        keypoints: [..., J, D] with D >= 2 (x, y, ...) in pixels, a NumPy array or a tensor.
+        skeleton: names the joints that change sides.
+        width: W of the image; x becomes W - 1 - x (pixel centres are integers).
+
+    Returns:
+        [..., J, D]; twice gives the keypoints back.
+
+    Raises:
+        ValueError: keypoints has another shape.
+    """
+    _require_joints(keypoints, skeleton)
+    flipped = keypoints[..., list(skeleton.flip), :]  # a copy
+    flipped[..., 0] = width - 1 - flipped[..., 0]
+    return flipped
+
+
+# OpenPose's neck is the middle of the shoulders, which MPII calls thorax; its "upper neck" is the
+# base of the skull.
+_SAME_AS_NECK = {"mpii16": "thorax"}
+_TO_OPENPOSE18 = (COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14)
+
+
+def to_openpose18(
+    keypoints: Array, skeleton: Skeleton, visible: Array | None = None
+) -> tuple[Array, Array]:
+    """Joints of another order as OpenPose-18.
+
+    Where the skeleton has no neck, the neck is the mean of the shoulders, and visible where both
+    are; MPII's is its thorax. Joints that the skeleton lacks (face joints in MPII and LSP) are
+    zero and invisible.
+
+    Args:
+        keypoints: [..., J, D], a NumPy array or a tensor of floating point (D = 2 or 3).
+        skeleton: COCO17, BODY_25, MEDIAPIPE33, MPII16 or LSP14.
+        visible: [..., J], 0 for joints that are not there; None: all are there.
+
+    Returns:
+        keypoints [..., 18, D] in the given dtype and visible [..., 18] (bool). Invisible joints are
+        zero.
+
+    Raises:
+        ValueError: the skeleton has no converter, or shapes do not fit.
+    """
+    if skeleton not in _TO_OPENPOSE18:
+        known = ", ".join(s.name for s in _TO_OPENPOSE18)
+        raise ValueError(f"skeleton must be one of {known}, got {skeleton.name}")
+    _require_joints(keypoints, skeleton)
+    if visible is not None and tuple(visible.shape) != tuple(keypoints.shape[:-1]):
+        raise ValueError(
+            f"visible must have shape {list(keypoints.shape[:-1])}, got {list(visible.shape)}"
+        )
+    names = skeleton.joints
+    rows, weights = [], []  # every joint is the mean of two rows; missing ones have weight 0
+    for joint in OPENPOSE18.joints:
+        same = _SAME_AS_NECK.get(skeleton.name, joint) if joint == "neck" else joint
+        sources = ("left_shoulder", "right_shoulder") if joint == "neck" else (same,)
+        sources = (same,) if same in names else sources
+        present = all(source in names for source in sources)
+        rows.append([names.index(s) for s in (sources[0], sources[-1])] if present else [0, 0])
+        weights.append(present)
+    first, second = ([pair[k] for pair in rows] for k in (0, 1))
+    if isinstance(keypoints, np.ndarray):
+        seen = np.ones(keypoints.shape[:-1], bool) if visible is None else np.asarray(visible) != 0
+        there = seen[..., first] & seen[..., second] & np.array(weights)
+        mean = (keypoints[..., first, :] + keypoints[..., second, :]) / 2
+        return np.where(there[..., None], mean, 0).astype(keypoints.dtype), there
+    import torch
+
+    device = keypoints.device
+    if visible is None:
+        mask = torch.ones(keypoints.shape[:-1], dtype=torch.bool, device=device)
+    else:
+        mask = visible.to(device) != 0
+    shown = mask[..., first] & mask[..., second] & torch.tensor(weights, device=device)
+    middle = (keypoints[..., first, :] + keypoints[..., second, :]) / 2
+    return torch.where(shown[..., None], middle, 0.0).to(keypoints.dtype), shown
+
+
+def _require_joints(keypoints: Array, skeleton: Skeleton) -> None:
+    shape = tuple(keypoints.shape)
+    if len(shape) < 2 or shape[-2] != len(skeleton) or shape[-1] < 2:
+        raise ValueError(
+            f"keypoints must have shape [..., {len(skeleton)}, D] with D >= 2 ({skeleton.name}), "
+            f"got {list(shape)}"
+        )

@@ -1,0 +1,48 @@
+"""Shared by the ops that draw 0 and 1 around keypoints: their checks and dtypes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgpose_ext._validate import require_device, require_dtype, require_shape, require_tensor
+
+KEYPOINT_DTYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16,
+    torch.int64, torch.int32, torch.int16,
+)  # fmt: skip
+MAP_DTYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.bool,
+)  # fmt: skip
+
+
+def keypoints_and_visible(
+    op: str, keypoints: Tensor, visible: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """keypoints as float64 [B, K, 2] and visible as bool [B, K], or the error of the public op.
+
+    float64 holds every value of the other dtypes, so that pixels do not depend on the dtype.
+    """
+    keypoints = require_tensor("keypoints", keypoints)
+    require_dtype("keypoints", keypoints, KEYPOINT_DTYPES)
+    require_shape("keypoints", keypoints, "[B, K, 2]")
+    if torch.is_grad_enabled() and keypoints.requires_grad:
+        raise ValueError(f"keypoints must not require a gradient: {op} has none; detach it")
+    if visible is not None:
+        batch, joints = keypoints.shape[:2]
+        visible = require_tensor("visible", visible)
+        require_shape("visible", visible, "[B, K]", B=batch, K=joints)
+        require_device("visible", visible, "keypoints", keypoints)
+        if visible.dtype != torch.bool:
+            visible = visible != 0
+    return keypoints.double(), visible
+
+
+def map_dtype(dtype: torch.dtype | None, keypoints: Tensor) -> torch.dtype:
+    """The dtype of the result: `dtype`, or that of the keypoints (float32 for integers)."""
+    if dtype is None:
+        return keypoints.dtype if keypoints.dtype.is_floating_point else torch.float32
+    if dtype not in MAP_DTYPES:
+        wanted = ", ".join(str(d).removeprefix("torch.") for d in MAP_DTYPES)
+        raise TypeError(f"dtype must be one of {wanted}, got {str(dtype).removeprefix('torch.')}")
+    return dtype

@@ -1,0 +1,163 @@
+"""Skeletons: flips, limbs, and the way from five joint orders to OpenPose-18."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dgpose.skeletons import (
+    BODY_25,
+    COCO17,
+    DPIG_LIMBS,
+    DPIG_PARTS,
+    H36M17,
+    ICVL16,
+    LSP14,
+    MEDIAPIPE33,
+    MPII16,
+    MSRA21,
+    NYU14,
+    NYU36,
+    OPENPOSE18,
+    Skeleton,
+    flip_keypoints,
+    to_openpose18,
+)
+
+BODIES = {OPENPOSE18: 18, COCO17: 17, BODY_25: 25, MEDIAPIPE33: 33, MPII16: 16, LSP14: 14}
+BODIES |= {H36M17: 17}
+HANDS = (NYU36, NYU14, ICVL16, MSRA21)
+SOURCES = (COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14)
+FACE = [0, 14, 15, 16, 17]
+
+body = pytest.mark.parametrize("skeleton", BODIES, ids=lambda s: s.name)
+source = pytest.mark.parametrize("skeleton", SOURCES, ids=lambda s: s.name)
+
+
+@body
+def test_joints_are_distinct_and_connected(skeleton: Skeleton) -> None:
+    assert len(skeleton) == BODIES[skeleton] == len(set(skeleton.joints))
+    assert len(set(map(frozenset, skeleton.edges))) == len(skeleton.edges)
+    reached, more = set(), {0}
+    if skeleton is MEDIAPIPE33:
+        more |= {9, 11}  # face, mouth and body are separate in MediaPipe's drawing
+    while more:
+        reached |= more
+        more = {j for e in skeleton.edges for j in e if set(e) & reached} - reached
+    assert reached == set(range(len(skeleton)))
+    assert len(skeleton.edge_colors) == len(skeleton.edges)
+    assert len(skeleton.joint_colors) == len(skeleton)
+
+
+@body
+def test_flip_swaps_the_sides_and_maps_limbs_to_limbs(skeleton: Skeleton) -> None:
+    flip = skeleton.flip
+    assert [flip[j] for j in flip] == list(range(len(skeleton)))
+    for joint, name in enumerate(skeleton.joints):
+        sided = "left" in name or "right" in name
+        assert (flip[joint] != joint) == sided
+    edges = set(map(frozenset, skeleton.edges))
+    mirrored = {frozenset(flip[j] for j in edge) for edge in edges}
+    assert mirrored == edges
+
+
+@pytest.mark.parametrize("skeleton", HANDS, ids=lambda s: s.name)
+def test_a_hand_has_no_sides(skeleton: Skeleton) -> None:
+    assert skeleton.flip == tuple(range(len(skeleton)))
+
+
+@body
+def test_flipping_twice_changes_nothing(skeleton: Skeleton) -> None:
+    keypoints = torch.randint(
+        0, 64, (3, len(skeleton), 3), generator=torch.Generator().manual_seed(0)
+    ).double()
+    once = flip_keypoints(keypoints, skeleton, 64)
+    assert torch.equal(flip_keypoints(once, skeleton, 64), keypoints)
+    assert torch.equal(once[..., 0], 63 - keypoints[:, list(skeleton.flip), 0])
+    array = flip_keypoints(keypoints.numpy(), skeleton, 64)
+    assert np.array_equal(array, once.numpy())
+
+
+def test_dpig_limbs_and_parts() -> None:
+    assert len(DPIG_LIMBS) == len(set(map(frozenset, DPIG_LIMBS))) == 23
+    assert set(map(frozenset, OPENPOSE18.edges)) <= set(map(frozenset, DPIG_LIMBS))
+    flip = OPENPOSE18.flip
+    mirrored = [{flip[j] for j in part} for part in DPIG_PARTS]
+    # Left arm <-> right arm, left leg <-> right leg, the rest onto itself.
+    assert [mirrored.index(set(part)) for part in DPIG_PARTS] == [0, 1, 2, 4, 3, 6, 5]
+
+
+@source
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_joints_keep_their_place(skeleton: Skeleton, kind: str) -> None:
+    generator = np.random.default_rng(0)
+    array = generator.uniform(0, 100, (2, len(skeleton), 3)).astype(np.float32)
+    given = array if kind == "numpy" else torch.from_numpy(array)
+    keypoints, visible = to_openpose18(given, skeleton)
+    keypoints, visible = np.asarray(keypoints), np.asarray(visible)
+    assert keypoints.shape == (2, 18, 3)
+    assert keypoints.dtype == np.float32
+    assert visible.dtype == bool
+    for joint, name in enumerate(OPENPOSE18.joints):
+        if name in skeleton.joints:
+            assert visible[:, joint].all()
+            assert (keypoints[:, joint] == array[:, skeleton.joints.index(name)]).all()
+    absent = FACE if skeleton in (MPII16, LSP14) else []
+    assert [j for j in range(18) if not visible[0, j]] == absent
+    assert (keypoints[:, absent] == 0).all()
+    left, right = (array[:, skeleton.joints.index(f"{s}_shoulder")] for s in ("left", "right"))
+    if skeleton in (COCO17, MEDIAPIPE33):
+        np.testing.assert_allclose(keypoints[:, 1], (left + right) / 2)
+    elif skeleton is MPII16:
+        assert (keypoints[:, 1] == array[:, 7]).all()
+
+
+@source
+def test_invisible_joints_stay_invisible_and_take_the_neck_with_them(skeleton: Skeleton) -> None:
+    keypoints = torch.full((len(skeleton), 2), 5.0)
+    for joint, name in enumerate(skeleton.joints):
+        visible = torch.ones(len(skeleton))
+        visible[joint] = 0
+        keypoints[joint] = float("nan")
+        xy, seen = to_openpose18(keypoints, skeleton, visible)
+        lost = {
+            j
+            for j, n in enumerate(OPENPOSE18.joints)
+            if n == name
+            or (n == "neck" and name.endswith("_shoulder") and skeleton in (COCO17, MEDIAPIPE33))
+            or (n == "neck" and name == "thorax" and skeleton is MPII16)
+            or (j in FACE and skeleton in (MPII16, LSP14))
+        }
+        assert set((~seen).nonzero()[:, 0].tolist()) == lost
+        assert (xy[~seen] == 0).all()
+        assert (xy[seen] == 5).all()
+        keypoints[joint] = 5.0
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match=r"skeleton must be one of coco17, .*, got h36m17"):
+        to_openpose18(np.zeros((17, 2)), H36M17)
+    with pytest.raises(ValueError, match=r"shape \[..., 17, D\] .* got \[16, 2\]"):
+        to_openpose18(np.zeros((16, 2)), COCO17)
+    with pytest.raises(ValueError, match=r"visible must have shape \[17\], got \[1\]"):
+        to_openpose18(np.zeros((17, 2)), COCO17, np.zeros(1))
+    with pytest.raises(ValueError, match=r"shape \[..., 17, D\]"):
+        flip_keypoints(np.zeros((17, 1)), COCO17, 64)
+
+
+def test_neck_of_real_people(data_dir: Path) -> None:
+    """OpenPose's own neck lies where the mean of its shoulders does."""
+    annotation = np.load(data_dir / "body/keypoints18/market-annotation-train.npz")
+    xy = annotation["xy"].astype(np.float64)
+    seen = (xy >= 0).all(-1)
+    rows = [OPENPOSE18.joints.index(name) for name in COCO17.joints]
+    keypoints, visible = to_openpose18(xy[:, rows], COCO17, seen[:, rows])
+    both = visible[:, 1] & seen[:, 1]
+    assert both.sum() > 8000
+    assert np.median(np.linalg.norm(keypoints[both, 1] - xy[both, 1], axis=-1)) < 1.5  # px
+    others = [j for j in range(18) if j != 1]
+    assert (visible[:, others] == seen[:, others]).all()
+    assert (keypoints[:, others][visible[:, others]] == xy[:, others][seen[:, others]]).all()
