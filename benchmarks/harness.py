@@ -72,7 +72,14 @@ def environment() -> dict[str, Any]:
     from dgpose_ext import _loader
 
     versions = {}
-    for package in ("torch", "numpy", "opencv-python-headless", "onnxruntime", "pyrender"):
+    for package in (
+        "torch",
+        "numpy",
+        "opencv-python-headless",
+        "onnxruntime",
+        "kornia",
+        "pyrender",
+    ):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
