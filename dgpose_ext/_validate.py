@@ -60,6 +60,25 @@ def require_device(name: str, tensor: Tensor, other_name: str, other: Tensor) ->
         )
 
 
+def refuse_gradients(op: str, **arguments: object) -> None:
+    """ValueError where an argument of an op without gradients requires one, and grad mode is on."""
+    if not torch.is_grad_enabled():
+        return
+    for name, value in arguments.items():
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise ValueError(f"{name} must not require a gradient: {op} has none; detach it")
+
+
+def visible_mask(visible: Tensor | None, keypoints: Tensor) -> Tensor | None:
+    """visible as bool [B, K] beside keypoints [B, K, ...]; None stays None."""
+    if visible is None:
+        return None
+    batch, joints = keypoints.shape[:2]
+    require_shape("visible", require_tensor("visible", visible), "[B, K]", B=batch, K=joints)
+    require_device("visible", visible, "keypoints", keypoints)
+    return visible if visible.dtype == torch.bool else visible != 0
+
+
 def require_integer(name: str, value: object) -> None:
     """TypeError unless the value is an integer (or a symbolic one, under torch.compile)."""
     if not isinstance(value, int | torch.SymInt):

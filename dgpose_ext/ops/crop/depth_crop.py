@@ -12,6 +12,7 @@ from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import (
     camera_numbers,
     camera_tensor,
+    refuse_gradients,
     require_device,
     require_dtype,
     require_integer,
@@ -79,13 +80,7 @@ def depth_crop(
     require_dtype("centers", centers, (torch.float32, torch.float64))
     require_shape("centers", centers, "[B, 3]", B=batch)
     require_device("centers", centers, "depth", depth)
-    if torch.is_grad_enabled():
-        arguments = {"depth": depth, "centers": centers, "camera": camera, "cube_mm": cube_mm}
-        for name, value in arguments.items():
-            if isinstance(value, Tensor) and value.requires_grad:
-                raise ValueError(
-                    f"{name} must not require a gradient: depth_crop has none; detach it"
-                )
+    refuse_gradients("depth_crop", depth=depth, centers=centers, camera=camera, cube_mm=cube_mm)
     require_integer("size", size)
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")

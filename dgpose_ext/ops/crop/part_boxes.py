@@ -10,12 +10,14 @@ from torch import Tensor
 
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import (
+    refuse_gradients,
     require_device,
     require_dtype,
     require_integer,
     require_shape,
     require_size,
     require_tensor,
+    visible_mask,
 )
 from dgpose_ext.reference.crop import part_boxes as reference
 
@@ -68,21 +70,9 @@ def part_boxes(
     keypoints = require_tensor("keypoints", keypoints)
     require_dtype("keypoints", keypoints, _DTYPES)
     require_shape("keypoints", keypoints, "[B, K, 2]")
-    batch, joints = keypoints.shape[:2]
-    if visible is not None:
-        visible = require_tensor("visible", visible)
-        require_shape("visible", visible, "[B, K]", B=batch, K=joints)
-        require_device("visible", visible, "keypoints", keypoints)
-        if visible.dtype != torch.bool:
-            visible = visible != 0
-    if torch.is_grad_enabled():
-        named = {"keypoints": keypoints, "margin": margin, "lone_margin": lone_margin}
-        for name, value in named.items():
-            if isinstance(value, Tensor) and value.requires_grad:
-                raise ValueError(
-                    f"{name} must not require a gradient: part_boxes has none; detach it"
-                )
-    members, part_end = _flat(parts, joints)
+    visible = visible_mask(visible, keypoints)
+    refuse_gradients("part_boxes", keypoints=keypoints, margin=margin, lone_margin=lone_margin)
+    members, part_end = _flat(parts, keypoints.shape[1])
     height, width = require_size("size", size)
     if height < 1 or width < 1:
         raise ValueError(f"size must be at least (1, 1), got {size}")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgpose_ext._validate import require_device, require_dtype, require_shape, require_tensor
+from dgpose_ext._validate import (
+    refuse_gradients,
+    require_dtype,
+    require_shape,
+    require_tensor,
+    visible_mask,
+)
 
 KEYPOINT_DTYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
@@ -26,16 +32,8 @@ def keypoints_and_visible(
     keypoints = require_tensor("keypoints", keypoints)
     require_dtype("keypoints", keypoints, KEYPOINT_DTYPES)
     require_shape("keypoints", keypoints, "[B, K, 2]")
-    if torch.is_grad_enabled() and keypoints.requires_grad:
-        raise ValueError(f"keypoints must not require a gradient: {op} has none; detach it")
-    if visible is not None:
-        batch, joints = keypoints.shape[:2]
-        visible = require_tensor("visible", visible)
-        require_shape("visible", visible, "[B, K]", B=batch, K=joints)
-        require_device("visible", visible, "keypoints", keypoints)
-        if visible.dtype != torch.bool:
-            visible = visible != 0
-    return keypoints.double(), visible
+    refuse_gradients(op, keypoints=keypoints)
+    return keypoints.double(), visible_mask(visible, keypoints)
 
 
 def map_dtype(dtype: torch.dtype | None, keypoints: Tensor) -> torch.dtype:

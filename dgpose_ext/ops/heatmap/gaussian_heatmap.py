@@ -19,6 +19,7 @@ from dgpose_ext._validate import (
     require_shape,
     require_size,
     require_tensor,
+    visible_mask,
 )
 from dgpose_ext.reference.heatmap import gaussian_heatmap as reference
 
@@ -85,12 +86,7 @@ def gaussian_heatmap(
         raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype}")
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     sigmas = _sigma_tensor(sigma, keypoints, compute)
-    if visible is not None:
-        visible = require_tensor("visible", visible)
-        batch, count, _ = keypoints.shape
-        require_shape("visible", visible, "[B, K]", B=batch, K=count)
-        require_device("visible", visible, "keypoints", keypoints)
-        visible = visible != 0
+    visible = visible_mask(visible, keypoints)
     chosen = _backend.choose(backend, keypoints.device, "gaussian_heatmap")
     arguments = (
         keypoints.to(compute), sigmas, visible, height, width,
