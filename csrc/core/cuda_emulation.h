@@ -131,16 +131,17 @@ inline bool release_warp(unsigned first, unsigned threads) {
   return released;
 }
 
+inline void prepare(Fiber& fiber) {
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = Fiber::kStackBytes;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, fiber_main, 0);
+  fiber.state = State::kReady;
+}
+
 inline void run_block(unsigned threads, bool backwards) {
-  for (unsigned i = 0; i < threads; ++i) {
-    Fiber& fiber = machine.fibers[i];
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = Fiber::kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiber_main, 0);
-    fiber.state = State::kReady;
-  }
+  for (unsigned i = 0; i < threads; ++i) prepare(machine.fibers[i]);
   for (;;) {
     bool ran = false;
     for (unsigned i = 0; i < threads; ++i) {

@@ -26,9 +26,13 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#define DGPOSE_LAUNCH(kernel, blocks, threads, stream, ...)                         \
-  ((kernel) < < < static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, \
-   stream >>> (__VA_ARGS__), static_cast<::dgpose::CudaError>(cudaGetLastError()))
+// It would take <<< apart.
+// clang-format off
+#define DGPOSE_LAUNCH(kernel, blocks, threads, stream, ...)                                  \
+  ((kernel)<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(   \
+       __VA_ARGS__),                                                                         \
+   static_cast<::dgpose::CudaError>(cudaGetLastError()))
+// clang-format on
 
 #endif
 
