@@ -47,7 +47,8 @@ def part_boxes(
     Args:
         keypoints: [B, K, 2] (x, y) in pixels. float16, bfloat16, float32, float64, int16, int32 or
             int64.
-        parts: P sequences of joints in 0 .. K-1.
+        parts: P sequences of joints in 0 .. K-1. The CUDA kernel takes at most 128 with 512 joints
+            in all.
         margin, lone_margin: pixels, finite and not negative: a number, or a tensor [B].
         size: (H, W) of the image, at least (1, 1).
         visible: [B, K], any dtype: joints of 0 are left out. None: all are visible.
