@@ -77,7 +77,7 @@ __device__ __forceinline__ bool nearest_root(const Capsule<T>& c, T dx, T dy, T*
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 8 : 4)
     capsule_forward(CapsuleScene<T> scene, int64_t tile_rows, int64_t tile_columns, T background,
                     T* depth, int16_t* part) {
   __shared__ Capsule<T> capsules[kThreads];
