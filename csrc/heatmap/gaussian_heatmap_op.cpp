@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "torch/checks.h"
+#include "torch/map_type.h"
 
 namespace dgpose {
 namespace {
@@ -53,27 +53,6 @@ GaussianMaps<T> maps_of(const GaussianInputs& in, int64_t height, int64_t width)
           in.normalize_sum};
 }
 
-// Calls f(T, Element) with values of the types that fit the dtypes of keypoints and maps.
-template <class F>
-void dispatch(ScalarType keypoints, ScalarType maps, const F& f) {
-  const bool wide = keypoints == ScalarType::Double;
-  STD_TORCH_CHECK(wide == (maps == ScalarType::Double),
-                  "keypoints must be float64 where the maps are, else float32");
-  switch (maps) {
-    case ScalarType::Double:
-      return f(double{}, double{});
-    case ScalarType::Float:
-      return f(float{}, float{});
-    case ScalarType::Half:
-      return f(float{}, Half{});
-    case ScalarType::BFloat16:
-      return f(float{}, BFloat16{});
-    default:
-      STD_TORCH_CHECK(false, "dtype must be float32, float64, float16 or bfloat16, got ",
-                      torch::headeronly::toString(maps));
-  }
-}
-
 Tensor forward(const Tensor keypoints, const Tensor sigma, const std::optional<Tensor> visible,
                int64_t height, int64_t width, double cutoff, bool round_centers, bool normalize_sum,
                ScalarType dtype) {
@@ -82,7 +61,7 @@ Tensor forward(const Tensor keypoints, const Tensor sigma, const std::optional<T
                   width, ")");
   Tensor maps = torch::stable::new_empty(
       keypoints, {keypoints.size(0), keypoints.size(1), height, width}, dtype);
-  dispatch(keypoints.scalar_type(), dtype, [&]<class T, class Element>(T, Element) {
+  dispatch_map(keypoints.scalar_type(), dtype, [&]<class T, class Element>(T, Element) {
     gaussian_heatmap_cpu<T, Element>(maps_of<T>(in, height, width),
                                      static_cast<Element*>(maps.mutable_data_ptr()));
   });
@@ -100,12 +79,14 @@ std::tuple<Tensor, Tensor> backward(const Tensor grad_maps, const Tensor keypoin
       torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
   Tensor grad_sigma =
       torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
-  dispatch(keypoints.scalar_type(), grad.scalar_type(), [&]<class T, class Element>(T, Element) {
-    gaussian_heatmap_backward_cpu<T, Element>(maps_of<T>(in, grad.size(2), grad.size(3)),
-                                              static_cast<const Element*>(grad.const_data_ptr()),
-                                              grad_keypoints.template mutable_data_ptr<T>(),
-                                              grad_sigma.template mutable_data_ptr<T>());
-  });
+  dispatch_map(keypoints.scalar_type(), grad.scalar_type(),
+               [&]<class T, class Element>(T, Element) {
+                 gaussian_heatmap_backward_cpu<T, Element>(
+                     maps_of<T>(in, grad.size(2), grad.size(3)),
+                     static_cast<const Element*>(grad.const_data_ptr()),
+                     grad_keypoints.template mutable_data_ptr<T>(),
+                     grad_sigma.template mutable_data_ptr<T>());
+               });
   return {grad_keypoints, grad_sigma};
 }
 

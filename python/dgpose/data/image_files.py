@@ -65,10 +65,9 @@ class ImageFiles:
         found = self._find(name)
         if found is None:
             return None
+        file = self.path / found
         try:
-            content = (
-                (self.path / found).read_bytes() if self._zip is None else self._zip.read(found)
-            )
+            content = file.read_bytes() if self._zip is None else self._zip.read(found)
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise ImageFormatError(f"{file}: {error}") from None
         data = np.frombuffer(content, np.uint8)
