@@ -77,8 +77,8 @@ def heatmap(
     radius: Annotated[
         float | None,
         typer.Option(
-            help="Of disk and mask, in pixels; the preset's, or 4 and 7 for 128 pixels if not "
-            "given."
+            help="Of disk and mask, in pixels; 4 and 7 (deepfashion: 4 and 8) for images of the "
+            "preset's size if not given, without a preset for 128 pixels."
         ),
     ] = None,
     size: Annotated[
@@ -278,6 +278,10 @@ def _maps(
 
     points, visible = torch.from_numpy(xy)[None], torch.from_numpy(person.visible)[None]
     scale = max(size) / 128
+    disk, mask = 4 * scale, 7 * scale
+    if preset is not None:
+        (height, _), *radii = _PRESETS[preset]
+        disk, mask = (own * size[0] / height for own in radii)
     if kind == Kind.GAUSSIAN:
         maps = dgpose_ext.gaussian_heatmap(points, size, sigma or 2 * scale, visible=visible)
     elif kind == Kind.LIMB:
@@ -285,11 +289,9 @@ def _maps(
             points, OPENPOSE18.edges, size, sigma or 2 * scale, visible=visible
         )
     elif kind == Kind.DISK:
-        own = 4 * scale if preset is None else _PRESETS[preset][1]
-        maps = dgpose_ext.disk_heatmap(points, size, radius or own, visible=visible)
+        maps = dgpose_ext.disk_heatmap(points, size, radius or disk, visible=visible)
     else:
-        own = 7 * scale if preset is None else _PRESETS[preset][2]
-        maps = dgpose_ext.body_mask(points, DPIG_LIMBS, size, radius or own, visible=visible)
+        maps = dgpose_ext.body_mask(points, DPIG_LIMBS, size, radius or mask, visible=visible)
     return maps[0].numpy()
 
 

@@ -49,12 +49,11 @@ class ImageFiles:
                     f"{self.path}: images must be a folder or a .zip: {error}"
                 ) from None
             names = self._zip.namelist()
-        self._names = frozenset(names)
+        self._names = frozenset(name for name in names if name.lower().endswith(_SUFFIXES))
         self._similar: dict[str, str | None] = {}
-        for name in names:
-            if name.lower().endswith(_SUFFIXES):
-                key = _simplified(name)
-                self._similar[key] = None if key in self._similar else name
+        for name in self._names:
+            key = _simplified(name)
+            self._similar[key] = None if key in self._similar else name
 
     def read(self, name: str) -> npt.NDArray[np.uint8] | None:
         """The image of this name, `[H, W, 3]` RGB; None if there is none.
@@ -85,7 +84,8 @@ class ImageFiles:
             return name
         parts = PurePosixPath(name)
         inside = not parts.is_absolute() and ".." not in parts.parts
-        if self._zip is None and inside and (self.path / name).is_file():
+        image = parts.suffix.lower() in _SUFFIXES
+        if self._zip is None and inside and image and (self.path / name).is_file():
             return name
         return self._similar.get(_simplified(name))
 

@@ -56,13 +56,12 @@ def maps_over(
         strength: how much of the image a value of 1 covers.
         smooth: enlarge with soft edges, or pixel by pixel.
     """
-    height, width = picture.shape[:2]
+    size = picture.shape[1], picture.shape[0]
     how = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
-    cover = cv2.resize(maps.max(0), (width, height), interpolation=how)
-    owner = cv2.resize(
-        maps.argmax(0).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
-    )
-    tint = np.asarray(colors, np.float32)[owner]
+    cover = cv2.resize(maps.max(0), size, interpolation=how)
+    share = np.clip(maps, 1e-3, 1) ** 8  # where maps meet, the stronger has the colour
+    tint = np.tensordot(share, np.asarray(colors, np.float32), ((0,), (0,)))
+    tint = cv2.resize(tint / share.sum(0)[..., None], size, interpolation=how)
     alpha = strength * np.clip(cover, 0, 1)[..., None]
     mixed: Picture = np.rint(picture * (1 - alpha) + tint * alpha).astype(np.uint8)
     return mixed
