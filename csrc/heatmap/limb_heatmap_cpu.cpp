@@ -121,7 +121,7 @@ struct Span {
   int64_t begin, end;
 };
 Span pixels_within(double low, double high, int64_t size) {
-  const double first = std::floor(low) - 1, last = std::ceil(high) + 2;
+  const double first = low - 1, last = high + 2;  // the conversion cuts them
   const double n = static_cast<double>(size);
   const int64_t begin = first > 0 ? (first < n ? static_cast<int64_t>(first) : size) : 0;
   const int64_t end = last < n ? (last > 0 ? static_cast<int64_t>(last) : 0) : size;
