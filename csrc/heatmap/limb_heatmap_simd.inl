@@ -16,7 +16,7 @@ struct LimbPixels {
     along = min(max(u, V::set1(0)), V::set1(columns.length));
     beyond = u - along;
     exponent = across * across + beyond * beyond;
-    inside = exponent < V::set1(kExponentOfZero<typename V::Scalar>);
+    inside = exponent < V::set1(kLimbExponentOfZero<typename V::Scalar>);
   }
   DGPOSE_INLINE V value() const { return select(inside, power_of_2(-exponent), V::set1(0)); }
 };
