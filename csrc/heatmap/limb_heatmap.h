@@ -33,6 +33,13 @@
 
 namespace dgpose {
 
+// A map is 0 from this s^2 + o^2 on.
+template <class T>
+constexpr T kLimbExponentOfZero = sizeof(T) == 4 ? 63 : 1000;
+
+// sqrt(2 ln 2): the distance in sigmas where a map is 1/2.
+constexpr double kLimbHalfWidth = 1.17741002251547469101;
+
 // T is float or double. All arrays are dense, row-major.
 template <class T>
 struct LimbMaps {

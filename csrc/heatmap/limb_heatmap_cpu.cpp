@@ -16,13 +16,6 @@ namespace {
 constexpr int64_t kColumns = 16;
 static_assert(kColumns <= kPadding);
 
-// The map is 0 from this s^2 + o^2 on.
-template <class T>
-constexpr T kExponentOfZero = sizeof(T) == 4 ? 63 : 1000;
-
-// sqrt(2 ln 2): the distance in sigmas where a map is 1/2.
-constexpr double kHalfWidth = 1.17741002251547469101;
-
 // For one map, in half widths: s = rows[y].across + columns.across[x], and along the
 // limb u (p - a) = rows[y].along + columns.along[x].
 template <class T>
@@ -98,7 +91,7 @@ bool make_limb(const LimbMaps<T>& g, int64_t map, Limb* out) {
     std::swap(out->joint_a, out->joint_b);
   }
   out->sigma = g.sigmas[map];
-  out->scale = 1 / (kHalfWidth * out->sigma);
+  out->scale = 1 / (kLimbHalfWidth * out->sigma);
   // Not hypot: it differs between processors, and a root of squares over- and underflows.
   const Point e{out->b.x - out->a.x, out->b.y - out->a.y};
   const double longer = std::max(std::abs(e.x), std::abs(e.y));
@@ -121,7 +114,7 @@ struct Span {
   int64_t begin, end;
 };
 Span pixels_within(double low, double high, int64_t size) {
-  const double first = std::floor(low) - 1, last = std::ceil(high) + 2;
+  const double first = low - 1, last = high + 2;  // the conversion cuts them
   const double n = static_cast<double>(size);
   const int64_t begin = first > 0 ? (first < n ? static_cast<int64_t>(first) : size) : 0;
   const int64_t end = last < n ? (last > 0 ? static_cast<int64_t>(last) : 0) : size;
@@ -154,7 +147,7 @@ class LimbAxes {
     const Point u{limb.u.x * limb.scale, limb.u.y * limb.scale};
     const double largest = std::numeric_limits<T>::max();
     length_ = static_cast<T>(std::min(limb.length * limb.scale, largest));
-    const double reach = std::sqrt(double{kExponentOfZero<T>}) / limb.scale;
+    const double reach = std::sqrt(double{kLimbExponentOfZero<T>}) / limb.scale;
 
     // The capsule lies within the rectangle around it along its direction, and within the one
     // along the axes.
@@ -221,11 +214,11 @@ LimbGradient gradient_of(const Limb& limb, const LimbColumns<T>& columns, const 
   const double s_b = is_point ? s / 2 : sums[1], o_b = is_point ? o / 2 : sums[3];
   const double s_a = s - s_b, o_a = o - o_b;
   // p - F = sqrt(2 ln 2) sigma (s n + o u)
-  const double factor = kHalfWidth / limb.sigma;
+  const double factor = kLimbHalfWidth / limb.sigma;
   const Point u = limb.u;
   return {{factor * (o_a * u.x - s_a * u.y), factor * (o_a * u.y + s_a * u.x)},
           {factor * (o_b * u.x - s_b * u.y), factor * (o_b * u.y + s_b * u.x)},
-          kHalfWidth * factor * sums[4]};
+          kLimbHalfWidth * factor * sums[4]};
 }
 
 }  // namespace

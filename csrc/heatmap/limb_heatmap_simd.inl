@@ -16,7 +16,7 @@ struct LimbPixels {
     along = min(max(u, V::set1(0)), V::set1(columns.length));
     beyond = u - along;
     exponent = across * across + beyond * beyond;
-    inside = exponent < V::set1(kExponentOfZero<typename V::Scalar>);
+    inside = exponent < V::set1(kLimbExponentOfZero<typename V::Scalar>);
   }
   DGPOSE_INLINE V value() const { return select(inside, power_of_2(-exponent), V::set1(0)); }
 };
@@ -100,17 +100,23 @@ void limb_sums(const LimbColumns<typename V::Scalar>& columns,
                const LimbRow<typename V::Scalar>* rows, int64_t row_count, const Element* grad,
                int64_t width, double* sums) {
   constexpr int64_t kBlock = 8;  // rows summed in T before they join the float64 sums
+  constexpr int64_t kAhead = 4;  // rows asked of the memory meanwhile
   constexpr int kSums = 5;
+  int64_t first = 0;
+  while (first < row_count && rows[first].begin == rows[first].end) ++first;
+  while (row_count > first && rows[row_count - 1].begin == rows[row_count - 1].end) --row_count;
   const V zero = V::set1(0), per_length = V::set1(columns.per_length);
   double lanes[kSums][V::kWidth] = {};
-  for (int64_t block = 0; block < row_count; block += kBlock) {
+  for (int64_t block = first; block < row_count; block += kBlock) {
     const int64_t block_end = block + kBlock < row_count ? block + kBlock : row_count;
     LimbSums<V> sum{zero, zero, zero, zero, zero};
     for (int64_t y = block; y < block_end; ++y) {
       const LimbRow<typename V::Scalar> row = rows[y];
       const Element* g_row = grad + y * width;
+      const Element* g_ahead = y + kAhead < row_count ? g_row + kAhead * width : g_row;
       int64_t x = row.begin;
       for (; x + V::kWidth <= row.end; x += V::kWidth) {
+        __builtin_prefetch(g_ahead + x);
         sum.add(LimbPixels<V>(columns, row, x), load_as(V{}, g_row + x), per_length);
       }
       if (x < row.end) {
