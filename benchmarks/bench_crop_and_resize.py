@@ -1,7 +1,7 @@
 """crop_and_resize beside F.grid_sample on a batched grid and kornia.
 
-Limit: the output written once and the features read once (for the gradients, the other way round): a
-copy_ and a fill_ of those sizes between tensors that exist.
+Limit: the output written once and the features read once (for the gradients, the other way round):
+a copy_ and a fill_ of those sizes between tensors that exist.
 
 glibc returns 132 MB of crops to the kernel after every call, and the page faults of the next one
 would cost all contenders more than the crops: here memory is kept, as a caching allocator keeps it.

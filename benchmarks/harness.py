@@ -108,15 +108,15 @@ def on_gpu(case: Case) -> dict[str, tuple[str, Contender]]:
     return found
 
 
-def why_not_on_gpu(backend: str) -> str:
-    """Why nothing can be timed on this backend here; empty if it can."""
+def why_not_on_gpu(backend: str, op: str) -> str:
+    """Why the op cannot be timed on this backend here; empty if it can."""
     import torch
 
     from dgpose_ext import _backend
 
     if not torch.cuda.is_available():
         return "no GPU"
-    return _backend.missing(backend) if backend else ""
+    return _backend.missing(backend, op) if backend else ""
 
 
 def seconds_per_call(
@@ -226,8 +226,10 @@ def run_case(
     Raises:
         CannotRunError: our own contender does not run.
     """
-    gpu = on_gpu(case)
-    absent = {name: why for name, (backend, _) in gpu.items() if (why := why_not_on_gpu(backend))}
+    gpu, op = on_gpu(case), module.rpartition("bench_")[2]
+    absent = {
+        name: why for name, (backend, _) in gpu.items() if (why := why_not_on_gpu(backend, op))
+    }
     times: dict[str, list[float]] = {
         name: [] for name in (*case.contenders, *gpu) if name not in absent
     }

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from dgpose.cli.app import app
 from dgpose.cli.bench import _harness
+from dgpose_ext._backend import missing
 
 harness = _harness()
 
@@ -88,12 +89,16 @@ def test_every_backend_is_timed_or_said_to_be_missing(
     instant: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = harness.cases_of(harness.modules()["body_mask"])[0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert harness.why_not_on_gpu("", "body_mask") == ""
+    for backend in harness.GPU_BACKENDS:
+        assert harness.why_not_on_gpu(backend, "body_mask") == missing(backend, "body_mask")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = harness.run_case("", case)
     assert result["absent"] == {"dgpose_ext, cuda": "no GPU", "dgpose_ext, triton": "no GPU"}
 
     monkeypatch.setattr(
-        harness, "why_not_on_gpu", lambda backend: "not built" if backend == "cuda" else ""
+        harness, "why_not_on_gpu", lambda backend, _: "not built" if backend == "cuda" else ""
     )
     result = harness.run_case("", case)
     assert result["absent"] == {"dgpose_ext, cuda": "not built"}
