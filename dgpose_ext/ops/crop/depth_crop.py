@@ -16,6 +16,7 @@ from dgpose_ext._validate import (
     require_device,
     require_dtype,
     require_integer,
+    require_number,
     require_shape,
     require_tensor,
 )
@@ -68,7 +69,7 @@ def depth_crop(
     instruction set and in the reference.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype.
+        TypeError: an argument is of another type, or a tensor of another dtype.
         ValueError: shapes, devices, camera, cube_mm, size or an option do not fit; an argument
             requires a gradient.
     """
@@ -118,6 +119,7 @@ def depth_crop(
 
 
 def _cube_number(cube_mm: float) -> float:
+    require_number("cube_mm", cube_mm, or_tensor=True)
     if not 0 < cube_mm < math.inf:
         raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
     return float(cube_mm)
