@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import dgpose_ext.onnx
-from dgpose_ext import _loader, decode_heatmap
+from dgpose_ext import _loader, crop_and_resize, decode_heatmap
 from dgpose_ext.testing import OpSpec, Sample, discover, tensors
+from dgpose_ext.testing.crop_and_resize import random_crops
 from dgpose_ext.testing.decode_heatmap import gaussians
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -132,6 +133,22 @@ def test_pixels_and_scores_are_equal() -> None:
         assert torch.equal(a, b)
 
 
+@needs_core
+def test_crops_of_dynamic_size() -> None:
+    def quarter(features: Tensor, boxes: Tensor, sampling: Any) -> Tensor:
+        size = (features.shape[2] // 4, features.shape[3] // 4)
+        return crop_and_resize(features, boxes, size, sampling=sampling)
+
+    options = [{"sampling": sampling} for sampling in ("corners", "half_pixel")]
+    model = Calls(quarter, ["features", "boxes"], *options)
+    first = random_crops((2, 3, 13, 18), 4, (1, 1))
+    session = session_of(model, (first["features"], first["boxes"]), dynamic=True)
+    for shape in ((2, 3, 13, 18), (1, 3, 4, 4), (3, 3, 8, 40), (2, 3, 3, 9)):
+        call = random_crops(shape, 5, (1, 1))
+        inputs = call["features"], call["boxes"]
+        assert_close(run(session, inputs), tensors(model(*inputs)))
+
+
 class Network(torch.nn.Module):
     """Something to train whose graph ends in keypoints."""
 
@@ -186,17 +203,32 @@ def test_translations_of_the_caller_come_first() -> None:
     assert {node.op_type for node in program.model.graph} == {"Sin", "Cos"}
 
 
-def test_without_the_core_the_reference_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_core_there_is_nothing_to_translate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_loader, "core", None)
     assert dgpose_ext.onnx.translation_table() == {}
-    options = [
-        {"method": method, "backend": "reference", "beta": 9.0}
+
+
+def test_the_reference_is_exported_by_torch() -> None:
+    """All but decode_heatmap's dark: ONNX Runtime has no float64 convolution on the CPU."""
+    reference = {"backend": "reference"}
+    methods = [
+        {"method": method, "beta": 9.0} | reference
         for method in ("argmax", "quarter", "softargmax")
     ]
-    model = Calls(decode_heatmap, ["heatmaps"], *options)
-    session = session_of(model, [gaussians(2, 3, 20, 24)], dynamic=True)
+    samplings = [
+        {"size": (5, 7), "sampling": name} | reference for name in ("corners", "half_pixel")
+    ]
+    decode, crop = (
+        Calls(decode_heatmap, ["heatmaps"], *methods),
+        Calls(crop_and_resize, ["features", "boxes"], *samplings),
+    )
+    session = session_of(decode, [gaussians(2, 3, 20, 24)], dynamic=True)
     maps = gaussians(3, 5, 33, 18, seed=1)
-    assert_close(run(session, [maps]), tensors(model(maps)))
+    assert_close(run(session, [maps]), tensors(decode(maps)))
+    first, second = (random_crops(shape, 4, (1, 1)) for shape in ((2, 3, 13, 18), (3, 5, 9, 8)))
+    session = session_of(crop, (first["features"], first["boxes"]), dynamic=True)
+    inputs = second["features"], second["boxes"]
+    assert_close(run(session, inputs), tensors(crop(*inputs)))
 
 
 @pytest.mark.parametrize("absent", ["onnx", "onnxscript"])

@@ -1,8 +1,8 @@
 """crop_and_resize as ONNX operators. Maths: csrc/crop/crop_and_resize.h.
 
-Pixels are looked up in a table [B H W + 1, C] whose last row is 0: that of samples outside. (ONNX's
-RoiAlign is "half_pixel" up to rounding, but a NaN in its boxes is undefined, and float32 positions
-miss what ends exactly at the border.)
+Pixels are looked up in a table [B H W + 1, C] whose last row is 0: that of samples outside. ONNX's
+RoiAlign has the borders of "half_pixel" and is faster in ONNX Runtime, but it computes positions in
+float32, and leaves open what it makes of NaN in boxes.
 """
 
 from __future__ import annotations
