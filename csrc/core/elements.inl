@@ -1,5 +1,6 @@
-// Elements of arrays as vectors: float32 and float64 as they are, 16-bit floats widened on the way in
-// and rounded to nearest even on the way out. A *_simd.inl that handles them includes this file first.
+// Elements of arrays as vectors: float32 and float64 as they are, 16-bit floats widened on the way
+// in and rounded to nearest even on the way out. A *_simd.inl that handles them includes this file
+// first.
 
 DGPOSE_INLINE void store_as(F64 v, double* p) { v.store(p); }
 DGPOSE_INLINE void stream_as(F64 v, double* p) { v.store(p); }

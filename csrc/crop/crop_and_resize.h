@@ -1,7 +1,7 @@
 // crop_and_resize: each box of an image, resampled bilinearly to one size.
 //
-// Pixels are (x, y), boxes (x1, y1, x2, y2). On the vertical axis, with image rows 0 .. H-1 and crop
-// rows i = 0 .. h-1 (the horizontal axis alike):
+// Pixels are (x, y), boxes (x1, y1, x2, y2). On the vertical axis, with image rows 0 .. H-1 and
+// crop rows i = 0 .. h-1 (the horizontal axis alike):
 //   corners     y_i = (y1 (h-1) + i (y2 - y1)) (H-1) / (H (h-1)),  h = 1: (y1 + y2)/2 (H-1) / H
 //               inside where 0 <= y_i <= H-1
 //               (TensorFlow's crop_and_resize of boxes divided by H, extrapolation value 0)
@@ -23,10 +23,11 @@
 // - An image without pixels gives zeros.
 //
 // Gradients, of S = sum(grad * crop):
-//   dS/df = the transposed sum: pixel by pixel, over the image's crops in order; within a crop over
-//           rows, then columns. dS/dfeatures = mask * dS/df. The same bits on every instruction
-//           set (up to the sign of zeros).
-//   dS/dy1 = sum_i dS/dy_i dy_i/dy1, where dcrop(i, j)/dy_i is the same sum with (a_i, b_i) replaced
+//   dS/df = the transposed sum, pixel by pixel over the image's crops in order, within a crop in a
+//           fixed order (another in channels_last). dS/dfeatures = mask * dS/df. The same bits on
+//           every instruction set.
+//   dS/dy1 = sum_i dS/dy_i dy_i/dy1, where dcrop(i, j)/dy_i is the same sum with (a_i, b_i)
+//   replaced
 //           by (-1, 1) and 0 where y_i is not inside or below 0 (clamped); at a whole number
 //           that is the slope to the right. Sums of one map (or row of pixels) in T, of all in
 //           float64, in a fixed order: deterministic, equal within rounding on other instruction

@@ -107,10 +107,9 @@ Tensor forward(const Tensor features, const Tensor boxes, const std::optional<Te
   STD_TORCH_CHECK(height >= 0 && width >= 0, "size must not be negative, got (", height, ", ",
                   width, ")");
   const int64_t batch = boxes.size(0), parts = boxes.size(1), channels = features.size(1);
-  Tensor crops =
-      in.channels_last
-          ? torch::stable::new_empty(features, {batch, parts, height, width, channels})
-          : torch::stable::new_empty(features, {batch, parts, channels, height, width});
+  Tensor crops = in.channels_last
+                     ? torch::stable::new_empty(features, {batch, parts, height, width, channels})
+                     : torch::stable::new_empty(features, {batch, parts, channels, height, width});
   dispatch(features.scalar_type(), [&]<class T, class Element>(T, Element) {
     crop_and_resize_cpu<T, Element>(crop_of<T, Element>(in, height, width),
                                     static_cast<Element*>(crops.mutable_data_ptr()));

@@ -29,49 +29,91 @@ DGPOSE_INLINE F32 gather(F32, const float* row, const int32_t* columns) {
 }
 #endif
 
-template <class V>
-struct RowInMemory {
-  const typename V::Scalar* row;
-  DGPOSE_INLINE explicit RowInMemory(const typename V::Scalar* r) : row(r) {}
-  DGPOSE_INLINE V at(const int32_t* columns) const { return gather(V{}, row, columns); }
-};
-
 #if DGPOSE_ISA == DGPOSE_ISA_AVX512
-// A row of at most 16 N floats in N registers: a permutation takes a fraction of a gather.
+DGPOSE_INLINE __m512 load_masked(const float* p, __mmask16 lanes) {
+  return _mm512_maskz_loadu_ps(lanes, p);
+}
+DGPOSE_INLINE __m512 load_masked(const Half* p, __mmask16 lanes) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, p));
+}
+DGPOSE_INLINE __m512 load_masked(const BFloat16* p, __mmask16 lanes) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+// At most 16 N neighbouring values of a row in N registers: permuting them takes a fraction of a
+// gather.
 template <int N>
-struct RowInRegisters {
+struct Window {
   __m512 r[N];
-  DGPOSE_INLINE explicit RowInRegisters(const float* row) {
-    for (int i = 0; i < N; ++i) r[i] = _mm512_loadu_ps(row + 16 * i);
-  }
-  DGPOSE_INLINE F32 at(const int32_t* columns) const {
-    const __m512i index = _mm512_loadu_si512(columns);
+  DGPOSE_INLINE __m512 at(__m512i column) const {
     if constexpr (N == 1) {
-      return {_mm512_permutexvar_ps(index, r[0])};
+      return _mm512_permutexvar_ps(column, r[0]);
     } else if constexpr (N == 2) {
-      return {_mm512_permutex2var_ps(r[0], index, r[1])};
+      return _mm512_permutex2var_ps(r[0], column, r[1]);
     } else {
-      const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
-      return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(r[0], index, r[1]),
-                                   _mm512_permutex2var_ps(r[2], index, r[3]))};
+      const __mmask16 upper = _mm512_test_epi32_mask(column, _mm512_set1_epi32(32));
+      return _mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(r[0], column, r[1]),
+                                  _mm512_permutex2var_ps(r[2], column, r[3]));
     }
   }
 };
-#endif
 
-// f<Row>() with the kind of row that is fastest for one of `count` values.
-template <class V, class F>
-DGPOSE_INLINE void with_row(int64_t count, const F& f) {
-#if DGPOSE_ISA == DGPOSE_ISA_AVX512
-  if constexpr (V::kWidth == 16) {
-    if (count <= 16) return f.template operator()<RowInRegisters<1>>();
-    if (count <= 32) return f.template operator()<RowInRegisters<2>>();
-    if (count <= 64) return f.template operator()<RowInRegisters<4>>();
+// Loads windows of rows from one column on, of which only `count` values are touched.
+template <int N>
+struct WindowLoader {
+  __mmask16 lanes[N];
+  DGPOSE_INLINE explicit WindowLoader(int64_t count) {
+    for (int n = 0; n < N; ++n) {
+      const int64_t left = count - 16 * n;
+      lanes[n] = first_lanes(left < 0 ? 0 : left > 16 ? 16 : static_cast<int>(left)).v;
+    }
   }
-#endif
-  (void)count;
-  f.template operator()<RowInMemory<V>>();
+  template <class Element>
+  DGPOSE_INLINE Window<N> load(const Element* p) const {
+    Window<N> w;
+    for (int n = 0; n < N; ++n) w.r[n] = load_masked(p + 16 * n, lanes[n]);
+    return w;
+  }
+  template <class Element>
+  DGPOSE_INLINE Window<N> load(const Element* p, const Element* mask) const {
+    Window<N> w = load(p);
+    if (mask) {
+      for (int n = 0; n < N; ++n) {
+        w.r[n] = _mm512_mul_ps(w.r[n], load_masked(mask + 16 * n, lanes[n]));
+      }
+    }
+    return w;
+  }
+};
+
+template <int N>
+DGPOSE_INLINE Window<N> mix(__m512 a, const Window<N>& v, __m512 b, const Window<N>& w) {
+  Window<N> sum;
+  for (int n = 0; n < N; ++n) {
+    sum.r[n] = _mm512_add_ps(_mm512_mul_ps(a, v.r[n]), _mm512_mul_ps(b, w.r[n]));
+  }
+  return sum;
 }
+
+// Sixteen samples of an axis, their pixels relative to `base`.
+struct SampleBlock {
+  __mmask16 inside;
+  int64_t base;
+  __m512i lo, hi;
+  __m512 weight_lo, weight_hi;
+  DGPOSE_INLINE SampleBlock(const AxisTaps<float>& x, int64_t j)
+      : inside(_mm512_cmp_ps_mask(_mm512_loadu_ps(x.inside + j), _mm512_set1_ps(0.5f), _CMP_GE_OQ)),
+        lo(_mm512_loadu_si512(x.lo + j)),
+        hi(_mm512_loadu_si512(x.hi + j)),
+        weight_lo(_mm512_loadu_ps(x.weight_lo + j)),
+        weight_hi(_mm512_loadu_ps(x.weight_hi + j)) {
+    base = inside ? _mm512_mask_reduce_min_epi32(inside, lo) : 0;
+    lo = _mm512_sub_epi32(lo, _mm512_set1_epi32(static_cast<int>(base)));
+    hi = _mm512_sub_epi32(hi, _mm512_set1_epi32(static_cast<int>(base)));
+  }
+};
+#endif
 
 // ---- two rows of an image, weighted ----
 
@@ -129,11 +171,12 @@ DGPOSE_INLINE void finish_stream(bool streamed) {
 #endif
 }
 
-// ---- forward, NCHW: one map [h, w] of one crop; `row` holds kRowPadding more than the image's W ----
+// ---- forward, NCHW: one map [h, w] of one crop; `row` holds W + kRowPadding values ----
 
-template <class Row, class V, class Element>
-void crop_map_with(const CropTaps<typename V::Scalar>& taps, const Element* plane, const Element* mask,
-              int64_t width, bool streamed, typename V::Scalar* row, Element* out) {
+template <class V, class Element>
+void crop_map_in_rows(const CropTaps<typename V::Scalar>& taps, const Element* plane,
+                      const Element* mask, int64_t width, bool streamed, typename V::Scalar* row,
+                      Element* out) {
   const auto &x = taps.x, &y = taps.y;
   const V zero = V::set1(0), half = V::set1(typename V::Scalar(0.5));
   const int64_t span = x.last - x.first;
@@ -143,9 +186,8 @@ void crop_map_with(const CropTaps<typename V::Scalar>& taps, const Element* plan
       continue;
     }
     TwoRows<V, Element>(taps, i, plane, mask, width).mix(y.weight_lo[i], y.weight_hi[i], span, row);
-    const Row source(row);
     for (int64_t j = 0; j < x.count; j += V::kWidth) {
-      const V lo = source.at(x.lo + j), hi = source.at(x.hi + j);
+      const V lo = gather(V{}, row, x.lo + j), hi = gather(V{}, row, x.hi + j);
       const V mixed = V::load(x.weight_lo + j) * lo + V::load(x.weight_hi + j) * hi;
       const V value = select(V::load(x.inside + j) >= half, mixed, zero);
       if (streamed) {
@@ -157,15 +199,60 @@ void crop_map_with(const CropTaps<typename V::Scalar>& taps, const Element* plan
       }
     }
   }
-  finish_stream(streamed);
 }
 
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+// Sixteen columns at a time, whose pixels lie in a window of at most 16 N.
+template <int N, class Element>
+void crop_map_in_windows(const CropTaps<float>& taps, const Element* plane, const Element* mask,
+                         int64_t width, bool streamed, Element* out) {
+  const auto &x = taps.x, &y = taps.y;
+  for (int64_t j = 0; j < x.count; j += 16) {
+    const SampleBlock block(x, j);
+    const WindowLoader<N> loader(x.last - x.first - block.base);
+    const int64_t first = y.first * width + x.first + block.base;
+    for (int64_t i = 0; i < y.count; ++i) {
+      F32 value = F32::set1(0);
+      if (y.inside[i] != 0) {
+        const int64_t at_lo = first + y.lo[i] * width, at_hi = first + y.hi[i] * width;
+        const auto lo = loader.load(plane + at_lo, mask ? mask + at_lo : nullptr);
+        const auto hi = loader.load(plane + at_hi, mask ? mask + at_hi : nullptr);
+        const auto row =
+            mix(_mm512_set1_ps(y.weight_lo[i]), lo, _mm512_set1_ps(y.weight_hi[i]), hi);
+        value.v =
+            _mm512_maskz_add_ps(block.inside, _mm512_mul_ps(block.weight_lo, row.at(block.lo)),
+                                _mm512_mul_ps(block.weight_hi, row.at(block.hi)));
+      }
+      Element* p = out + i * x.count + j;
+      if (streamed) {
+        stream_as(value, p);
+      } else if (j + 16 <= x.count) {
+        store_as(value, p);
+      } else {
+        store_rest(value, p, static_cast<int>(x.count - j));
+      }
+    }
+  }
+}
+#endif
+
 template <class T, class Element>
-void crop_map(const CropTaps<T>& taps, const Element* plane, const Element* mask,
-                  int64_t width, bool streamed, T* row, Element* out) {
-  with_row<VectorOf<T>>(taps.x.last - taps.x.first, [&]<class Row>() {
-    crop_map_with<Row, VectorOf<T>>(taps, plane, mask, width, streamed, row, out);
-  });
+void crop_map(const CropTaps<T>& taps, const Element* plane, const Element* mask, int64_t width,
+              bool streamed, T* row, Element* out) {
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+  if constexpr (sizeof(T) == 4) {
+    if (taps.x.window <= 32) {
+      if (taps.x.window <= 16) {
+        crop_map_in_windows<1>(taps, plane, mask, width, streamed, out);
+      } else {
+        crop_map_in_windows<2>(taps, plane, mask, width, streamed, out);
+      }
+      return finish_stream(streamed);
+    }
+  }
+#endif
+  crop_map_in_rows<VectorOf<T>>(taps, plane, mask, width, streamed, row, out);
+  finish_stream(streamed);
 }
 
 // ---- channels_last: the four pixels around a sample ----
@@ -231,9 +318,8 @@ struct FourPixels {
 
 // Row i [w, C] of one crop.
 template <class T, class Element>
-void crop_pixels(const CropTaps<T>& taps, int64_t i, const Element* image,
-                 const Element* mask, int64_t width, int64_t channels, bool streamed,
-                 Element* out) {
+void crop_pixels(const CropTaps<T>& taps, int64_t i, const Element* image, const Element* mask,
+                 int64_t width, int64_t channels, bool streamed, Element* out) {
   using V = VectorOf<T>;
   const auto &x = taps.x, &y = taps.y;
   const V a = V::set1(y.weight_lo[i]), b = V::set1(y.weight_hi[i]);
@@ -266,18 +352,49 @@ void crop_pixels(const CropTaps<T>& taps, int64_t i, const Element* image,
 
 // ---- gradient of features ----
 
+// values[0 .. count) as T.
+template <class V, class Element>
+DGPOSE_INLINE void write_values(const Element* values, int64_t count, typename V::Scalar* out) {
+  int64_t i = 0;
+  for (; i + V::kWidth <= count; i += V::kWidth) load_as(V{}, values + i).store(out + i);
+  if (i < count) {
+    const int n = static_cast<int>(count - i);
+    store_rest(load_rest(V{}, values + i, n), out + i, n);
+  }
+}
+
 // out (+)= sum over k of weights[k] * rows[outputs[k]], rows of n values, count > 0.
+template <bool Add, int Vectors, class T, class Element>
+DGPOSE_INLINE void sum_vectors(const int32_t* outputs, const T* weights, int64_t count,
+                               const Element* rows, int64_t n, T* out) {
+  using V = VectorOf<T>;
+  V sums[Vectors];
+  for (int v = 0; v < Vectors; ++v) {
+    sums[v] = V::set1(weights[0]) * load_as(V{}, rows + outputs[0] * n + v * V::kWidth);
+  }
+  for (int64_t k = 1; k < count; ++k) {
+    const Element* row = rows + outputs[k] * n;
+    const V weight = V::set1(weights[k]);
+    for (int v = 0; v < Vectors; ++v) {
+      sums[v] = sums[v] + weight * load_as(V{}, row + v * V::kWidth);
+    }
+  }
+  for (int v = 0; v < Vectors; ++v) {
+    T* p = out + v * V::kWidth;
+    (Add ? V::load(p) + sums[v] : sums[v]).store(p);
+  }
+}
+
 template <bool Add, class T, class Element>
-void sum_rows(const int32_t* outputs, const T* weights, int64_t count,
-              const Element* rows, int64_t n, T* out) {
+void sum_rows(const int32_t* outputs, const T* weights, int64_t count, const Element* rows,
+              int64_t n, T* out) {
   using V = VectorOf<T>;
   int64_t x = 0;
+  for (; x + 4 * V::kWidth <= n; x += 4 * V::kWidth) {
+    sum_vectors<Add, 4>(outputs, weights, count, rows + x, n, out + x);
+  }
   for (; x + V::kWidth <= n; x += V::kWidth) {
-    V sum = V::set1(weights[0]) * load_as(V{}, rows + outputs[0] * n + x);
-    for (int64_t k = 1; k < count; ++k) {
-      sum = sum + V::set1(weights[k]) * load_as(V{}, rows + outputs[k] * n + x);
-    }
-    (Add ? V::load(out + x) + sum : sum).store(out + x);
+    sum_vectors<Add, 1>(outputs, weights, count, rows + x, n, out + x);
   }
   if (x < n) {
     const int rest = static_cast<int>(n - x);
@@ -289,54 +406,105 @@ void sum_rows(const int32_t* outputs, const T* weights, int64_t count,
   }
 }
 
-// Adds what the columns of the image gather from one row of w values: out[0 .. 16 blocks). Column
-// by column the k-th output and weight stand side by side; where a column has no more, the output
-// is w, where sums[w] = 0.
-template <class Row, class V>
-void add_columns(const ColumnBlocks<typename V::Scalar>& blocks, const typename V::Scalar* sums,
-                 typename V::Scalar* out) {
-  const Row source(sums);
-  for (int64_t block = 0; block < blocks.count; ++block) {
-    for (int64_t lane = 0; lane < kBlock; lane += V::kWidth) {
-      int64_t at = blocks.start[block] * kBlock + lane;
-      const int64_t end = blocks.start[block + 1] * kBlock;
-      if (at >= end) continue;
-      V sum = V::load(blocks.weights + at) * source.at(blocks.outputs + at);
-      for (at += kBlock; at < end; at += kBlock) {
-        sum = sum + V::load(blocks.weights + at) * source.at(blocks.outputs + at);
+// What columns gathered from row i of grad, into the two rows of the image that row i read.
+template <class V>
+DGPOSE_INLINE void add_to_rows(const AxisTaps<typename V::Scalar>& y, int64_t i, V gathered,
+                               int64_t width, typename V::Scalar* first_row) {
+  typename V::Scalar *lo = first_row + y.lo[i] * width, *hi = first_row + y.hi[i] * width;
+  (V::load(lo) + V::set1(y.weight_lo[i]) * gathered).store(lo);
+  if (hi != lo) (V::load(hi) + V::set1(y.weight_hi[i]) * gathered).store(hi);
+}
+
+// Asks for row i of the map that comes next: maps lie far apart, and each is too short for the
+// processor to guess what follows.
+template <class Element>
+DGPOSE_INLINE void prefetch_row(const Element* next, int64_t i, int64_t width) {
+  if (!next) return;
+  constexpr int64_t kLine = 64 / sizeof(Element);
+  for (int64_t j = 0; j < width; j += kLine) __builtin_prefetch(next + i * width + j, 0, 2);
+}
+
+// The map of grad in rows: `row` holds w + 1 values, the last of them 0.
+template <class V, class Element>
+void add_map_in_rows(const AxisTaps<typename V::Scalar>& y,
+                     const ColumnBlocks<typename V::Scalar>& columns, const Element* grad,
+                     const Element* next, int64_t out_width, int64_t width, typename V::Scalar* row,
+                     typename V::Scalar* plane) {
+  for (int64_t i = 0; i < y.count; ++i) {
+    prefetch_row(next, i, out_width);
+    if (y.inside[i] == 0) continue;
+    write_values<V>(grad + i * out_width, out_width, row);
+    for (int64_t block = 0; block < columns.count; ++block) {
+      const int64_t begin = columns.start[block] * kBlock, end = columns.start[block + 1] * kBlock;
+      if (begin == end) continue;
+      const typename V::Scalar* base = row + columns.base[block];
+      for (int64_t lane = 0; lane < kBlock; lane += V::kWidth) {
+        V sum = V::load(columns.weights + begin + lane) *
+                gather(V{}, base, columns.outputs + begin + lane);
+        for (int64_t at = begin + lane + kBlock; at < end; at += kBlock) {
+          sum = sum + V::load(columns.weights + at) * gather(V{}, base, columns.outputs + at);
+        }
+        add_to_rows(y, i, sum, width, plane + block * kBlock + lane);
       }
-      typename V::Scalar* p = out + block * kBlock + lane;
-      (V::load(p) + sum).store(p);
     }
   }
 }
 
-// One map of grad [h, w] of one crop into the image's `plane`. `sums` holds w + kRowPadding values
-// of which those from w on are 0.
-template <class Row, class V, class Element>
-void add_map_with(const SourceTaps<typename V::Scalar>& taps, const Element* grad, int64_t out_width,
-             int64_t width, typename V::Scalar* sums, typename V::Scalar* plane) {
-  const auto& y = taps.y;
-  for (int64_t row = 0; row < y.count; ++row) {
-    const int64_t first = y.start[row], count = y.start[row + 1] - first;
-    if (count == 0) continue;
-    sum_rows<false>(y.outputs + first, y.weights + first, count, grad, out_width, sums);
-    add_columns<Row, V>(taps.columns, sums, plane + (y.first + row) * width + taps.x.first);
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+// Sixteen columns of the image at a time, which gather from windows of at most 16 N of grad.
+template <int N, class Element>
+void add_map_in_windows(const AxisTaps<float>& y, const ColumnBlocks<float>& columns,
+                        const Element* grad, const Element* next, int64_t out_width, int64_t width,
+                        float* plane) {
+  for (int64_t block = 0; block < columns.count; ++block) {
+    const int64_t begin = columns.start[block], end = columns.start[block + 1];
+    if (begin == end) continue;
+    const WindowLoader<N> loader(out_width - columns.base[block]);
+    for (int64_t i = 0; i < y.count; ++i) {
+      if (block == 0) prefetch_row(next, i, out_width);
+      if (y.inside[i] == 0) continue;
+      const Window<N> row = loader.load(grad + i * out_width + columns.base[block]);
+      F32 sum = F32::set1(0);
+      for (int64_t step = begin; step < end; ++step) {
+        const __m512i output = _mm512_loadu_si512(columns.outputs + step * kBlock);
+        const __m512 weight = _mm512_loadu_ps(columns.weights + step * kBlock);
+        // Where a column has no more, its lane of the window is another's: left out.
+        const __m512 product = _mm512_maskz_mul_ps(columns.lanes[step], weight, row.at(output));
+        sum.v = step == begin ? product : _mm512_add_ps(sum.v, product);
+      }
+      add_to_rows(y, i, sum, width, plane + block * kBlock);
+    }
   }
 }
+#endif
 
+// Adds one map of grad [h, w] of one crop to the image's plane [H, W], which is padded by kBlock.
+// `next`: the map that comes next, or null.
 template <class T, class Element>
-void add_map(const SourceTaps<T>& taps, const Element* grad, int64_t out_width,
-                 int64_t width, T* sums, T* plane) {
-  with_row<VectorOf<T>>(out_width + 1, [&]<class Row>() {
-    add_map_with<Row, VectorOf<T>>(taps, grad, out_width, width, sums, plane);
-  });
+void add_map(const CropTaps<T>& taps, const ColumnBlocks<T>& columns, const Element* grad,
+             const Element* next, int64_t width, T* row, T* plane) {
+  plane += taps.y.first * width + columns.first;
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+  if constexpr (sizeof(T) == 4) {
+    const int64_t n = taps.x.count;
+    if (columns.window <= 16) {
+      return add_map_in_windows<1>(taps.y, columns, grad, next, n, width, plane);
+    }
+    if (columns.window <= 32) {
+      return add_map_in_windows<2>(taps.y, columns, grad, next, n, width, plane);
+    }
+    if (columns.window <= 64) {
+      return add_map_in_windows<4>(taps.y, columns, grad, next, n, width, plane);
+    }
+  }
+#endif
+  add_map_in_rows<VectorOf<T>>(taps.y, columns, grad, next, taps.x.count, width, row, plane);
 }
 
 // out = values, times the mask where there is one.
 template <class T, class Element>
-void write_masked(const T* values, const Element* mask, int64_t count,
-                  bool streamed, Element* out) {
+void write_masked(const T* values, const Element* mask, int64_t count, bool streamed,
+                  Element* out) {
   using V = VectorOf<T>;
   int64_t i = 0;
   for (; i + V::kWidth <= count; i += V::kWidth) {
@@ -366,7 +534,8 @@ void write_row(T* values, const Element* mask, int64_t width, int64_t channels, 
     const V factor = broadcast<V>(mask + x);
     T* pixel = values + x * channels;
     int64_t c = 0;
-    for (; c + V::kWidth <= channels; c += V::kWidth) (V::load(pixel + c) * factor).store(pixel + c);
+    for (; c + V::kWidth <= channels; c += V::kWidth)
+      (V::load(pixel + c) * factor).store(pixel + c);
     if (c < channels) {
       const int n = static_cast<int>(channels - c);
       store_rest(load_rest(V{}, pixel + c, n) * factor, pixel + c, n);
@@ -396,37 +565,34 @@ struct BoxSums {
 
 // Adds dS/d(x1, y1, x2, y2) of one map [h, w] of one crop to sums. `row` holds two rows of W +
 // kRowPadding values.
-template <class Row, class V, class Element>
-void box_sums_map_with(const CropTaps<typename V::Scalar>& taps, const Element* plane,
-                  const Element* mask, int64_t width, const Element* grad,
-                  typename V::Scalar* row, double* sums) {
+template <class V, class Element>
+void box_sums_in_rows(const CropTaps<typename V::Scalar>& taps, const Element* plane,
+                      const Element* mask, int64_t width, const Element* grad, const Element* next,
+                      typename V::Scalar* row, double* sums) {
   const auto &x = taps.x, &y = taps.y;
   const V zero = V::set1(0), half = V::set1(typename V::Scalar(0.5));
   const int64_t span = x.last - x.first;
-  if (span == 0) return;
   typename V::Scalar* slope = row + width + kRowPadding;
   BoxSums<V> total;
   for (int64_t i = 0; i < y.count; ++i) {
+    prefetch_row(next, i, x.count);
     if (y.inside[i] == 0) continue;
     const TwoRows<V, Element> rows(taps, i, plane, mask, width);
     rows.mix(y.weight_lo[i], y.weight_hi[i], span, row);
     rows.mix(-1, 1, span, slope);
-    const Row values(row), slopes(slope);
     V along_y = zero;
     for (int64_t j = 0; j < x.count; j += V::kWidth) {
       const Element* g_at = grad + i * x.count + j;
-      const V g = j + V::kWidth <= x.count
-                      ? load_as(V{}, g_at)
-                      : load_rest(V{}, g_at, static_cast<int>(x.count - j));
+      const V g = j + V::kWidth <= x.count ? load_as(V{}, g_at)
+                                           : load_rest(V{}, g_at, static_cast<int>(x.count - j));
       const auto inside = V::load(x.inside + j) >= half;
-      const V dx = select(inside, g * (values.at(x.hi + j) - values.at(x.lo + j)), zero);
-      const V dy = select(inside,
-                          g * (V::load(x.weight_lo + j) * slopes.at(x.lo + j) +
-                               V::load(x.weight_hi + j) * slopes.at(x.hi + j)),
-                          zero);
-      total.x1 = total.x1 + dx * V::load(x.slope_1 + j);
-      total.x2 = total.x2 + dx * V::load(x.slope_2 + j);
-      along_y = along_y + dy;
+      const V dx = g * (gather(V{}, row, x.hi + j) - gather(V{}, row, x.lo + j));
+      const V dy = g * (V::load(x.weight_lo + j) * gather(V{}, slope, x.lo + j) +
+                        V::load(x.weight_hi + j) * gather(V{}, slope, x.hi + j));
+      const V along_x = select(inside, dx, zero);
+      total.x1 = total.x1 + along_x * V::load(x.slope_1 + j);
+      total.x2 = total.x2 + along_x * V::load(x.slope_2 + j);
+      along_y = along_y + select(inside, dy, zero);
     }
     total.y1 = total.y1 + along_y * V::set1(y.slope_1[i]);
     total.y2 = total.y2 + along_y * V::set1(y.slope_2[i]);
@@ -434,19 +600,65 @@ void box_sums_map_with(const CropTaps<typename V::Scalar>& taps, const Element* 
   total.empty_into(sums);
 }
 
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+template <int N, class Element>
+void box_sums_in_windows(const CropTaps<float>& taps, const Element* plane, const Element* mask,
+                         int64_t width, const Element* grad, const Element* next, double* sums) {
+  const auto &x = taps.x, &y = taps.y;
+  const __m512 one = _mm512_set1_ps(1), minus_one = _mm512_set1_ps(-1);
+  BoxSums<F32> total;
+  for (int64_t j = 0; j < x.count; j += 16) {
+    const SampleBlock block(x, j);
+    if (!block.inside) continue;
+    const WindowLoader<N> loader(x.last - x.first - block.base);
+    const int64_t first = y.first * width + x.first + block.base;
+    F32 along_x = F32::set1(0);
+    for (int64_t i = 0; i < y.count; ++i) {
+      if (j == 0) prefetch_row(next, i, x.count);
+      if (y.inside[i] == 0) continue;
+      const int64_t at_lo = first + y.lo[i] * width, at_hi = first + y.hi[i] * width;
+      const auto lo = loader.load(plane + at_lo, mask ? mask + at_lo : nullptr);
+      const auto hi = loader.load(plane + at_hi, mask ? mask + at_hi : nullptr);
+      const auto row = mix(_mm512_set1_ps(y.weight_lo[i]), lo, _mm512_set1_ps(y.weight_hi[i]), hi);
+      const auto slope = mix(minus_one, lo, one, hi);
+      const F32 g{load_masked(grad + i * x.count + j, block.inside)};
+      const F32 dx{_mm512_maskz_sub_ps(block.inside, row.at(block.hi), row.at(block.lo))};
+      const F32 dy{_mm512_maskz_add_ps(block.inside,
+                                       _mm512_mul_ps(block.weight_lo, slope.at(block.lo)),
+                                       _mm512_mul_ps(block.weight_hi, slope.at(block.hi)))};
+      along_x = along_x + g * dx;
+      const F32 along_y = g * dy;
+      total.y1 = total.y1 + along_y * F32::set1(y.slope_1[i]);
+      total.y2 = total.y2 + along_y * F32::set1(y.slope_2[i]);
+    }
+    total.x1 = total.x1 + along_x * F32::load(x.slope_1 + j);
+    total.x2 = total.x2 + along_x * F32::load(x.slope_2 + j);
+  }
+  total.empty_into(sums);
+}
+#endif
+
 template <class T, class Element>
-void box_sums_map(const CropTaps<T>& taps, const Element* plane, const Element* mask,
-                      int64_t width, const Element* grad, T* row, double* sums) {
-  with_row<VectorOf<T>>(taps.x.last - taps.x.first, [&]<class Row>() {
-    box_sums_map_with<Row, VectorOf<T>>(taps, plane, mask, width, grad, row, sums);
-  });
+void box_sums_map(const CropTaps<T>& taps, const Element* plane, const Element* mask, int64_t width,
+                  const Element* grad, const Element* next, T* row, double* sums) {
+  if (taps.x.first == taps.x.last) return;
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+  if constexpr (sizeof(T) == 4) {
+    if (taps.x.window <= 16) {
+      return box_sums_in_windows<1>(taps, plane, mask, width, grad, next, sums);
+    }
+    if (taps.x.window <= 32) {
+      return box_sums_in_windows<2>(taps, plane, mask, width, grad, next, sums);
+    }
+  }
+#endif
+  box_sums_in_rows<VectorOf<T>>(taps, plane, mask, width, grad, next, row, sums);
 }
 
 // The same of row i [w, C] of one crop in channels_last.
 template <class T, class Element>
-void box_sums_pixels(const CropTaps<T>& taps, int64_t i, const Element* image,
-                     const Element* mask, int64_t width, int64_t channels, const Element* grad,
-                     double* sums) {
+void box_sums_pixels(const CropTaps<T>& taps, int64_t i, const Element* image, const Element* mask,
+                     int64_t width, int64_t channels, const Element* grad, double* sums) {
   using V = VectorOf<T>;
   const auto &x = taps.x, &y = taps.y;
   if (y.inside[i] == 0) return;
@@ -477,4 +689,3 @@ void box_sums_pixels(const CropTaps<T>& taps, int64_t i, const Element* image,
   total.y2 = along_y * V::set1(y.slope_2[i]);
   total.empty_into(sums);
 }
-
