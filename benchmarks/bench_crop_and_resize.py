@@ -1,10 +1,8 @@
 """crop_and_resize beside F.grid_sample on a batched grid and kornia.
 
-Limit: the output written once and the features read once (for the gradients, the other way round): a
-copy_ and a fill_ of those sizes between tensors that exist.
-
-glibc returns 132 MB of crops to the kernel after every call, and the page faults of the next one
-would cost all contenders more than the crops: here memory is kept, as a caching allocator keeps it.
+Limit: the output written once and the features read once (for the gradients, the other way round):
+a copy_ and a fill_ (or sum) of those sizes on tensors that exist. Memory is kept between calls, as
+in bench_gaussian_heatmap.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench_gaussian_heatmap import _kept as kept
-from benchmarks.harness import Case
+from benchmarks.harness import Case, kept_memory
 from benchmarks.onnx_graph import exported
 from dgpose_ext.testing.crop_and_resize import random_crops
 
@@ -183,6 +180,6 @@ _CASES = [
 ]  # fmt: skip
 
 CASES = [
-    replace(case, contenders={name: kept(make) for name, make in case.contenders.items()})
+    replace(case, contenders={name: kept_memory(make) for name, make in case.contenders.items()})
     for case in _CASES
 ]

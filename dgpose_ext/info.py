@@ -30,7 +30,9 @@ def collect() -> dict[str, object]:
             "core built with": f"{build['compiler']}, {build['build_type']}, "
             f"stable ABI of torch {build['torch_target']}",
         }
-    facts["CUDA"] = _backend.missing("cuda") or "loaded"
+    facts["CUDA"] = _loader.why_no_cuda() or ", ".join(
+        torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+    )
     facts["threads"] = torch.get_num_threads()
     return facts
 
@@ -39,10 +41,11 @@ def main() -> None:
     """Prints the facts and the ops."""
     for name, value in collect().items():
         print(f"{name + ':':<18}{value}")
-    print("\nop                backends here (the first is the default)")
+    print("\nop                backends here (the first is the default for tensors on the CPU)")
     for spec in discover():
         default = _backend.choose(None, torch.device("cpu"), spec.name)
-        others = [b for b in _backend.BACKENDS if b != default and not _backend.missing(b)]
+        there = [b for b in _backend.BACKENDS if not _backend.missing(b, spec.name)]
+        others = [b for b in there if b != default]
         print(f"{spec.name:<18}{', '.join([default, *others])}")
 
 
