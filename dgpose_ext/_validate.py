@@ -100,6 +100,8 @@ def require_integer(name: str, value: object) -> None:
 def limb_list(limbs: Sequence[tuple[int, int]], joints: int) -> list[int]:
     """Pairs of joints in 0 .. K-1, one after the other, or ValueError / TypeError."""
     flat = []
+    if not isinstance(limbs, Sequence):
+        raise TypeError(f"limbs must be a sequence of pairs of joints, got {limbs!r}")
     for limb in limbs:
         if not (isinstance(limb, (tuple, list, Sequence)) and len(limb) == 2):
             raise ValueError(f"limbs must be pairs of joints, got {limb!r}")

@@ -125,6 +125,9 @@ SPEC = OpSpec(
             r"limbs must lie in 0 .. K-1 with K = 5, got \(0, 5\)",
         ),
         BadInput({"limbs": ((0, -1),)}, ValueError, "limbs must lie in 0 .. K-1"),
+        BadInput(
+            {"limbs": None}, TypeError, "limbs must be a sequence of pairs of joints, got None"
+        ),
         BadInput({"limbs": (0, 1)}, ValueError, "limbs must be pairs of joints, got 0"),
         BadInput({"limbs": ((0, 1.0),)}, TypeError, "a joint of limbs must be an integer, got 1.0"),
         BadInput(
