@@ -1,10 +1,8 @@
 """crop_and_resize beside F.grid_sample on a batched grid and kornia.
 
-Limit: the output written once and the features read once (for the gradients, the other way round): a
-copy_ and a fill_ of those sizes between tensors that exist.
-
-glibc returns 132 MB of crops to the kernel after every call, and the page faults of the next one
-would cost all contenders more than the crops: here memory is kept, as a caching allocator keeps it.
+Limit: the output written once and the features read once (for the gradients, the other way round):
+a copy_ and a fill_ (or sum) of those sizes on tensors that exist. Memory is kept between calls, as
+in bench_gaussian_heatmap.
 """
 
 from __future__ import annotations
@@ -15,11 +13,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench_gaussian_heatmap import _kept as kept
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.crop_and_resize import random_crops
 
+from .harness import Case, kept_memory
+from .onnx_graph import exported
+
 BATCH, CHANNELS, HEIGHT, WIDTH, PARTS, SIDE = 16, 128, 128, 64, 7, 48
+Crop = Callable[..., torch.Tensor]
 
 
 def _inputs(channels_last: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,10 +38,13 @@ def _mask() -> torch.Tensor:
 
 
 def _crop(features: torch.Tensor, boxes: torch.Tensor, **options: Any) -> torch.Tensor:
-    from dgpose_ext import crop_and_resize
+    return dgpose_ext.crop_and_resize(features, boxes, (SIDE, SIDE), **options, backend="cpu")
 
-    crops: torch.Tensor = crop_and_resize(features, boxes, (SIDE, SIDE), **options, backend="cpu")
-    return crops
+
+def _call(channels_last: bool = False, **options: Any) -> tuple[Crop, dict[str, Any]]:
+    features, boxes = _inputs(channels_last)
+    arguments = {"features": features, "boxes": boxes, "size": (SIDE, SIDE)}
+    return dgpose_ext.crop_and_resize, arguments | options
 
 
 def _grid_sample(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -67,9 +71,6 @@ def _kornia(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     repeated = features[:, None].expand(-1, PARTS, -1, -1, -1).flatten(0, 1)
     crops: torch.Tensor = crop_and_resize(repeated, corners, (SIDE, SIDE))
     return crops
-
-
-Crop = Callable[..., torch.Tensor]
 
 
 def _forward(crop: Crop, channels_last: bool = False, **options: Any) -> Callable[[], Any]:
@@ -127,8 +128,10 @@ _CASES = [
             "dgpose_ext, half_pixel": lambda: _forward(_crop, sampling="half_pixel"),
             "torch, grid_sample": lambda: _forward(_grid_sample),
             "kornia": lambda: _forward(_kornia),
+            "exported, ONNX Runtime": lambda: exported(_crop, *_inputs()),
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "forward, channels_last", "crops", BATCH * PARTS, 2,
@@ -139,6 +142,7 @@ _CASES = [
             "kornia": lambda: _forward(_kornia, True),
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(True), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "forward, masked", "crops", BATCH * PARTS, 2,
@@ -148,6 +152,7 @@ _CASES = [
             "dgpose_ext, crop of features * mask": _product_then_crop,
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(mask=_mask()), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "gradient of features", "crops", BATCH * PARTS, 2,
@@ -181,6 +186,6 @@ _CASES = [
 ]  # fmt: skip
 
 CASES = [
-    replace(case, contenders={name: kept(make) for name, make in case.contenders.items()})
+    replace(case, contenders={name: kept_memory(make) for name, make in case.contenders.items()})
     for case in _CASES
 ]

@@ -9,7 +9,6 @@ The case "fresh memory" shows the other side.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,23 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.gaussian_heatmap import random_keypoints
 
+from .harness import Case, kept_memory
+
 BATCH, COUNT, SIDE, SIGMA = 64, 18, 128, 2.0
-
-
-def _kept(contender: Callable[[], Callable[[], Any]]) -> Callable[[], Callable[[], Any]]:
-    """The contender in a process whose malloc keeps what is freed (where there is glibc)."""
-
-    def make() -> Callable[[], Any]:
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(-4, 0)  # M_MMAP_MAX: no mappings
-            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        return contender()
-
-    return make
 
 
 def _keypoints() -> torch.Tensor:
@@ -42,11 +30,14 @@ def _keypoints() -> torch.Tensor:
     return keypoints
 
 
-def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
-    from dgpose_ext import gaussian_heatmap
+def _call(sigma: float = SIGMA, **options: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    arguments = {"keypoints": _keypoints(), "size": (SIDE, SIDE), "sigma": sigma}
+    return dgpose_ext.gaussian_heatmap, arguments | options
 
-    keypoints, size = _keypoints(), (SIDE, SIDE)
-    return lambda: gaussian_heatmap(keypoints, size, sigma, **options, backend=backend)
+
+def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
+    function, arguments = _call(sigma, **options)
+    return lambda: function(**arguments, backend=backend)
 
 
 def _fill(dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -117,9 +108,7 @@ def _gradients(run: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Any]
 
 
 def _ours_gradients(sigma: float) -> Callable[[], Any]:
-    from dgpose_ext import gaussian_heatmap
-
-    return _gradients(lambda k: gaussian_heatmap(k, (SIDE, SIDE), sigma, backend="cpu"))
+    return _gradients(lambda k: dgpose_ext.gaussian_heatmap(k, (SIDE, SIDE), sigma, backend="cpu"))
 
 
 def _kornia_gradients() -> Callable[[], Any]:
@@ -135,6 +124,7 @@ def _read() -> Callable[[], Any]:
     return lambda: maps.sum()
 
 
+_FLOATS = BATCH * COUNT * SIDE * SIDE * 4  # bytes of all maps
 _NOTE = f"{BATCH} x {COUNT} maps of {SIDE} x {SIDE}, sigma {SIGMA:g}"
 
 _KEPT_CASES = [
@@ -152,7 +142,7 @@ _KEPT_CASES = [
             "torch, naive": _torch_naive,
             "dgpose_ext reference (torch)": lambda: _ours(backend="reference"),
         },
-        "dgpose_ext", "fill", note=_NOTE,
+        "dgpose_ext", "fill", note=_NOTE, call=lambda: _call(), traffic=_FLOATS,
     ),
     Case(
         "truncated windows", "maps", BATCH * COUNT, 2,
@@ -162,6 +152,7 @@ _KEPT_CASES = [
             "NumPy, MSRA codec": _msra_loop,
         },
         "dgpose_ext", "fill", note=_NOTE + ", cutoff 3, rounded centres",
+        call=lambda: _call(cutoff=3.0, round_centers=True), traffic=_FLOATS,
     ),
     Case(
         "bfloat16 maps", "maps", BATCH * COUNT, 2,
@@ -171,6 +162,7 @@ _KEPT_CASES = [
             "dgpose_ext, float16": lambda: _ours(dtype=torch.float16),
         },
         "dgpose_ext", "fill", note=_NOTE,
+        call=lambda: _call(dtype=torch.bfloat16), traffic=_FLOATS // 2,
     ),
     Case(
         "gradients", "maps", BATCH * COUNT, 2,
@@ -187,7 +179,7 @@ _KEPT_CASES = [
 
 CASES = [
     *(
-        replace(case, contenders={name: _kept(make) for name, make in case.contenders.items()})
+        replace(case, contenders={n: kept_memory(make) for n, make in case.contenders.items()})
         for case in _KEPT_CASES
     ),
     Case(

@@ -11,6 +11,7 @@ from dgpose_ext.ops.heatmap.body_mask import body_mask
 from dgpose_ext.ops.heatmap.decode_heatmap import decode_heatmap
 from dgpose_ext.ops.heatmap.disk_heatmap import disk_heatmap
 from dgpose_ext.ops.heatmap.gaussian_heatmap import gaussian_heatmap
+from dgpose_ext.ops.heatmap.limb_heatmap import limb_heatmap
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "disk_heatmap",
     "find_hand_center",
     "gaussian_heatmap",
+    "limb_heatmap",
     "part_boxes",
     "why_no_core",
 ]

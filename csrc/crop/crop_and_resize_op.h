@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "crop/crop_and_resize.h"
+#include "torch/map_type.h"
 #include "torch/registration.h"
 
 namespace dgpose {
@@ -74,24 +75,6 @@ CropAndResize<T, Element> crop_of(const Inputs& in, int64_t out_height, int64_t 
           in.channels_last};
 }
 
-// Calls f(T, Element) with values of the types that fit the dtype of features.
-template <class F>
-void dispatch(ScalarType type, const F& f) {
-  switch (type) {
-    case ScalarType::Double:
-      return f(double{}, double{});
-    case ScalarType::Float:
-      return f(float{}, float{});
-    case ScalarType::Half:
-      return f(float{}, Half{});
-    case ScalarType::BFloat16:
-      return f(float{}, BFloat16{});
-    default:
-      STD_TORCH_CHECK(false, "features must be float32, float64, float16 or bfloat16, got ",
-                      torch::headeronly::toString(type));
-  }
-}
-
 // [.., h, w, C] seen as [.., C, h, w], for a tensor of `rank` dimensions, and back.
 Tensor channels_first_view(const Tensor& t, int64_t rank) {
   return torch::stable::transpose(torch::stable::transpose(t, rank - 3, rank - 1), rank - 2,
@@ -109,14 +92,15 @@ Tensor forward(const Tensor features, const Tensor boxes, const std::optional<Te
   STD_TORCH_CHECK(height >= 0 && width >= 0, "size must not be negative, got (", height, ", ",
                   width, ")");
   const int64_t batch = boxes.size(0), parts = boxes.size(1), channels = features.size(1);
-  const Device device(features);
   Tensor crops = in.channels_last
                      ? torch::stable::new_empty(features, {batch, parts, height, width, channels})
                      : torch::stable::new_empty(features, {batch, parts, channels, height, width});
-  dispatch(features.scalar_type(), [&]<class T, class Element>(T, Element) {
-    device.forward(crop_of<T, Element>(in, height, width),
-                   static_cast<Element*>(crops.mutable_data_ptr()));
-  });
+  const Device device(features);
+  dispatch_map(
+      boxes.scalar_type(), features.scalar_type(), [&]<class T, class Element>(T, Element) {
+        device.template forward<T, Element>(crop_of<T, Element>(in, height, width),
+                                            static_cast<Element*>(crops.mutable_data_ptr()));
+      });
   return in.channels_last ? channels_first_view(crops, 5) : crops;
 }
 
@@ -129,7 +113,6 @@ std::tuple<Tensor, Tensor> backward(const Tensor grad, const Tensor features, co
   DGPOSE_CHECK_SHAPE(grad, "[B, P, C, h, w]", batch, parts, channels, -1, -1);
   DGPOSE_CHECK_SAME_DTYPE(grad, features);
   DGPOSE_CHECK_SAME_DEVICE(grad, features);
-  const Device device(features);
   // Autograd hands over gradients with any strides (after a cat, an expand, a sum).
   const Tensor dense =
       torch::stable::contiguous(in.channels_last ? channels_last_view(grad, 5) : grad);
@@ -140,13 +123,15 @@ std::tuple<Tensor, Tensor> backward(const Tensor grad, const Tensor features, co
                              : torch::stable::new_empty(features, {batch, channels, rows, columns});
   Tensor grad_boxes = need_boxes ? torch::stable::new_empty(boxes, {batch, parts, 4})
                                  : torch::stable::new_empty(boxes, {0});
-  dispatch(features.scalar_type(), [&]<class T, class Element>(T, Element) {
-    device.backward(
-        crop_of<T, Element>(in, grad.size(3), grad.size(4)),
-        static_cast<const Element*>(dense.const_data_ptr()),
-        need_features ? static_cast<Element*>(grad_features.mutable_data_ptr()) : nullptr,
-        need_boxes ? grad_boxes.mutable_data_ptr<T>() : nullptr);
-  });
+  const Device device(features);
+  dispatch_map(
+      boxes.scalar_type(), features.scalar_type(), [&]<class T, class Element>(T, Element) {
+        device.template backward<T, Element>(
+            crop_of<T, Element>(in, grad.size(3), grad.size(4)),
+            static_cast<const Element*>(dense.const_data_ptr()),
+            need_features ? static_cast<Element*>(grad_features.mutable_data_ptr()) : nullptr,
+            need_boxes ? grad_boxes.mutable_data_ptr<T>() : nullptr);
+      });
   if (need_features && in.channels_last) grad_features = channels_first_view(grad_features, 4);
   return {grad_features, grad_boxes};
 }
