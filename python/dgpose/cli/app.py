@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dgpose.cli.bench import bench
 from dgpose.cli.demo import demo
 from dgpose.cli.hand import app as hand_app
 
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pose from depth images and photographs.",
 )
+app.command()(bench)
 app.command()(demo)
 app.add_typer(hand_app, name="hand")
 for _name, (_, _help) in _LOADED_WHEN_CALLED.items():
