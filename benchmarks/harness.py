@@ -91,15 +91,15 @@ def on_gpu(case: Case) -> dict[str, tuple[str, Contender]]:
     return found
 
 
-def why_not_on_gpu(backend: str) -> str:
-    """Why nothing can be timed on this backend here; empty if it can."""
+def why_not_on_gpu(backend: str, op: str) -> str:
+    """Why an op cannot be timed on this backend here; empty if it can."""
     import torch
 
     from dgpose_ext import _backend
 
     if not torch.cuda.is_available():
         return "no GPU"
-    return _backend.missing(backend) if backend else ""
+    return _backend.missing(backend, op) if backend else ""
 
 
 def seconds_per_call(
@@ -201,6 +201,25 @@ def run_contender(module: str, case: Case, contender: str) -> list[float]:
     return [float(seconds) for seconds in answer]
 
 
+def spread(times: list[float]) -> dict[str, float]:
+    """Median and range of the seconds of each round."""
+    deciles = statistics.quantiles(times, n=10)
+    return {
+        "median_s": statistics.median(times),
+        "p10_s": deciles[0],
+        "p90_s": deciles[-1],
+        "rounds": len(times),
+    }
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Writes a file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.replace(path)
+
+
 def run_case(
     module: str, case: Case, repeats: int | None = None, progress: Callable[[str], Any] = str
 ) -> dict[str, Any]:
@@ -210,7 +229,10 @@ def run_case(
         CannotRunError: our own contender does not run.
     """
     gpu = on_gpu(case)
-    absent = {name: why for name, (backend, _) in gpu.items() if (why := why_not_on_gpu(backend))}
+    op = module.rpartition("bench_")[2]
+    absent = {
+        name: why for name, (backend, _) in gpu.items() if (why := why_not_on_gpu(backend, op))
+    }
     times: dict[str, list[float]] = {
         name: [] for name in (*case.contenders, *gpu) if name not in absent
     }
@@ -226,13 +248,7 @@ def run_case(
                 del times[name]
                 absent[name] = str(error)
     rows = {
-        name: {
-            "median_s": statistics.median(values),
-            "p10_s": statistics.quantiles(values, n=10)[0],
-            "p90_s": statistics.quantiles(values, n=10)[-1],
-            "rounds": len(values),
-        }
-        | ({"limit": GPU_LIMIT} if name in gpu and GPU_LIMIT in times else {})
+        name: spread(values) | ({"limit": GPU_LIMIT} if name in gpu and GPU_LIMIT in times else {})
         for name, values in times.items()
     }
     return {
@@ -281,11 +297,7 @@ def run_module(
     for case in cases_of(module):
         results.append(run_case(module, case, repeats, progress))
         report(results[-1])
-    document = {"schema": SCHEMA, "environment": environment(), "results": results}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    temporary.replace(path)
+    write_json({"schema": SCHEMA, "environment": environment(), "results": results}, path)
 
 
 def _child(module: str, case: str, contender: str) -> list[float] | str:

@@ -93,7 +93,7 @@ def test_every_backend_is_timed_or_said_to_be_missing(
     assert result["absent"] == {"dgpose_ext, cuda": "no GPU", "dgpose_ext, triton": "no GPU"}
 
     monkeypatch.setattr(
-        harness, "why_not_on_gpu", lambda backend: "not built" if backend == "cuda" else ""
+        harness, "why_not_on_gpu", lambda backend, _: "not built" if backend == "cuda" else ""
     )
     result = harness.run_case("", case)
     assert result["absent"] == {"dgpose_ext, cuda": "not built"}

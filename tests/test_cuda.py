@@ -106,9 +106,7 @@ def test_same_result_twice(runner: Runner, spec: OpSpec) -> None:
         assert_equal(runner(spec, call), runner(spec, call), None)
 
 
-@pytest.mark.parametrize(
-    "spec", [s for s in SPECS if s.differentiable], ids=lambda spec: spec.name
-)
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.differentiable], ids=lambda spec: spec.name)
 def test_gradients_equal_reference(runner: Runner, spec: OpSpec) -> None:
     for call in spec.gradient_samples():
         for dtype in (torch.float32, torch.float64):
@@ -170,9 +168,7 @@ def test_runs_in_a_graph_on_its_stream(spec: OpSpec) -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize(
-    "spec", [s for s in SPECS if s.compilable], ids=lambda spec: spec.name
-)
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.compilable], ids=lambda spec: spec.name)
 def test_compiles(spec: OpSpec) -> None:
     call = {
         name: value.cuda() if isinstance(value, Tensor) else value
