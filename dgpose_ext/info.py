@@ -8,7 +8,7 @@ import torch
 
 import dgpose_ext
 from dgpose_ext import _backend, _loader
-from dgpose_ext.testing import discover
+from dgpose_ext.testing import OpSpec, discover
 
 
 def collect() -> dict[str, object]:
@@ -31,8 +31,13 @@ def collect() -> dict[str, object]:
             f"stable ABI of torch {build['torch_target']}",
         }
     facts["CUDA"] = _backend.missing("cuda") or "loaded"
+    facts["Triton"] = _backend.missing("triton") or "available"
     facts["threads"] = torch.get_num_threads()
     return facts
+
+
+def _has_triton(spec: OpSpec) -> bool:
+    return _backend.has_triton_kernel(f"dgpose_ext.reference.{spec.family}.{spec.name}")
 
 
 def main() -> None:
@@ -42,7 +47,11 @@ def main() -> None:
     print("\nop                backends here (the first is the default)")
     for spec in discover():
         default = _backend.choose(None, torch.device("cpu"), spec.name)
-        others = [b for b in _backend.BACKENDS if b != default and not _backend.missing(b)]
+        others = [
+            b
+            for b in _backend.BACKENDS
+            if b != default and not _backend.missing(b) and (b != "triton" or _has_triton(spec))
+        ]
         print(f"{spec.name:<18}{', '.join([default, *others])}")
 
 
