@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +24,49 @@ def missing(backend: str, op: str) -> str:
         why = _loader.why_no_cuda()
         return why or ("" if _loader.has_cuda_kernel(op) else f"{op} has no CUDA kernel.")
     if backend == "triton":
-        return "No Triton kernels are part of this version."
+        return why_no_triton()
     return ""
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels in its interpreter, which needs no GPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_no_triton() -> str:
+    """One sentence: why no Triton kernels can run and what to do; empty where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; it comes with a CUDA build of torch."
+    if not (_interpreted() or torch.cuda.is_available()):
+        return (
+            "No CUDA device is available to torch; set TRITON_INTERPRET=1 before the import to run "
+            "Triton kernels in the interpreter."
+        )
+    return ""
+
+
+def has_triton_kernel(reference_module: str) -> bool:
+    """Whether the op whose reference stands in this module has a Triton kernel."""
+    try:
+        return importlib.util.find_spec(_triton_module(reference_module)) is not None
+    except ModuleNotFoundError:  # not even its family has one
+        return False
+
+
+def _triton_module(reference_module: str) -> str:
+    return reference_module.replace(".reference.", ".triton.")
+
+
+@functools.cache
+def _triton_implementation(name: str, reference_module: str) -> Callable[..., Any]:
+    if not has_triton_kernel(reference_module):
+        raise RuntimeError(
+            f"{name} has no Triton kernel; use backend 'cuda', 'cpu' or 'reference', or None for "
+            "the best"
+        )
+    module = importlib.import_module(_triton_module(reference_module))
+    kernel: Callable[..., Any] = getattr(module, name)
+    return kernel
 
 
 def choose(backend: str | None, device: torch.device, op: str) -> str:
@@ -44,9 +88,19 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
         raise ValueError(f"{op}: backend 'cpu' needs tensors on the CPU, got {device}")
     if wanted == "cuda" and device.type != "cuda":
         raise ValueError(f"{op}: backend 'cuda' needs tensors on a CUDA device, got {device}")
+    if wanted == "triton" and device.type != "cuda" and not _interpreted():
+        raise ValueError(f"{op}: backend 'triton' needs tensors on a CUDA device, got {device}")
     return wanted
 
 
 def implementation(backend: str, name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable behind op `name`: torch.ops.dgpose.<name>, or the pure-torch reference."""
-    return reference if backend == "reference" else getattr(torch.ops.dgpose, name)
+    """The callable behind op `name`: torch.ops.dgpose.<name>, the pure-torch reference, or the
+    function of the same name beside the Triton kernels, which are imported at their first use.
+
+    Raises RuntimeError for an op without a Triton kernel.
+    """
+    if backend == "reference":
+        return reference
+    if backend == "triton":
+        return _triton_implementation(name, reference.__module__)
+    return getattr(torch.ops.dgpose, name)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ import torch
 
 import dgpose_ext
 from dgpose_ext import _backend, _loader
-from dgpose_ext.testing import discover
+from dgpose_ext.testing import OpSpec, discover
 
 
 def collect() -> dict[str, object]:
@@ -33,8 +33,13 @@ def collect() -> dict[str, object]:
     facts["CUDA"] = _loader.why_no_cuda() or ", ".join(
         torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     )
+    facts["Triton"] = _backend.why_no_triton() or "available"
     facts["threads"] = torch.get_num_threads()
     return facts
+
+
+def _has_triton(spec: OpSpec) -> bool:
+    return _backend.has_triton_kernel(f"dgpose_ext.reference.{spec.family}.{spec.name}")
 
 
 def main() -> None:
@@ -44,8 +49,13 @@ def main() -> None:
     print("\nop                backends here (the first is the default for tensors on the CPU)")
     for spec in discover():
         default = _backend.choose(None, torch.device("cpu"), spec.name)
-        there = [b for b in _backend.BACKENDS if not _backend.missing(b, spec.name)]
-        others = [b for b in there if b != default]
+        others = [
+            b
+            for b in _backend.BACKENDS
+            if b != default
+            and not _backend.missing(b, spec.name)
+            and (b != "triton" or _has_triton(spec))
+        ]
         print(f"{spec.name:<18}{', '.join([default, *others])}")
 
 

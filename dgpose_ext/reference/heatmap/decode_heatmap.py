@@ -88,7 +88,7 @@ def _quarter_shift(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([shift_x, shift_y], -1)
 
 
-def _blur_taps(size: int) -> list[float]:
+def blur_taps(size: int) -> list[float]:
     """The taps of OpenCV's Gaussian of this size without a sigma."""
     radius = size // 2
     sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
@@ -102,7 +102,7 @@ def _blur_taps(size: int) -> list[float]:
 
 def _dark_shift(maps: Tensor, x: Tensor, y: Tensor, blur_kernel: int) -> Tensor:
     height, width = maps.shape[2:]
-    taps = torch.tensor(_blur_taps(blur_kernel), dtype=maps.dtype, device=maps.device)
+    taps = torch.tensor(blur_taps(blur_kernel), dtype=maps.dtype, device=maps.device)
     radius = blur_kernel // 2
     blurred = maps.reshape(-1, 1, height, width)
     blurred = F.conv2d(blurred, taps.view(1, 1, -1, 1), padding=(radius, 0))
