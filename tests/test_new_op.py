@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ FILES = (
     "dgpose_ext/ops/{family}/{op}.py",
     "dgpose_ext/reference/{family}/__init__.py",
     "dgpose_ext/reference/{family}/{op}.py",
+    "dgpose_ext/triton/{family}/__init__.py",
+    "dgpose_ext/triton/{family}/{op}.py",
     "dgpose_ext/testing/{op}.py",
     "tests/test_{op}.py",
     "tests/cpp/{op}_test.cpp",
@@ -151,13 +154,16 @@ def test_refuses_with_one_line(house: Path, name: str, message: str) -> None:
 @pytest.mark.skipif(_loader.core is None, reason=_loader.why_no_core())
 def test_builds_and_passes_the_tests_of_every_op(tmp_path: Path) -> None:
     """In a house with no op but the new ones: quick to build, and nothing central lists an op."""
-    shared = ("csrc/core/", "csrc/torch/", "tools/", "dgpose_ext/triton/", "tests/conftest.py")
+    shared = ("csrc/core/", "csrc/torch/", "tools/", "tests/conftest.py", "tests/triton_worker.py")
     single = (
+        "dgpose_ext/triton/__init__.py",
+        "dgpose_ext/triton/_launch.py",
         "dgpose_ext/ops/__init__.py",
         "dgpose_ext/reference/__init__.py",
         "dgpose_ext/testing/__init__.py",
         "tests/test_every_op.py",
         "tests/test_cuda.py",
+        "tests/test_triton.py",
     )
     paths = [
         path
@@ -186,10 +192,10 @@ def test_builds_and_passes_the_tests_of_every_op(tmp_path: Path) -> None:
     subprocess.run(emulation, check=True, stdout=subprocess.PIPE)
     env["DGPOSE_CUDA_EMULATION"] = str(next(house.rglob("libdgpose_cuda_emulation.so")))
     pytest_here = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
-    for chosen in (
-        ["tests/test_every_op.py", *own],
-        ["tests/test_cuda.py", "-k", "emulated"],
-    ):
+    kernels = ["tests/test_cuda.py", "-k", "emulated or interpreter or test_compiles[90]"]
+    if importlib.util.find_spec("triton"):
+        kernels.insert(1, "tests/test_triton.py")
+    for chosen in (["tests/test_every_op.py", *own], kernels):
         tests = run(house, *pytest_here, *chosen, env=env)
         assert tests.returncode == 0, tests.stdout[-4000:]
         assert " skipped" not in tests.stdout
