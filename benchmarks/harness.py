@@ -203,7 +203,7 @@ def run_contender(module: str, case: Case, contender: str) -> list[float]:
 
 def spread(times: list[float]) -> dict[str, float]:
     """Median and range of the seconds of each round."""
-    deciles = statistics.quantiles(times, n=10)
+    deciles = statistics.quantiles(times, n=10, method="inclusive")
     return {
         "median_s": statistics.median(times),
         "p10_s": deciles[0],
