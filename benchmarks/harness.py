@@ -8,6 +8,7 @@ it are relative.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -58,6 +59,22 @@ class Case:
     call: Callable[[], tuple[Callable[..., Any], dict[str, Any]]] | None = None
     #: Bytes that a call must read and write at least; a copy of as many is the limit on a GPU.
     traffic: int = 0
+
+
+def kept_memory(contender: Contender) -> Contender:
+    """The contender in a process whose malloc keeps what is freed (where there is glibc).
+
+    Else large results go back to the kernel, whose page faults cost more than many a kernel.
+    """
+
+    def make() -> Callable[[], Any]:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-4, 0)  # M_MMAP_MAX: no mappings
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        return contender()
+
+    return make
 
 
 def on_gpu(case: Case) -> dict[str, tuple[str, Contender]]:
