@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +16,19 @@ from dgpose_ext import _loader
 
 BACKENDS = ("cpu", "cuda", "triton", "reference")
 
+#: The ops that have a Triton kernel: dgpose_ext/triton/<family>/<op>.py.
+TRITON_OPS = frozenset(file.stem for file in Path(__file__).parent.glob("triton/*/[!_]*.py"))
 
-def missing(backend: str) -> str:
-    """Why `backend` cannot run here, in one sentence; empty if it can."""
+
+def missing(backend: str, op: str) -> str:
+    """Why `backend` cannot run `op` here, in one sentence; empty if it can."""
     if backend == "cpu":
         return _loader.why_no_core()
     if backend == "cuda":
-        return _loader.why_no_cuda()
+        why = _loader.why_no_cuda()
+        return why or ("" if _loader.has_cuda_kernel(op) else f"{op} has no CUDA kernel.")
     if backend == "triton":
-        return _why_no_triton()
+        return why_no_triton() or ("" if op in TRITON_OPS else f"{op} has no Triton kernel.")
     return ""
 
 
@@ -32,7 +37,8 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _why_no_triton() -> str:
+def why_no_triton() -> str:
+    """One sentence: why no Triton kernel can run; empty where one can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; it comes with a CUDA build of torch."
     if not (_interpreted() or torch.cuda.is_available()):
@@ -43,28 +49,11 @@ def _why_no_triton() -> str:
     return ""
 
 
-def has_triton_kernel(reference_module: str) -> bool:
-    """Whether the op whose reference stands in this module has a Triton kernel."""
-    try:
-        return importlib.util.find_spec(_triton_module(reference_module)) is not None
-    except ModuleNotFoundError:  # not even its family has one
-        return False
-
-
-def _triton_module(reference_module: str) -> str:
-    return reference_module.replace(".reference.", ".triton.")
-
-
 @functools.cache
 def _triton_implementation(name: str, reference_module: str) -> Callable[..., Any]:
-    if not has_triton_kernel(reference_module):
-        raise RuntimeError(
-            f"{name} has no Triton kernel; use backend 'cuda', 'cpu' or 'reference', or None for "
-            "the best"
-        )
-    module = importlib.import_module(_triton_module(reference_module))
-    kernel: Callable[..., Any] = getattr(module, name)
-    return kernel
+    module = importlib.import_module(reference_module.replace(".reference.", ".triton."))
+    function: Callable[..., Any] = getattr(module, name)
+    return function
 
 
 def choose(backend: str | None, device: torch.device, op: str) -> str:
@@ -75,13 +64,17 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
     """
     wanted = backend if backend is not None else os.environ.get("DGPOSE_BACKEND") or None
     if wanted is None:
-        return device.type if device.type in BACKENDS and not missing(device.type) else "reference"
+        return (
+            device.type if device.type in BACKENDS and not missing(device.type, op) else "reference"
+        )
     if wanted not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {wanted!r}")
-    if why := missing(wanted):
+    if why := missing(wanted, op):
         raise RuntimeError(f"{op}: backend {wanted!r} is not available. {why}")
     if wanted == "cpu" and device.type != "cpu":
         raise ValueError(f"{op}: backend 'cpu' needs tensors on the CPU, got {device}")
+    if wanted == "cuda" and device.type != "cuda":
+        raise ValueError(f"{op}: backend 'cuda' needs tensors on a CUDA device, got {device}")
     if wanted == "triton" and device.type != "cuda" and not _interpreted():
         raise ValueError(f"{op}: backend 'triton' needs tensors on a CUDA device, got {device}")
     return wanted
@@ -90,8 +83,6 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
 def implementation(backend: str, name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
     """The callable behind op `name`: torch.ops.dgpose.<name>, the pure-torch reference, or the
     function of the same name beside the Triton kernels, which are imported at their first use.
-
-    Raises RuntimeError for an op without a Triton kernel.
     """
     if backend == "reference":
         return reference

@@ -6,6 +6,7 @@ Importing dgpose_ext never fails for want of the core: the pure-torch reference 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 
@@ -32,8 +33,31 @@ def _load() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
+def _load_cuda() -> str:
+    """Loads the CUDA kernels; the reason why not, or an empty string."""
+    if core is None:
+        return _why_not  # the schemas of the ops are in the core
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA; install a CUDA build of torch"
+    library = importlib.util.find_spec("dgpose_ext._C_cuda")
+    if library is None or library.origin is None:
+        return (
+            "dgpose_ext._C_cuda was not built; `DGPOSE_CUDA=1 pip install --no-build-isolation .` "
+            "in a checkout builds it (needs nvcc, no GPU)"
+        )
+    try:
+        torch.ops.load_library(library.origin)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        return (
+            f"dgpose_ext._C_cuda does not load with torch {torch.__version__} ({error}); rebuild "
+            "it with `DGPOSE_CUDA=1 pip install --no-build-isolation .`"
+        )
+    return ""
+
+
 #: The pybind11 module `dgpose_ext._C`, or None.
 core, _why_not = _load()
+_why_not_cuda = _load_cuda()
 
 
 def why_no_core() -> str:
@@ -42,10 +66,15 @@ def why_no_core() -> str:
 
 
 def why_no_cuda() -> str:
-    """One sentence: why no CUDA kernels are loaded."""
-    if not torch.cuda.is_available():
-        return "No CUDA device is available to torch."
-    return "The CUDA kernels (dgpose_ext._C_cuda) are not part of this version."
+    """One sentence: why no CUDA kernels can run and what to do; empty where they can."""
+    if _why_not_cuda:
+        return f"The CUDA kernels are missing: {_why_not_cuda}."
+    return "" if torch.cuda.is_available() else "No CUDA device is available to torch."
+
+
+def has_cuda_kernel(op: str) -> bool:
+    """Whether a loaded library has a CUDA kernel of torch.ops.dgpose.<op>."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"dgpose::{op}", "CUDA"))
 
 
 def cpu_capability() -> str:

@@ -8,7 +8,7 @@ import torch
 
 import dgpose_ext
 from dgpose_ext import _backend, _loader
-from dgpose_ext.testing import OpSpec, discover
+from dgpose_ext.testing import discover
 
 
 def collect() -> dict[str, object]:
@@ -30,28 +30,23 @@ def collect() -> dict[str, object]:
             "core built with": f"{build['compiler']}, {build['build_type']}, "
             f"stable ABI of torch {build['torch_target']}",
         }
-    facts["CUDA"] = _backend.missing("cuda") or "loaded"
-    facts["Triton"] = _backend.missing("triton") or "available"
+    facts["CUDA"] = _loader.why_no_cuda() or ", ".join(
+        torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+    )
+    facts["Triton"] = _backend.why_no_triton() or "available"
     facts["threads"] = torch.get_num_threads()
     return facts
-
-
-def _has_triton(spec: OpSpec) -> bool:
-    return _backend.has_triton_kernel(f"dgpose_ext.reference.{spec.family}.{spec.name}")
 
 
 def main() -> None:
     """Prints the facts and the ops."""
     for name, value in collect().items():
         print(f"{name + ':':<18}{value}")
-    print("\nop                backends here (the first is the default)")
+    print("\nop                backends here (the first is the default for tensors on the CPU)")
     for spec in discover():
         default = _backend.choose(None, torch.device("cpu"), spec.name)
-        others = [
-            b
-            for b in _backend.BACKENDS
-            if b != default and not _backend.missing(b) and (b != "triton" or _has_triton(spec))
-        ]
+        there = [b for b in _backend.BACKENDS if not _backend.missing(b, spec.name)]
+        others = [b for b in there if b != default]
         print(f"{spec.name:<18}{', '.join([default, *others])}")
 
 

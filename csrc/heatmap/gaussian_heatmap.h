@@ -25,6 +25,7 @@
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
 #include "core/half.h"
 
 namespace dgpose {
@@ -44,10 +45,15 @@ struct GaussianMaps {
 // (double, double), here and below.
 template <class T, class Element>
 void gaussian_heatmap_cpu(const GaussianMaps<T>& gaussians, Element* maps);
+template <class T, class Element>
+CudaError gaussian_heatmap_cuda(const GaussianMaps<T>& gaussians, Element* maps, CudaStream stream);
 
 // Gradients of sum(grad_maps * maps): grad_keypoints [N, 2], grad_sigmas [N, 2].
 template <class T, class Element>
 void gaussian_heatmap_backward_cpu(const GaussianMaps<T>& gaussians, const Element* grad_maps,
                                    T* grad_keypoints, T* grad_sigmas);
+template <class T, class Element>
+CudaError gaussian_heatmap_backward_cuda(const GaussianMaps<T>& gaussians, const Element* grad_maps,
+                                         T* grad_keypoints, T* grad_sigmas, CudaStream stream);
 
 }  // namespace dgpose

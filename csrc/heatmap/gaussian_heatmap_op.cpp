@@ -1,129 +1,23 @@
-// Schemas, checks and allocation of gaussian_heatmap and its backward.
-#include "heatmap/gaussian_heatmap.h"
-
-#include <torch/csrc/stable/library.h>
-
-#include <optional>
-
-#include "torch/checks.h"
+// gaussian_heatmap on the CPU.
+#include "heatmap/gaussian_heatmap_op.h"
 
 namespace dgpose {
 namespace {
 
-// Dense inputs, kept alive here.
-struct GaussianInputs {
-  Tensor keypoints, sigma;
-  std::optional<Tensor> visible;
-  double cutoff;
-  bool round_centers, normalize_sum;
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+  template <class T, class Element>
+  void forward(const GaussianMaps<T>& gaussians, Element* maps) const {
+    gaussian_heatmap_cpu<T, Element>(gaussians, maps);
+  }
+  template <class T, class Element>
+  void backward(const GaussianMaps<T>& gaussians, const Element* grad_maps, T* grad_keypoints,
+                T* grad_sigmas) const {
+    gaussian_heatmap_backward_cpu<T, Element>(gaussians, grad_maps, grad_keypoints, grad_sigmas);
+  }
 };
-
-GaussianInputs check_inputs(const Tensor& keypoints, const Tensor& sigma,
-                            const std::optional<Tensor>& visible, double cutoff, bool round_centers,
-                            bool normalize_sum) {
-  STD_TORCH_CHECK(is_floating(keypoints), "keypoints must be float32 or float64");
-  DGPOSE_CHECK_SHAPE(keypoints, "[B, K, 2]", -1, -1, 2);
-  DGPOSE_CHECK_SHAPE(sigma, "[B, K, 2]", keypoints.size(0), keypoints.size(1), 2);
-  DGPOSE_CHECK_SAME_DTYPE(sigma, keypoints);
-  GaussianInputs in{torch::stable::contiguous(keypoints),
-                    torch::stable::contiguous(sigma),
-                    std::nullopt,
-                    cutoff,
-                    round_centers,
-                    normalize_sum};
-  if (visible) {
-    DGPOSE_CHECK_SHAPE(*visible, "[B, K]", keypoints.size(0), keypoints.size(1));
-    STD_TORCH_CHECK(visible->scalar_type() == ScalarType::Bool, "visible must be bool");
-    in.visible = torch::stable::contiguous(*visible);
-  }
-  STD_TORCH_CHECK(cutoff > 0, "cutoff must be positive, got ", cutoff);
-  return in;
-}
-
-template <class T>
-GaussianMaps<T> maps_of(const GaussianInputs& in, int64_t height, int64_t width) {
-  return {in.keypoints.const_data_ptr<T>(),
-          in.sigma.const_data_ptr<T>(),
-          in.visible ? in.visible->const_data_ptr<bool>() : nullptr,
-          in.keypoints.size(0) * in.keypoints.size(1),
-          height,
-          width,
-          static_cast<T>(in.cutoff),
-          in.round_centers,
-          in.normalize_sum};
-}
-
-// Calls f(T, Element) with values of the types that fit the dtypes of keypoints and maps.
-template <class F>
-void dispatch(ScalarType keypoints, ScalarType maps, const F& f) {
-  const bool wide = keypoints == ScalarType::Double;
-  STD_TORCH_CHECK(wide == (maps == ScalarType::Double),
-                  "keypoints must be float64 where the maps are, else float32");
-  switch (maps) {
-    case ScalarType::Double:
-      return f(double{}, double{});
-    case ScalarType::Float:
-      return f(float{}, float{});
-    case ScalarType::Half:
-      return f(float{}, Half{});
-    case ScalarType::BFloat16:
-      return f(float{}, BFloat16{});
-    default:
-      STD_TORCH_CHECK(false, "dtype must be float32, float64, float16 or bfloat16, got ",
-                      torch::headeronly::toString(maps));
-  }
-}
-
-Tensor forward(const Tensor keypoints, const Tensor sigma, const std::optional<Tensor> visible,
-               int64_t height, int64_t width, double cutoff, bool round_centers, bool normalize_sum,
-               ScalarType dtype) {
-  const auto in = check_inputs(keypoints, sigma, visible, cutoff, round_centers, normalize_sum);
-  STD_TORCH_CHECK(height >= 0 && width >= 0, "size must not be negative, got (", height, ", ",
-                  width, ")");
-  Tensor maps = torch::stable::new_empty(
-      keypoints, {keypoints.size(0), keypoints.size(1), height, width}, dtype);
-  dispatch(keypoints.scalar_type(), dtype, [&]<class T, class Element>(T, Element) {
-    gaussian_heatmap_cpu<T, Element>(maps_of<T>(in, height, width),
-                                     static_cast<Element*>(maps.mutable_data_ptr()));
-  });
-  return maps;
-}
-
-std::tuple<Tensor, Tensor> backward(const Tensor grad_maps, const Tensor keypoints,
-                                    const Tensor sigma, const std::optional<Tensor> visible,
-                                    double cutoff, bool round_centers, bool normalize_sum) {
-  const auto in = check_inputs(keypoints, sigma, visible, cutoff, round_centers, normalize_sum);
-  DGPOSE_CHECK_SHAPE(grad_maps, "[B, K, H, W]", keypoints.size(0), keypoints.size(1), -1, -1);
-  // Autograd hands over gradients with any strides (after a cat, an expand, a sum).
-  const Tensor grad = torch::stable::contiguous(grad_maps);
-  Tensor grad_keypoints =
-      torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
-  Tensor grad_sigma =
-      torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
-  dispatch(keypoints.scalar_type(), grad.scalar_type(), [&]<class T, class Element>(T, Element) {
-    gaussian_heatmap_backward_cpu<T, Element>(maps_of<T>(in, grad.size(2), grad.size(3)),
-                                              static_cast<const Element*>(grad.const_data_ptr()),
-                                              grad_keypoints.template mutable_data_ptr<T>(),
-                                              grad_sigma.template mutable_data_ptr<T>());
-  });
-  return {grad_keypoints, grad_sigma};
-}
 
 }  // namespace
 }  // namespace dgpose
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dgpose, m) {
-  m.def(
-      "gaussian_heatmap(Tensor keypoints, Tensor sigma, Tensor? visible, SymInt height, "
-      "SymInt width, float cutoff, bool round_centers, bool normalize_sum, ScalarType dtype) "
-      "-> Tensor");
-  m.def(
-      "gaussian_heatmap_backward(Tensor grad_maps, Tensor keypoints, Tensor sigma, "
-      "Tensor? visible, float cutoff, bool round_centers, bool normalize_sum) "
-      "-> (Tensor grad_keypoints, Tensor grad_sigma)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(dgpose, CPU, m) {
-  m.impl("gaussian_heatmap", TORCH_BOX(&dgpose::forward));
-  m.impl("gaussian_heatmap_backward", TORCH_BOX(&dgpose::backward));
-}
+DGPOSE_REGISTER_CPU()

@@ -49,3 +49,8 @@ inline bool is_floating(const Tensor& t) {
   STD_TORCH_CHECK((tensor).scalar_type() == (other).scalar_type(),    \
                   #tensor " must have the dtype of " #other ", got ", \
                   torch::headeronly::toString((tensor).scalar_type()))
+
+#define DGPOSE_CHECK_SAME_DEVICE(tensor, other)                                  \
+  STD_TORCH_CHECK((tensor).is_cuda() == (other).is_cuda() &&                     \
+                      (tensor).get_device_index() == (other).get_device_index(), \
+                  #tensor " must be on the device of " #other)
