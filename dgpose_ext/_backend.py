@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ import torch
 from dgpose_ext import _loader
 
 BACKENDS = ("cpu", "cuda", "triton", "reference")
+
+#: The ops that have a Triton kernel: dgpose_ext/triton/<family>/<op>.py.
+TRITON_OPS = frozenset(file.stem for file in Path(__file__).parent.glob("triton/*/[!_]*.py"))
 
 
 def missing(backend: str, op: str) -> str:
@@ -24,7 +28,7 @@ def missing(backend: str, op: str) -> str:
         why = _loader.why_no_cuda()
         return why or ("" if _loader.has_cuda_kernel(op) else f"{op} has no CUDA kernel.")
     if backend == "triton":
-        return why_no_triton()
+        return why_no_triton() or ("" if op in TRITON_OPS else f"{op} has no Triton kernel.")
     return ""
 
 
@@ -34,7 +38,7 @@ def _interpreted() -> bool:
 
 
 def why_no_triton() -> str:
-    """One sentence: why no Triton kernels can run and what to do; empty where they can."""
+    """One sentence: why no Triton kernel can run; empty where one can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; it comes with a CUDA build of torch."
     if not (_interpreted() or torch.cuda.is_available()):
@@ -45,28 +49,11 @@ def why_no_triton() -> str:
     return ""
 
 
-def has_triton_kernel(reference_module: str) -> bool:
-    """Whether the op whose reference stands in this module has a Triton kernel."""
-    try:
-        return importlib.util.find_spec(_triton_module(reference_module)) is not None
-    except ModuleNotFoundError:  # not even its family has one
-        return False
-
-
-def _triton_module(reference_module: str) -> str:
-    return reference_module.replace(".reference.", ".triton.")
-
-
 @functools.cache
 def _triton_implementation(name: str, reference_module: str) -> Callable[..., Any]:
-    if not has_triton_kernel(reference_module):
-        raise RuntimeError(
-            f"{name} has no Triton kernel; use backend 'cuda', 'cpu' or 'reference', or None for "
-            "the best"
-        )
-    module = importlib.import_module(_triton_module(reference_module))
-    kernel: Callable[..., Any] = getattr(module, name)
-    return kernel
+    module = importlib.import_module(reference_module.replace(".reference.", ".triton."))
+    function: Callable[..., Any] = getattr(module, name)
+    return function
 
 
 def choose(backend: str | None, device: torch.device, op: str) -> str:
@@ -96,8 +83,6 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
 def implementation(backend: str, name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
     """The callable behind op `name`: torch.ops.dgpose.<name>, the pure-torch reference, or the
     function of the same name beside the Triton kernels, which are imported at their first use.
-
-    Raises RuntimeError for an op without a Triton kernel.
     """
     if backend == "reference":
         return reference

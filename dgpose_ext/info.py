@@ -8,7 +8,7 @@ import torch
 
 import dgpose_ext
 from dgpose_ext import _backend, _loader
-from dgpose_ext.testing import OpSpec, discover
+from dgpose_ext.testing import discover
 
 
 def collect() -> dict[str, object]:
@@ -38,10 +38,6 @@ def collect() -> dict[str, object]:
     return facts
 
 
-def _has_triton(spec: OpSpec) -> bool:
-    return _backend.has_triton_kernel(f"dgpose_ext.reference.{spec.family}.{spec.name}")
-
-
 def main() -> None:
     """Prints the facts and the ops."""
     for name, value in collect().items():
@@ -49,13 +45,8 @@ def main() -> None:
     print("\nop                backends here (the first is the default for tensors on the CPU)")
     for spec in discover():
         default = _backend.choose(None, torch.device("cpu"), spec.name)
-        others = [
-            b
-            for b in _backend.BACKENDS
-            if b != default
-            and not _backend.missing(b, spec.name)
-            and (b != "triton" or _has_triton(spec))
-        ]
+        there = [b for b in _backend.BACKENDS if not _backend.missing(b, spec.name)]
+        others = [b for b in there if b != default]
         print(f"{spec.name:<18}{', '.join([default, *others])}")
 
 
