@@ -27,11 +27,15 @@ def _keypoints() -> torch.Tensor:
     return keypoints
 
 
-def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
-    from dgpose_ext import limb_heatmap
+def _call(sigma: float = SIGMA, **options: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    limbs = torch.tensor(BODY_LIMBS)
+    arguments = {"keypoints": _keypoints(), "limbs": limbs, "size": (SIDE, SIDE), "sigma": sigma}
+    return dgpose_ext.limb_heatmap, arguments | options
 
-    keypoints, limbs, size = _keypoints(), torch.tensor(BODY_LIMBS), (SIDE, SIDE)
-    return lambda: limb_heatmap(keypoints, limbs, size, sigma, **options, backend=backend)
+
+def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
+    function, arguments = _call(sigma, **options)
+    return lambda: function(**arguments, backend=backend)
 
 
 def _fill(dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -65,9 +69,9 @@ def _gradients(run: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Cal
 
 
 def _ours_gradients(sigma: float) -> Callable[[], Any]:
-    from dgpose_ext import limb_heatmap
-
-    return _gradients(lambda k, limbs: limb_heatmap(k, limbs, (SIDE, SIDE), sigma, backend="cpu"))
+    return _gradients(
+        lambda k, limbs: dgpose_ext.limb_heatmap(k, limbs, (SIDE, SIDE), sigma, backend="cpu")
+    )
 
 
 def _torch_gradients_compiled() -> Callable[[], Any]:
@@ -83,6 +87,7 @@ def _read() -> Callable[[], Any]:
     return lambda: maps.sum()
 
 
+_FLOATS = BATCH * COUNT * SIDE * SIDE * 4  # bytes of all maps
 _NOTE = f"{BATCH} x {COUNT} limbs of bodies, {SIDE} x {SIDE}, sigma {SIGMA:g}"
 
 _KEPT_CASES = [
@@ -96,7 +101,7 @@ _KEPT_CASES = [
             "torch, broadcast, torch.compile": lambda: _torch(True),
             "dgpose_ext reference (torch)": lambda: _ours(backend="reference"),
         },
-        "dgpose_ext", "fill", note=_NOTE,
+        "dgpose_ext", "fill", note=_NOTE, call=lambda: _call(), traffic=_FLOATS,
     ),
     Case(
         "bfloat16 maps", "maps", BATCH * COUNT, 2,
@@ -106,6 +111,7 @@ _KEPT_CASES = [
             "dgpose_ext, float16": lambda: _ours(dtype=torch.float16),
         },
         "dgpose_ext", "fill", note=_NOTE,
+        call=lambda: _call(dtype=torch.bfloat16), traffic=_FLOATS // 2,
     ),
     Case(
         "gradients", "maps", BATCH * COUNT, 2,
@@ -127,13 +133,14 @@ CASES = [
 
 
 def _people(sigma: float = SIGMA, **options: Any) -> Callable[[int], Any]:
-    return lambda batch: (
-        dgpose_ext.limb_heatmap,
-        bodies(batch, (SIDE, SIDE)) | {"sigma": sigma} | options,
-    )
+    def call(batch: int) -> tuple[Callable[..., Any], dict[str, Any]]:
+        function, arguments = _call(sigma, **options)
+        return function, arguments | {"keypoints": arguments["keypoints"][:batch]}
+
+    return call
 
 
-_PERSON = COUNT * SIDE * SIDE * 4  # bytes of the float32 maps of one
+_PERSON = _FLOATS // BATCH  # bytes of the float32 maps of one
 
 GPU_CASES = [
     GpuCase(f"{COUNT} maps of 128x128", "people", BATCH, _people(), _PERSON),

@@ -124,7 +124,8 @@ def contenders(
 
     function, arguments = case.call(batch)
     arguments = {
-        name: value.to(device).contiguous() if isinstance(value, torch.Tensor) else value
+        # A clone: of what was expanded, every element.
+        name: value.to(device).clone() if isinstance(value, torch.Tensor) else value
         for name, value in arguments.items()
     }
     found: dict[str, Callable[[], Call]] = {}

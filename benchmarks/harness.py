@@ -27,6 +27,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 15
+TIMEOUT_S = 600  # of one contender
 SCHEMA = "dgpose.benchmark/1"
 #: The extra of dgpose-ext that brings all peers.
 INSTALL_PEERS = "pip install 'dgpose-ext[bench]'"
@@ -55,7 +56,7 @@ class Case:
     limit: str | None = None  #: the contender that measures the physical limit
     note: str = ""
     repeats: int = field(default=3)
-    #: Our op and its arguments: timed on a GPU as well, where there is one.
+    #: Our op and its arguments: timed on the backends that `contenders` does not name.
     call: Callable[[], tuple[Callable[..., Any], dict[str, Any]]] | None = None
     #: Bytes that a call must read and write at least; a copy of as many is the limit on a GPU.
     traffic: int = 0
@@ -77,18 +78,19 @@ def kept_memory(contender: Contender) -> Contender:
     return make
 
 
-def on_gpu(case: Case) -> dict[str, tuple[str, Contender]]:
-    """The contenders on a GPU, by name: the backend ("" for the limit) and what makes the call."""
+def on_other_backends(case: Case) -> dict[str, tuple[str, Contender]]:
+    """Ours on the GPU's backends, their limit and the reference: name -> (backend, contender)."""
 
     def ours(backend: str) -> Callable[[], Any]:
         import torch
 
         assert case.call is not None
         function, arguments = case.call()
-        arguments = {
-            name: value.cuda() if isinstance(value, torch.Tensor) else value
-            for name, value in arguments.items()
-        }
+        if backend in GPU_BACKENDS:
+            arguments = {
+                name: value.cuda() if isinstance(value, torch.Tensor) else value
+                for name, value in arguments.items()
+            }
         return lambda: function(**arguments, backend=backend)
 
     def copy() -> Callable[[], Any]:
@@ -100,23 +102,26 @@ def on_gpu(case: Case) -> dict[str, tuple[str, Contender]]:
 
     if case.call is None:
         return {}
+    backends = [*GPU_BACKENDS]
+    if not any("reference" in name for name in case.contenders):
+        backends.append("reference")
     found: dict[str, tuple[str, Contender]] = {
-        f"{case.ours}, {backend}": (backend, partial(ours, backend)) for backend in GPU_BACKENDS
+        f"{case.ours}, {backend}": (backend, partial(ours, backend)) for backend in backends
     }
     if case.traffic:
-        found[GPU_LIMIT] = "", copy
+        found[GPU_LIMIT] = "copy", copy
     return found
 
 
-def why_not_on_gpu(backend: str, op: str) -> str:
-    """Why an op cannot be timed on this backend here; empty if it can."""
+def why_absent(backend: str, op: str) -> str:
+    """Why the op cannot be timed on this backend here; empty if it can."""
     import torch
 
     from dgpose_ext import _backend
 
-    if not torch.cuda.is_available():
+    if backend != "reference" and not torch.cuda.is_available():
         return "no GPU"
-    return _backend.missing(backend, op) if backend else ""
+    return _backend.missing(backend, op) if backend in GPU_BACKENDS else ""
 
 
 def seconds_per_call(
@@ -198,17 +203,21 @@ def run_contender(module: str, case: Case, contender: str) -> list[float]:
     """Times one contender in a process of its own.
 
     Raises:
-        CannotRunError: it needs a package that is not installed, or fails.
+        CannotRunError: it needs a package that is not installed, fails, or takes too long.
     """
     threads = str(case.threads)
-    child = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.harness", module, case.name, contender],
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", f"{__package__}.harness", module, case.name, contender],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env=os.environ
+            | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+            | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotRunError(f"stopped after {TIMEOUT_S} s") from None
     if child.returncode != 0:
         last = (child.stderr.strip() or f"exit code {child.returncode}").splitlines()[-1]
         raise CannotRunError(f"failed: {last}")
@@ -218,7 +227,7 @@ def run_contender(module: str, case: Case, contender: str) -> list[float]:
     return [float(seconds) for seconds in answer]
 
 
-def spread(times: list[float]) -> dict[str, float]:
+def spread(times: list[float]) -> dict[str, Any]:
     """Median and range of the seconds of each round."""
     deciles = statistics.quantiles(times, n=10, method="inclusive")
     return {
@@ -245,13 +254,12 @@ def run_case(
     Raises:
         CannotRunError: our own contender does not run.
     """
-    gpu = on_gpu(case)
-    op = module.rpartition("bench_")[2]
+    others, op = on_other_backends(case), module.rpartition("bench_")[2]
     absent = {
-        name: why for name, (backend, _) in gpu.items() if (why := why_not_on_gpu(backend, op))
+        name: why for name, (backend, _) in others.items() if (why := why_absent(backend, op))
     }
     times: dict[str, list[float]] = {
-        name: [] for name in (*case.contenders, *gpu) if name not in absent
+        name: [] for name in (*case.contenders, *others) if name not in absent
     }
     absent.pop(GPU_LIMIT, None)
     for _ in range(repeats or case.repeats):
@@ -264,10 +272,10 @@ def run_case(
                     raise CannotRunError(f"{case.name}: {name} {error}") from None
                 del times[name]
                 absent[name] = str(error)
-    rows = {
-        name: spread(values) | ({"limit": GPU_LIMIT} if name in gpu and GPU_LIMIT in times else {})
-        for name, values in times.items()
-    }
+    rows: dict[str, dict[str, Any]] = {name: spread(values) for name, values in times.items()}
+    for name, (backend, _) in others.items():
+        if name in rows and backend != "reference" and GPU_LIMIT in rows:
+            rows[name]["limit"] = GPU_LIMIT
     return {
         "case": case.name, "unit": case.unit, "work": case.work, "threads": case.threads,
         "ours": case.ours, "limit": case.limit if case.limit in rows else None, "note": case.note,
@@ -323,11 +331,14 @@ def _child(module: str, case: str, contender: str) -> list[float] | str:
     import torch
 
     torch.set_num_threads(chosen.threads)
-    gpu = on_gpu(chosen)
+    others = on_other_backends(chosen)
     try:
-        if contender in gpu:
-            return seconds_per_call(gpu[contender][1](), torch.cuda.synchronize)
-        return seconds_per_call(chosen.contenders[contender]())
+        if contender in chosen.contenders:
+            return seconds_per_call(chosen.contenders[contender]())
+        backend, make = others[contender]
+        if backend == "reference":
+            return seconds_per_call(make())
+        return seconds_per_call(make(), torch.cuda.synchronize)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "dgpose", "dgpose_ext"):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from dgpose.cli.app import app
 from dgpose.cli.bench import _harness
+from dgpose_ext._backend import missing
 
 harness = _harness()
 
@@ -84,16 +85,26 @@ def test_every_contender_runs_in_its_own_process(tiny: str) -> None:
         harness.run_case(tiny, failing)
 
 
+def test_a_contender_that_hangs_is_stopped(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "TIMEOUT_S", 0.01)
+    with pytest.raises(harness.CannotRunError, match=r"^stopped after 0\.01 s$"):
+        harness.run_contender(tiny, harness.cases_of(tiny)[0], "ours")
+
+
 def test_every_backend_is_timed_or_said_to_be_missing(
     instant: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = harness.cases_of(harness.modules()["body_mask"])[0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert harness.why_absent("copy", "body_mask") == ""
+    for backend in harness.GPU_BACKENDS:
+        assert harness.why_absent(backend, "body_mask") == missing(backend, "body_mask")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = harness.run_case("", case)
     assert result["absent"] == {"dgpose_ext, cuda": "no GPU", "dgpose_ext, triton": "no GPU"}
 
     monkeypatch.setattr(
-        harness, "why_not_on_gpu", lambda backend, _: "not built" if backend == "cuda" else ""
+        harness, "why_absent", lambda backend, _: "not built" if backend == "cuda" else ""
     )
     result = harness.run_case("", case)
     assert result["absent"] == {"dgpose_ext, cuda": "not built"}
@@ -109,13 +120,16 @@ def test_a_gpu_contender_moves_the_tensors_of_the_call(monkeypatch: pytest.Monke
         "x", "calls", 1, 1, {}, "ours", call=lambda: (seen.update, {"x": x, "size": (2, 2)})
     )
     monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor + 1)
-    found = harness.on_gpu(case)
-    assert set(found) == {"ours, cuda", "ours, triton"}  # no traffic, no limit
+    found = harness.on_other_backends(case)
+    assert set(found) == {"ours, cuda", "ours, triton", "ours, reference"}  # no traffic, no limit
     backend, make = found["ours, triton"]
     make()()
     assert backend == "triton"
     assert seen["x"].tolist() == [2, 2, 2]
     assert (seen["size"], seen["backend"]) == ((2, 2), "triton")
+    found["ours, reference"][1]()()
+    assert seen["x"] is x
+    assert seen["backend"] == "reference"
 
 
 def test_calls_that_are_queued_are_waited_for() -> None:
