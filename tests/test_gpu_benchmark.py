@@ -30,7 +30,8 @@ def test_every_op_with_a_cuda_kernel_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(("op", "case"), CASES)
-def test_every_case_runs(op: str, case: gpu.GpuCase) -> None:
+def test_every_case_runs(op: str, case: gpu.GpuCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "WARM_UP", 0)
     result = gpu.run_case(case, "cpu", batch=1, rounds=2, compiled=False)
     assert all(why.startswith("not installed: ") for why in result["absent"].values())
     peers = {name for name in case.peers if not name.endswith("torch.compile")}
