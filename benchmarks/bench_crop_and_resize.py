@@ -1,10 +1,8 @@
 """crop_and_resize beside F.grid_sample on a batched grid and kornia.
 
 Limit: the output written once and the features read once (for the gradients, the other way round):
-a copy_ and a fill_ of those sizes between tensors that exist.
-
-glibc returns 132 MB of crops to the kernel after every call, and the page faults of the next one
-would cost all contenders more than the crops: here memory is kept, as a caching allocator keeps it.
+a copy_ and a fill_ (or sum) of those sizes on tensors that exist. Memory is kept between calls, as
+in bench_gaussian_heatmap.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from dgpose_ext.testing.crop_and_resize import random_crops
 
 from .gpu import GpuCase
 from .harness import Case, kept_memory
+from .onnx_graph import exported
 
 BATCH, CHANNELS, HEIGHT, WIDTH, PARTS, SIDE = 16, 128, 128, 64, 7, 48
 Crop = Callable[..., torch.Tensor]
@@ -130,6 +129,7 @@ _CASES = [
             "dgpose_ext, half_pixel": lambda: _forward(_crop, sampling="half_pixel"),
             "torch, grid_sample": lambda: _forward(_grid_sample),
             "kornia": lambda: _forward(_kornia),
+            "exported, ONNX Runtime": lambda: exported(_crop, *_inputs()),
         },
         "dgpose_ext", "write and read", note=_NOTE,
         call=lambda: _call(), traffic=4 * (_FEATURES + _CROPS),

@@ -17,6 +17,7 @@ from dgpose_ext.testing.decode_heatmap import gaussians
 
 from .gpu import GpuCase
 from .harness import Case
+from .onnx_graph import exported
 
 Shape = tuple[int, int, int, int]
 LARGE: Shape = (64, 18, 128, 128)
@@ -36,6 +37,12 @@ def _ours(
 ) -> Callable[[], Any]:
     function, arguments = _call(shape, method, dtype)
     return lambda: function(**arguments, backend=backend)
+
+
+def _onnx(shape: Shape, method: str) -> Callable[[], Any]:
+    return exported(
+        lambda maps: dgpose_ext.decode_heatmap(maps, method, beta=BETA), gaussians(*shape)
+    )
 
 
 def _read(shape: Shape, dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -148,6 +155,8 @@ def _case(name: str, shape: Shape, threads: int) -> Case:
             "loop in NumPy, quarter": lambda: _numpy_loop(shape, "quarter"),
             "loop in NumPy + OpenCV, dark": lambda: _numpy_loop(shape, "dark"),
             "dgpose_ext reference (torch), argmax": lambda: _ours(shape, "argmax", "reference"),
+            "exported, ONNX Runtime, argmax": lambda: _onnx(shape, "argmax"),
+            "exported, ONNX Runtime, dark": lambda: _onnx(shape, "dark"),
         },
         "dgpose_ext, argmax", "read of the maps (torch sum)",
         call=lambda: _call(shape, "argmax"), traffic=math.prod(shape) * 4,
@@ -173,6 +182,7 @@ CASES = [
             "read of the maps (torch sum)": lambda: _read(LARGE),
             "torch softmax": lambda: _softmax(LARGE),
             "torch softmax, torch.compile": lambda: _softmax(LARGE, True),
+            "exported, ONNX Runtime": lambda: _onnx(LARGE, "softargmax"),
         },
         "dgpose_ext", "read of the maps (torch sum)",
         call=lambda: _call(LARGE, "softargmax"), traffic=math.prod(LARGE) * 4,

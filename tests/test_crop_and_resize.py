@@ -6,6 +6,9 @@ What holds for every op stands in test_every_op.py.
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dgpose_ext import crop_and_resize
+from dgpose_ext import _loader, crop_and_resize
 from dgpose_ext.testing.crop_and_resize import SPEC, random_crops
 
 SAMPLINGS = ("corners", "half_pixel")
@@ -293,6 +296,41 @@ def test_gradients_of_both_layouts(
             assert error < 2e-3  # a position that moves over a pixel changes its slope
         again = gradients(torch.float32, layout, "cpu")
         assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
+
+GRADIENT_BITS = """
+import hashlib, torch
+from dgpose_ext import crop_and_resize
+from dgpose_ext.testing.crop_and_resize import random_crops
+
+bits = hashlib.sha256()
+cases = ((1, 3, 30, 40), (48, 48)), ((1, 18, 12, 150), (9, 70)), ((1, 2, 9, 70), (5, 130))
+for shape, size in cases:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            call = random_crops(shape, 5, size, dtype)
+            features = call["features"].to(memory_format=layout).requires_grad_()
+            crops = crop_and_resize(features, call["boxes"], size)
+            (grad,) = torch.autograd.grad(crops.square().sum(), features)
+            bits.update(grad.float().contiguous().numpy().tobytes())
+print(bits.hexdigest())
+"""
+
+
+@pytest.mark.skipif(_loader.core is None, reason=_loader.why_no_core())
+def test_gradient_of_features_is_bit_identical_on_every_instruction_set() -> None:
+    assert _loader.core is not None
+    levels = ("scalar", "avx2", "avx512")
+    detected = levels.index(_loader.core.detected_cpu_capability())
+    results = {
+        subprocess.run(
+            [sys.executable, "-c", GRADIENT_BITS],
+            env=os.environ | {"DGPOSE_CPU_CAPABILITY": level},
+            check=True, capture_output=True, text=True,
+        ).stdout
+        for level in levels[: detected + 1]
+    }  # fmt: skip
+    assert len(results) == 1
 
 
 def test_only_what_is_wanted_is_computed() -> None:

@@ -2,6 +2,16 @@
 // in and rounded to nearest even on the way out. A *_simd.inl that handles them includes this file
 // first.
 
+// Fused where the processor does it: for gradients, which are not promised bit for bit.
+DGPOSE_INLINE F64 multiply_add(F64 a, F64 b, F64 c) { return a * b + c; }
+DGPOSE_INLINE F32 multiply_add(F32 a, F32 b, F32 c) {
+#if DGPOSE_ISA == DGPOSE_ISA_SCALAR
+  return a * b + c;
+#else
+  return fma(a, b, c);
+#endif
+}
+
 DGPOSE_INLINE void store_as(F64 v, double* p) { v.store(p); }
 DGPOSE_INLINE void stream_as(F64 v, double* p) { v.store(p); }
 DGPOSE_INLINE F64 load_as(F64, const double* p) { return F64::load(p); }

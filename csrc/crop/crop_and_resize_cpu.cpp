@@ -5,14 +5,13 @@
 
 #include "core/parallel.h"
 #include "core/simd.h"
+#include "core/tasks.h"
 
 namespace dgpose {
 namespace {
 
 constexpr int64_t kBlock = 16;       // tables of samples and columns are whole numbers of blocks
 constexpr int64_t kRowPadding = 64;  // rows are read as up to four whole vectors
-constexpr int64_t kElementsPerTask = 16384;  // fewer are not worth a thread
-constexpr int64_t kStreamedBytes = int64_t{1} << 25;
 constexpr int64_t kPrefetchedBytes = int64_t{1} << 17;
 constexpr int64_t kRowsPerSum = 8;  // unit of the gradient of boxes
 
@@ -253,30 +252,6 @@ class BlockTable {
   std::vector<uint16_t> lanes_;
   int64_t first_, window_ = 0;
 };
-
-// body(task, begin, end) for tasks that share [0, count).
-template <class Body>
-void run_tasks(int64_t count, int64_t tasks, const Body& body) {
-  parallel_for(0, tasks, 1, [&](int64_t task_begin, int64_t task_end) {
-    for (int64_t task = task_begin; task < task_end; ++task) {
-      body(task, count / tasks * task + std::min(task, count % tasks),
-           count / tasks * (task + 1) + std::min(task + 1, count % tasks));
-    }
-  });
-}
-
-// A few tasks a thread, none too small, no more than there are items.
-int64_t task_count(int64_t items, int64_t elements) {
-  const int64_t worth = std::min(items, elements / kElementsPerTask);
-  return worth <= 1 ? 1 : std::min(worth, 4 * num_threads());
-}
-
-// Past the caches where they could not hold the result and every row of n starts on a whole line.
-template <class Element>
-bool is_streamed(const Element* out, int64_t elements, int64_t n) {
-  return elements * static_cast<int64_t>(sizeof(Element)) >= kStreamedBytes && n % 16 == 0 &&
-         reinterpret_cast<uintptr_t>(out) % 64 == 0;
-}
 
 template <class T, class Element>
 const Element* mask_of(const CropAndResize<T, Element>& c, int64_t image) {

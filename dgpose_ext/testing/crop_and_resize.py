@@ -193,7 +193,7 @@ SPEC = OpSpec(
         BadInput({"mask": 1}, TypeError, "mask must be a torch.Tensor, got int"),
         BadInput(
             {"mask": torch.zeros((2, 1, 13, 18), requires_grad=True)}, ValueError,
-            "mask must not require a gradient: crop_and_resize has none; detach it",
+            "mask must not require a gradient: crop_and_resize has none for it",
         ),
         BadInput(
             {"sampling": "nearest"}, ValueError,
