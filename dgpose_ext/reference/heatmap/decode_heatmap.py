@@ -59,7 +59,8 @@ def _peak(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     largest = flat.masked_fill(flat.isnan(), -math.inf).amax(2, keepdim=True)
     index = (flat == largest).to(torch.uint8).argmax(2)
     scores = flat.gather(2, index[..., None])[..., 0]
-    return index % maps.shape[3], index // maps.shape[3], scores
+    y = index // maps.shape[3]
+    return index - y * maps.shape[3], y, scores  # % with a dynamic size has no ONNX translation
 
 
 def _softmax(maps: Tensor, scores: Tensor, beta: float) -> Tensor:
