@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ BACKENDS = ("cpu", "cuda", "triton", "reference")
 
 #: The ops that have a Triton kernel: dgpose_ext/triton/<family>/<op>.py.
 TRITON_OPS = frozenset(file.stem for file in Path(__file__).parent.glob("triton/*/[!_]*.py"))
+
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def missing(backend: str, op: str) -> str:
@@ -39,7 +42,7 @@ def _interpreted() -> bool:
 
 def why_no_triton() -> str:
     """One sentence: why no Triton kernel can run; empty where one can."""
-    if importlib.util.find_spec("triton") is None:
+    if not _HAS_TRITON:
         return "triton is not installed; it comes with a CUDA build of torch."
     if not (_interpreted() or torch.cuda.is_available()):
         return (
@@ -49,11 +52,14 @@ def why_no_triton() -> str:
     return ""
 
 
-@functools.cache
-def _triton_implementation(name: str, reference_module: str) -> Callable[..., Any]:
-    module = importlib.import_module(reference_module.replace(".reference.", ".triton."))
-    function: Callable[..., Any] = getattr(module, name)
-    return function
+def _import_once(module: str) -> bool:
+    if module not in sys.modules:
+        importlib.import_module(module)
+    return True
+
+
+# torch.compile cannot trace an import: it calls this while it traces.
+_import_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def choose(backend: str | None, device: torch.device, op: str) -> str:
@@ -87,5 +93,7 @@ def implementation(backend: str, name: str, reference: Callable[..., Any]) -> Ca
     if backend == "reference":
         return reference
     if backend == "triton":
-        return _triton_implementation(name, reference.__module__)
+        module = reference.__module__.replace(".reference.", ".triton.")
+        _import_once(module)
+        return getattr(sys.modules[module], name)  # type: ignore[no-any-return]
     return getattr(torch.ops.dgpose, name)  # type: ignore[no-any-return]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -115,27 +114,41 @@ def run(device: str, file: str) -> None:
     torch.save(results, file)
 
 
-def compile_every_kernel(sm: int, file: str) -> None:
-    """Launches become compilations for a GPU of this architecture, which need not be there."""
+class NoGpu:
+    """What Triton asks of a driver before it compiles."""
+
+    def __init__(self, sm: int) -> None:
+        self.sm = sm
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.sm, 32)
+
+    def get_current_device(self) -> int:
+        return self.sm  # Triton keeps what it compiled by device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compile_instead_of_launching(driver: NoGpu) -> list[dict[str, Any]]:
+    """Launches become compilations for the GPU of the driver, which need not be there.
+
+    Returns a list that will hold a few facts about each. For sm_90 there is one of every launch,
+    for others one of every kernel: they take most of the time of these tests.
+    """
     import triton
-    from triton.backends.compiler import GPUTarget
     from triton.runtime.jit import JITFunction
 
-    class NoGpu:
-        def get_current_target(self) -> Any:
-            return GPUTarget("cuda", sm, 32)
-
-        def get_current_device(self) -> int:
-            return 0
-
-        def get_current_stream(self, device: int) -> int:
-            return 0
-
-    triton.runtime.driver.set_active(NoGpu())
     launch: Callable[..., Any] = JITFunction.run
     cubins: list[dict[str, Any]] = []
+    seen: set[tuple[Any, int]] = set()
 
     def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        if driver.sm != 90 and (kernel, driver.sm) in seen:
+            return None
+        seen.add((kernel, driver.sm))
         compiled = launch(kernel, *args, grid=grid, warmup=True, **kwargs)
         cubins.append(
             {
@@ -147,17 +160,28 @@ def compile_every_kernel(sm: int, file: str) -> None:
         )
         return compiled
 
+    triton.runtime.driver.set_active(driver)
     JITFunction.run = compile_only
-    _backend.choose = lambda backend, device, op: "triton"
-    for spec in covered():
-        reference = importlib.import_module(f"dgpose_ext.reference.{spec.family}.{spec.name}")
-        for name, arguments in spec.raw_calls():
-            _backend.implementation("triton", name, getattr(reference, name))(*arguments)
-        if sm == 90:
-            for dtype in spec.dtypes:
-                evaluate(spec, spec.samples(dtype)[0], False, "triton")
-            for call in spec.gradient_samples()[:1]:
-                evaluate(spec, call, True, "triton")
+    _backend._interpreted = lambda: True  # tensors on the CPU serve
+    return cubins
+
+
+def compile_every_kernel(file: str, *architectures: str) -> None:
+    from triton.runtime.jit import JITFunction
+
+    driver = NoGpu(90)
+    cubins = compile_instead_of_launching(driver)
+    for spec in covered():  # on one architecture every dtype
+        for dtype in spec.dtypes:
+            evaluate(spec, spec.samples(dtype)[0], False, "triton")
+        for call in spec.gradient_samples()[:1]:
+            evaluate(spec, call, True, "triton")
+    for sm in architectures:
+        driver.sm = int(sm)
+        for spec in covered():
+            reference = importlib.import_module(f"dgpose_ext.reference.{spec.family}.{spec.name}")
+            for name, arguments in spec.raw_calls():
+                _backend.implementation("triton", name, getattr(reference, name))(*arguments)
     kernels = [
         f"{module.__name__}.{name}"
         for module in triton_modules()
@@ -170,9 +194,27 @@ def compile_every_kernel(sm: int, file: str) -> None:
         json.dump({"kernels": kernels, "cubins": cubins}, out)
 
 
+def trace() -> None:
+    import torch.utils._triton
+
+    torch.utils._triton.has_triton = lambda: True  # it asks for a GPU
+    launched = compile_instead_of_launching(NoGpu(90))
+    for spec in covered():
+        call = spec.samples(torch.float32)[0]
+        compiled = torch.compile(spec.function, fullgraph=True, dynamic=True, backend="eager")
+        before = len(launched)
+        got = tensors(compiled(**call, backend="triton"))
+        assert len(launched) > before, spec.name
+        want = tensors(spec.function(**call, backend="reference"))
+        assert [(t.shape, t.dtype) for t in got] == [(t.shape, t.dtype) for t in want], spec.name
+        torch.compiler.reset()
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "run":
-        run(sys.argv[2], sys.argv[3])
+    mode, *arguments = sys.argv[1:]
+    if mode == "run":
+        run(*arguments)
+    elif mode == "compile":
+        compile_every_kernel(*arguments)
     else:
-        assert os.environ.get("TRITON_INTERPRET") is None
-        compile_every_kernel(int(sys.argv[2]), sys.argv[3])
+        trace()

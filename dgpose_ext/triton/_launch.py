@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 _MAX_PROGRAMS = 2**31 - 1
 
 
-def launch(kernel: Any, programs: int, out: Tensor, *arguments: Any, **constants: Any) -> None:
+def _launch(kernel: Any, programs: int, out: Tensor, *arguments: Any, **constants: Any) -> None:
     """Runs `programs` programs of a kernel on the device of `out`; none at all for 0."""
     if programs > _MAX_PROGRAMS:
         raise ValueError(f"a Triton kernel must have at most {_MAX_PROGRAMS} tiles, got {programs}")
@@ -27,6 +28,15 @@ def launch(kernel: Any, programs: int, out: Tensor, *arguments: Any, **constants
             kernel[(programs,)](*arguments, **constants)
     else:
         kernel[(programs,)](*arguments, **constants)
+
+
+#: In the interpreter NumPy does the work, which torch.compile must not trace.
+launch = torch.compiler.disable(_launch) if os.environ.get("TRITON_INTERPRET") == "1" else _launch
+
+
+def ceil_divide(a: int, b: int) -> int:
+    """a / b, rounded up (torch.compile does not trace triton.cdiv)."""
+    return -(-a // b)
 
 
 def power_of_2(size: int, most: int) -> int:

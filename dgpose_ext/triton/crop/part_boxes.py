@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgpose_ext.triton._launch import is_finite, launch, on_device, power_of_2
+from dgpose_ext.triton._launch import ceil_divide, is_finite, launch, on_device, power_of_2
 
 #: People of a program.
 TILE = 128
@@ -83,7 +83,7 @@ def part_boxes(
     present = keypoints.new_empty((batch, parts), dtype=torch.bool)
     people = power_of_2(batch, TILE)
     launch(
-        part_boxes_kernel, triton.cdiv(batch, people) * parts, boxes,
+        part_boxes_kernel, ceil_divide(batch, people) * parts, boxes,
         keypoints.contiguous(), None if visible is None else visible.contiguous(),
         on_device(members, torch.int64, keypoints.device),
         on_device(part_end, torch.int64, keypoints.device),

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgpose_ext.triton._launch import as_bits, launch, on_device, tile_shape, truncate
+from dgpose_ext.triton._launch import as_bits, ceil_divide, launch, on_device, tile_shape, truncate
 from dgpose_ext.triton.heatmap.disk_heatmap import square_radius
 
 #: Words of a tile while drawing, and while closing.
@@ -158,12 +158,12 @@ def body_mask(
 ) -> Tensor:
     """[B, 1, H, W]; keypoints [B, K, 2] float64, visible [B, K] bool, limbs: flat pairs."""
     batch, joints, _ = keypoints.shape
-    words = triton.cdiv(width, 32)
+    words = ceil_divide(width, 32)
     bits = keypoints.new_empty((batch, height, words), dtype=torch.int32)
     out = keypoints.new_empty((batch, 1, height, width), dtype=dtype)
     rows, columns = tile_shape(height, words, TILE, 8)
-    tiles_across = triton.cdiv(words, columns)
-    tiles = triton.cdiv(height, rows) * tiles_across
+    tiles_across = ceil_divide(words, columns)
+    tiles = ceil_divide(height, rows) * tiles_across
     launch(
         body_mask_draw_kernel, batch * tiles, bits,
         keypoints.contiguous(), None if visible is None else visible.contiguous(),
@@ -172,8 +172,8 @@ def body_mask(
         radius, square_radius(radius), int(radius), ROWS=rows, WORDS=columns,
     )  # fmt: skip
     rows, columns = tile_shape(height, words, CLOSE_TILE, 8)
-    tiles_across = triton.cdiv(words, columns)
-    tiles = triton.cdiv(height, rows) * tiles_across
+    tiles_across = ceil_divide(words, columns)
+    tiles = ceil_divide(height, rows) * tiles_across
     elements, one = as_bits(out)
     launch(
         body_mask_close_kernel, batch * tiles, out,

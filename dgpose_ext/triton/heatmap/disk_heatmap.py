@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgpose_ext.triton._launch import as_bits, is_finite, launch, tile_shape, truncate
+from dgpose_ext.triton._launch import as_bits, ceil_divide, is_finite, launch, tile_shape, truncate
 
 #: Pixels of a tile.
 TILE = 8192
@@ -64,8 +64,8 @@ def disk_heatmap(
     """[B, K, H, W]; keypoints [B, K, 2] float64, visible [B, K] bool."""
     out = keypoints.new_empty((*keypoints.shape[:2], height, width), dtype=dtype)
     rows, columns = tile_shape(height, width, TILE)
-    tiles_across = triton.cdiv(width, columns)
-    tiles = triton.cdiv(height, rows) * tiles_across
+    tiles_across = ceil_divide(width, columns)
+    tiles = ceil_divide(height, rows) * tiles_across
     bits, one = as_bits(out)
     launch(
         disk_heatmap_kernel, out.shape[0] * out.shape[1] * tiles, out,

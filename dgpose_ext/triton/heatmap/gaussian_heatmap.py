@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgpose_ext.triton._launch import divide, is_finite, launch, tile_shape, truncate
+from dgpose_ext.triton._launch import ceil_divide, divide, is_finite, launch, tile_shape, truncate
 
 #: Pixels of a tile (half of them in float64): its factors cost little beside them.
 TILE = 8192
@@ -129,8 +129,8 @@ def gaussian_heatmap(
     """maps [B, K, H, W] of `dtype`; keypoints and sigma [B, K, 2], visible [B, K] bool."""
     out = keypoints.new_empty((*keypoints.shape[:2], height, width), dtype=dtype)
     rows, columns = tile_shape(height, width, TILE if dtype != torch.float64 else TILE // 2)
-    tiles_across = triton.cdiv(width, columns)
-    tiles = triton.cdiv(height, rows) * tiles_across
+    tiles_across = ceil_divide(width, columns)
+    tiles = ceil_divide(height, rows) * tiles_across
     launch(
         gaussian_heatmap_kernel, out.shape[0] * out.shape[1] * tiles, out,
         keypoints.contiguous(), sigma.contiguous(),

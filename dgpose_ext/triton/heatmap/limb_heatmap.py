@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgpose_ext.triton._launch import is_finite, launch, power_of_2, tile_shape
+from dgpose_ext.triton._launch import ceil_divide, is_finite, launch, power_of_2, tile_shape
 
 #: Pixels of a tile (half of them in float64).
 TILE = 8192
@@ -129,8 +129,8 @@ def limb_heatmap(
     count = limbs.shape[0]
     out = keypoints.new_empty((batch, count, height, width), dtype=dtype)
     rows, columns = tile_shape(height, width, TILE if dtype != torch.float64 else TILE // 2)
-    tiles_across = triton.cdiv(width, columns)
-    tiles = triton.cdiv(height, rows) * tiles_across
+    tiles_across = ceil_divide(width, columns)
+    tiles = ceil_divide(height, rows) * tiles_across
     launch(
         limb_heatmap_kernel, batch * count * tiles, out,
         keypoints.contiguous(), limbs.contiguous(), sigma.contiguous(),
