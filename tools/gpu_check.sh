@@ -91,6 +91,12 @@ build() {
   DGPOSE_CUDA=1 DGPOSE_CUDA_ARCHITECTURES=$architecture "$python" setup.py build_ext --inplace
 }
 
+# Tests skip what is not built: here that is an error.
+kernels_load() {
+  [ $device = cpu ] || "$python" -c \
+    'import sys; from dgpose_ext import _loader; sys.exit(_loader.why_no_cuda() or None)'
+}
+
 # The tests of all ops, but for files that need a package that is not here.
 test_files() {
   "$python" - <<'PYTHON'
@@ -116,6 +122,7 @@ PYTHON
 
 run_tests() {
   local files parallel=
+  kernels_load || return
   files=$(test_files) || return
   "$python" -c 'import xdist' 2>/dev/null && parallel="-n 8 --dist loadfile"
   # shellcheck disable=SC2086  # one word a file, or an option
@@ -162,6 +169,7 @@ CUDA
 # Without the caching allocator, whose large blocks hide what lies outside a tensor.
 sanitize_with() {
   local tool=$1 tests=$2
+  kernels_load || return
   try_sanitizer "$tool" || return
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer "$tool" "$python" -m pytest \
     -q -p no:cacheprovider tests/test_cuda.py -k "$tests"
@@ -191,7 +199,7 @@ stage() {
   echo "=== $name: status $status, $((SECONDS - start)) s"
 }
 export python device out
-export -f build run_tests test_files run_bench memcheck racecheck sanitize_with try_sanitizer sanitizer
+export -f build kernels_load run_tests test_files run_bench memcheck racecheck sanitize_with try_sanitizer sanitizer
 
 if wanted build; then
   stage build 150 build
