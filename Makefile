@@ -3,6 +3,7 @@
 #   make demo    hand joints from a rendered depth sequence: frames/s, error, a contact sheet
 #   make test    all tests            make lint    ruff, mypy, clang-format
 #   make bench   kernels beside their peers and limits; writes benchmarks/results
+#   make cuda-check   compile the CUDA kernels (needs nvcc, no GPU) and run them emulated
 #   make build   rebuild the compiled core after a change in csrc/
 
 VENV ?= .venv
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test bench lint format build cpp-test wheel-check clean
+.PHONY: demo test bench lint format build cpp-test cuda-check wheel-check clean
 
 demo: $(VENV)/.built
 	$(BIN)/dgpose demo
@@ -46,6 +47,22 @@ cpp-test: $(VENV)/.built
 	  -DDGPOSE_BUILD_TESTS=ON -DDGPOSE_SANITIZE=ON
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure
+
+# The CUDA half without a GPU: cubins within their budget, the library with its bindings against this
+# torch, and the kernels run on the CPU under ASan and UBSan, against the reference.
+SANITIZER_LIBRARIES = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
+cuda-check: $(VENV)/.built
+	$(BIN)/python tools/compile_cuda.py
+	cmake -S . -B build/cuda -G Ninja -DDGPOSE_BUILD_MODULE=OFF -DDGPOSE_BUILD_CUDA=ON \
+	  -DDGPOSE_CUDA_ARCHITECTURES=90-virtual -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/cuda --target _C_cuda
+	cmake -S . -B build/cuda-emulation -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DDGPOSE_BUILD_MODULE=OFF \
+	  -DDGPOSE_BUILD_CUDA_EMULATION=ON -DDGPOSE_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/cuda-emulation --target dgpose_cuda_emulation
+	LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
+	  DGPOSE_CUDA_EMULATION=$(abspath build/cuda-emulation/libdgpose_cuda_emulation.so) \
+	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_cuda.py
 
 # The wheel, built from the source distribution as a user's pip would, and run where nothing but torch and
 # numpy is installed.

@@ -2,8 +2,9 @@
 
 Switches, from the environment:
   DGPOSE_BUILD_CORE=0    leave the compiled core out: everything runs on the torch reference
-  DGPOSE_CUDA=0|1|auto   build the CUDA library; auto (the default): where torch has CUDA and nvcc is
-                         found. Needs no GPU. DGPOSE_CUDA_ARCHITECTURES="90" builds for fewer than all
+  DGPOSE_CUDA=0|1|auto   build the CUDA library, which needs nvcc and no GPU; auto (the default):
+                         where torch has CUDA and nvcc is found
+  DGPOSE_CUDA_ARCHITECTURES="80;90"   build it for these (default: see CMakeLists.txt)
   DGPOSE_BUILD_DIR=DIR   build folder (default build/<python tag>), kept between builds
   CMAKE_ARGS="..."       further arguments for CMake
 """

@@ -33,7 +33,9 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
     """
     wanted = backend if backend is not None else os.environ.get("DGPOSE_BACKEND") or None
     if wanted is None:
-        return device.type if device.type in BACKENDS and not missing(device.type, op) else "reference"
+        return (
+            device.type if device.type in BACKENDS and not missing(device.type, op) else "reference"
+        )
     if wanted not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {wanted!r}")
     if why := missing(wanted, op):

@@ -46,7 +46,7 @@ def _load_cuda() -> str:
             "in a checkout builds it (needs nvcc, no GPU)"
         )
     try:
-        torch.ops.load_library(library.origin)
+        torch.ops.load_library(library.origin)  # type: ignore[no-untyped-call]
     except OSError as error:
         return (
             f"dgpose_ext._C_cuda does not load with torch {torch.__version__} ({error}); rebuild "

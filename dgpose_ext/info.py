@@ -31,8 +31,7 @@ def collect() -> dict[str, object]:
             f"stable ABI of torch {build['torch_target']}",
         }
     facts["CUDA"] = _loader.why_no_cuda() or ", ".join(
-        f"{torch.cuda.get_device_name(i)} (sm_{''.join(map(str, torch.cuda.get_device_capability(i)))})"
-        for i in range(torch.cuda.device_count())
+        torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     )
     facts["threads"] = torch.get_num_threads()
     return facts
