@@ -12,6 +12,7 @@ namespace dgpose {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kBlocksAtOnce = 3;  // on a multiprocessor, at least
 constexpr int kWordBits = 32;
 constexpr int kLargestRadius = 4096;
 constexpr int kHalo = 4;             // rows around a tile: two for the dilation, two the erosion
@@ -135,11 +136,12 @@ __device__ unsigned dilated(const unsigned* at, int stride) {
 
 // N elements are stored at once: rows_are_packed, or N = 1.
 template <int N, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     draw_masks(BodyMaskParams p, Tiling tiling, LimbTable limb_table, const double* keypoints,
                const bool* visible, T one, T* out) {
   __shared__ unsigned body_store[kTileWords + 2], around_store[kTileWords + 2];
   __shared__ uint16_t half_width[kLargestRadius + 1];
+  __shared__ Tile tile;
   __shared__ Limb limbs[kLimbsAtOnce];
   __shared__ int points_to[kLimbsAtOnce];  // points of a limb and of those before it
   __shared__ int point_x[kPointsAtOnce], point_y[kPointsAtOnce];  // in pixels of the tile
@@ -150,7 +152,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   for_each_task(p.batch * tiling.down * tiling.across, [&](int64_t task) {
     const int64_t person = task / (tiling.down * tiling.across);
-    const Tile tile = make_tile(p, tiling, task % (tiling.down * tiling.across));
+    if (threadIdx.x == 0) tile = make_tile(p, tiling, task % (tiling.down * tiling.across));
+    __syncthreads();
     const int words = tile.rows * tile.stride;
     for (int i = threadIdx.x; i < words + 2; i += kThreads) body_store[i] = 0;
     __syncthreads();
