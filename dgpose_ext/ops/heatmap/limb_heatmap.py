@@ -68,7 +68,7 @@ def limb_heatmap(
     Raises:
         TypeError: an argument is no tensor or has another dtype, or a joint of limbs is no integer.
         ValueError: shapes, devices or limbs do not fit; sigma is not positive. (The values of a
-            tensor of limbs are looked at on the CPU only.)
+            tensor of limbs are looked at on the CPU only; on a GPU a limb outside 0 .. K-1 is 0.)
     """
     keypoints = require_tensor("keypoints", keypoints)
     require_dtype("keypoints", keypoints, _DTYPES)
