@@ -12,8 +12,9 @@
 // away. No value is a denormal number. Joints in one place have u = (1, 0): a Gaussian.
 //
 // A map is 0 where a joint of its limb is invisible or not finite, where sigma is not finite and
-// positive, or where float64 holds no finite |b - a| or 2 / sigma. On CUDA devices also where a limb
-// names a joint outside 0 .. K-1, which the CPU's binding refuses: there a look would mean to wait.
+// positive, or where float64 holds no finite |b - a| or 2 / sigma. On CUDA devices also where a
+// limb names a joint outside 0 .. K-1, which the CPU's binding refuses: there a look would mean to
+// wait.
 //
 // Gradients, with F = a + c u the foot of p and t = c / |b - a| (1/2 for joints in one place):
 //   dh/da = (1 - t) h (p - F) / sigma^2,  dh/db = t h (p - F) / sigma^2,
