@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "core/simd.h"
+#include "core/tasks.h"
 #include "heatmap/limb_geometry.h"
-#include "heatmap/map_tasks.h"
 
 namespace dgpose {
 namespace {
