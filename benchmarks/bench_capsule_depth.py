@@ -6,21 +6,20 @@ writing depth and part once (the fill).
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.capsule_depth import hand_scene
+
+from .harness import Case
 
 
 def _ours(batch: int, backend: str) -> Callable[[], Any]:
-    from dgpose_ext import capsule_depth
-
     scene = hand_scene(batch)
-    return lambda: capsule_depth(**scene, backend=backend)
+    return lambda: dgpose_ext.capsule_depth(**scene, backend=backend)
 
 
 def _broadcast(batch: int, compiled: bool) -> Callable[[], Any]:
@@ -120,12 +119,12 @@ def _case(name: str, batch: int, threads: int, peers: bool) -> Case:
             "dgpose_ext reference (torch, edge by edge)": lambda: _ours(batch, "reference"),
             "torch broadcast": lambda: _broadcast(batch, False),
             "torch broadcast, torch.compile": lambda: _broadcast(batch, True),
+            "pyrender, OSMesa, 23,552 triangles": lambda: _mesh(batch),
         }
-        if importlib.util.find_spec("pyrender"):
-            contenders["pyrender, OSMesa, 23,552 triangles"] = lambda: _mesh(batch)
     return Case(
         name, "frames", batch, threads, contenders, "dgpose_ext", "fill of depth and part",
         note="128x128 hand, 46 capsules",
+        call=lambda: (dgpose_ext.capsule_depth, hand_scene(batch)), traffic=batch * 128 * 128 * 6,
     )  # fmt: skip
 
 

@@ -13,11 +13,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Case, kept_memory
-from benchmarks.onnx_graph import exported
+import dgpose_ext
 from dgpose_ext.testing.crop_and_resize import random_crops
 
+from .harness import Case, kept_memory
+from .onnx_graph import exported
+
 BATCH, CHANNELS, HEIGHT, WIDTH, PARTS, SIDE = 16, 128, 128, 64, 7, 48
+Crop = Callable[..., torch.Tensor]
 
 
 def _inputs(channels_last: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,10 +38,13 @@ def _mask() -> torch.Tensor:
 
 
 def _crop(features: torch.Tensor, boxes: torch.Tensor, **options: Any) -> torch.Tensor:
-    from dgpose_ext import crop_and_resize
+    return dgpose_ext.crop_and_resize(features, boxes, (SIDE, SIDE), **options, backend="cpu")
 
-    crops: torch.Tensor = crop_and_resize(features, boxes, (SIDE, SIDE), **options, backend="cpu")
-    return crops
+
+def _call(channels_last: bool = False, **options: Any) -> tuple[Crop, dict[str, Any]]:
+    features, boxes = _inputs(channels_last)
+    arguments = {"features": features, "boxes": boxes, "size": (SIDE, SIDE)}
+    return dgpose_ext.crop_and_resize, arguments | options
 
 
 def _grid_sample(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -65,9 +71,6 @@ def _kornia(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     repeated = features[:, None].expand(-1, PARTS, -1, -1, -1).flatten(0, 1)
     crops: torch.Tensor = crop_and_resize(repeated, corners, (SIDE, SIDE))
     return crops
-
-
-Crop = Callable[..., torch.Tensor]
 
 
 def _forward(crop: Crop, channels_last: bool = False, **options: Any) -> Callable[[], Any]:
@@ -128,6 +131,7 @@ _CASES = [
             "exported, ONNX Runtime": lambda: exported(_crop, *_inputs()),
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "forward, channels_last", "crops", BATCH * PARTS, 2,
@@ -138,6 +142,7 @@ _CASES = [
             "kornia": lambda: _forward(_kornia, True),
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(True), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "forward, masked", "crops", BATCH * PARTS, 2,
@@ -147,6 +152,7 @@ _CASES = [
             "dgpose_ext, crop of features * mask": _product_then_crop,
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(mask=_mask()), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "gradient of features", "crops", BATCH * PARTS, 2,

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.depth_crop import full_frame
+
+from .harness import Case
 
 SIZE = 128
 
@@ -27,10 +29,8 @@ def _window() -> tuple[float, float, float, float, float, float]:
 
 
 def _ours(dtype: torch.dtype, backend: str = "cpu", **options: str) -> Callable[[], Any]:
-    from dgpose_ext import depth_crop
-
     call = full_frame(dtype)
-    return lambda: depth_crop(**call, **options, backend=backend)
+    return lambda: dgpose_ext.depth_crop(**call, **options, backend=backend)
 
 
 def _normalised(z: np.ndarray, mm: float, half: float) -> np.ndarray:
@@ -116,13 +116,16 @@ def _grid_sample(batch: int, compiled: bool = False) -> Callable[[], Any]:
     return torch.compile(crop) if compiled else crop
 
 
-def _ours_batch(batch: int) -> Callable[[], Any]:
-    from dgpose_ext import depth_crop
-
+def _frames(batch: int) -> dict[str, Any]:
     call = full_frame(torch.float32)
     call["depth"] = call["depth"].expand(batch, -1, -1).contiguous()
     call["centers"] = call["centers"].expand(batch, -1).contiguous()
-    return lambda: depth_crop(**call, backend="cpu")
+    return call
+
+
+def _ours_batch(batch: int) -> Callable[[], Any]:
+    call = _frames(batch)
+    return lambda: dgpose_ext.depth_crop(**call, backend="cpu")
 
 
 def _limit(dtype: torch.dtype, batch: int = 1) -> Callable[[], Any]:
@@ -149,6 +152,7 @@ CASES = [
         },
         "dgpose_ext", "fill of the crop + copy of its rows",
         note="640x480 -> 128x128, from Python",
+        call=lambda: (dgpose_ext.depth_crop, full_frame(torch.uint16)), traffic=SIZE * SIZE * 6,
     ),
     Case(
         "one float32 frame", "frames", 1, 1,
@@ -161,6 +165,7 @@ CASES = [
         },
         "dgpose_ext", "fill of the crop + copy of its rows",
         note="640x480 -> 128x128, from Python",
+        call=lambda: (dgpose_ext.depth_crop, full_frame(torch.float32)), traffic=SIZE * SIZE * 8,
     ),
     Case(
         "32 float32 frames", "frames", 32, 2,
@@ -171,5 +176,6 @@ CASES = [
         },
         "dgpose_ext", "fill of the crops + copy of their rows",
         note="640x480 -> 128x128",
+        call=lambda: (dgpose_ext.depth_crop, _frames(32)), traffic=32 * SIZE * SIZE * 8,
     ),
 ]  # fmt: skip

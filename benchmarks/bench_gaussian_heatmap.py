@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case, kept_memory
+import dgpose_ext
 from dgpose_ext.testing.gaussian_heatmap import random_keypoints
+
+from .harness import Case, kept_memory
 
 BATCH, COUNT, SIDE, SIGMA = 64, 18, 128, 2.0
 
@@ -28,11 +30,14 @@ def _keypoints() -> torch.Tensor:
     return keypoints
 
 
-def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
-    from dgpose_ext import gaussian_heatmap
+def _call(sigma: float = SIGMA, **options: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    arguments = {"keypoints": _keypoints(), "size": (SIDE, SIDE), "sigma": sigma}
+    return dgpose_ext.gaussian_heatmap, arguments | options
 
-    keypoints, size = _keypoints(), (SIDE, SIDE)
-    return lambda: gaussian_heatmap(keypoints, size, sigma, **options, backend=backend)
+
+def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
+    function, arguments = _call(sigma, **options)
+    return lambda: function(**arguments, backend=backend)
 
 
 def _fill(dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -103,9 +108,7 @@ def _gradients(run: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Any]
 
 
 def _ours_gradients(sigma: float) -> Callable[[], Any]:
-    from dgpose_ext import gaussian_heatmap
-
-    return _gradients(lambda k: gaussian_heatmap(k, (SIDE, SIDE), sigma, backend="cpu"))
+    return _gradients(lambda k: dgpose_ext.gaussian_heatmap(k, (SIDE, SIDE), sigma, backend="cpu"))
 
 
 def _kornia_gradients() -> Callable[[], Any]:
@@ -121,6 +124,7 @@ def _read() -> Callable[[], Any]:
     return lambda: maps.sum()
 
 
+_FLOATS = BATCH * COUNT * SIDE * SIDE * 4  # bytes of all maps
 _NOTE = f"{BATCH} x {COUNT} maps of {SIDE} x {SIDE}, sigma {SIGMA:g}"
 
 _KEPT_CASES = [
@@ -138,7 +142,7 @@ _KEPT_CASES = [
             "torch, naive": _torch_naive,
             "dgpose_ext reference (torch)": lambda: _ours(backend="reference"),
         },
-        "dgpose_ext", "fill", note=_NOTE,
+        "dgpose_ext", "fill", note=_NOTE, call=lambda: _call(), traffic=_FLOATS,
     ),
     Case(
         "truncated windows", "maps", BATCH * COUNT, 2,
@@ -148,6 +152,7 @@ _KEPT_CASES = [
             "NumPy, MSRA codec": _msra_loop,
         },
         "dgpose_ext", "fill", note=_NOTE + ", cutoff 3, rounded centres",
+        call=lambda: _call(cutoff=3.0, round_centers=True), traffic=_FLOATS,
     ),
     Case(
         "bfloat16 maps", "maps", BATCH * COUNT, 2,
@@ -157,6 +162,7 @@ _KEPT_CASES = [
             "dgpose_ext, float16": lambda: _ours(dtype=torch.float16),
         },
         "dgpose_ext", "fill", note=_NOTE,
+        call=lambda: _call(dtype=torch.bfloat16), traffic=_FLOATS // 2,
     ),
     Case(
         "gradients", "maps", BATCH * COUNT, 2,
