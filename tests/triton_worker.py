@@ -49,8 +49,10 @@ def calls(spec: OpSpec, thorough: bool) -> dict[str, tuple[Sample, torch.dtype, 
     add("empty", spec.empty(), torch.float32)
     if spec.differentiable:
         for dtype in (torch.float32, torch.float64):
+            most = 1000 if thorough else 5 if dtype == torch.float64 else 1
             samples = [
-                {k: _cast(v, dtype) for k, v in call.items()} for call in spec.gradient_samples()
+                {k: _cast(v, dtype) for k, v in call.items()}
+                for call in spread(spec.gradient_samples(), most)
             ]
             add("gradient", samples, dtype, gradient=True)
     return found
