@@ -14,6 +14,7 @@ import torch
 import dgpose_ext
 from dgpose_ext.testing.body_mask import people
 
+from .gpu import GpuCase
 from .harness import Case
 
 SIZE = (128, 64)
@@ -92,3 +93,10 @@ def _case(name: str, batch: int, threads: int) -> Case:
 
 
 CASES = [_case("64 people of 128x64", 64, 2), _case("one person of 128x64", 1, 1)]
+
+GPU_CASES = [
+    GpuCase(
+        "masks of 128x64", "people", 2048, lambda batch: (dgpose_ext.body_mask, people(batch)),
+        SIZE[0] * SIZE[1] * 4,
+    ),
+]  # fmt: skip

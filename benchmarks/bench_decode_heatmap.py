@@ -15,6 +15,7 @@ import torch
 import dgpose_ext
 from dgpose_ext.testing.decode_heatmap import gaussians
 
+from .gpu import GpuCase
 from .harness import Case
 from .onnx_graph import exported
 
@@ -194,5 +195,27 @@ CASES = [
             "read of the maps + a new map filled": lambda: _read_and_fill(LARGE),
         },
         "dgpose_ext", "read of the maps + a new map filled",
+    ),
+]  # fmt: skip
+
+
+def _people(method: str, dtype: torch.dtype = torch.float32) -> Callable[[int], Any]:
+    return lambda batch: _call((batch, *LARGE[1:]), method, dtype)
+
+
+_PERSON = math.prod(LARGE[1:]) * 4  # bytes of the float32 maps of one
+
+GPU_CASES = [
+    *(
+        GpuCase(f"18 maps of 128x128, {method}", "people", LARGE[0], _people(method), _PERSON)
+        for method in ("argmax", "quarter", "dark", "softargmax")
+    ),
+    GpuCase(
+        "18 float16 maps, argmax", "people", LARGE[0], _people("argmax", torch.float16),
+        _PERSON // 2,
+    ),
+    GpuCase(
+        "softargmax, forward and backward", "people", LARGE[0], _people("softargmax"), 3 * _PERSON,
+        ("heatmaps",),
     ),
 ]  # fmt: skip

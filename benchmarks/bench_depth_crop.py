@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import dgpose_ext
 from dgpose_ext.testing.depth_crop import full_frame
 
+from .gpu import GpuCase
 from .harness import Case
 
 SIZE = 128
@@ -116,8 +117,8 @@ def _grid_sample(batch: int, compiled: bool = False) -> Callable[[], Any]:
     return torch.compile(crop) if compiled else crop
 
 
-def _frames(batch: int) -> dict[str, Any]:
-    call = full_frame(torch.float32)
+def _frames(batch: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    call = full_frame(dtype)
     call["depth"] = call["depth"].expand(batch, -1, -1).contiguous()
     call["centers"] = call["centers"].expand(batch, -1).contiguous()
     return call
@@ -179,3 +180,23 @@ CASES = [
         call=lambda: (dgpose_ext.depth_crop, _frames(32)), traffic=32 * SIZE * SIZE * 8,
     ),
 ]  # fmt: skip
+
+
+def _gpu_case(dtype: torch.dtype, interpolation: str) -> GpuCase:
+    _, _, _, hw_x, hw_y, _ = _window()
+    rows = min(SIZE, 2 * hw_y) if interpolation == "nearest" else 2 * hw_y
+    return GpuCase(
+        f"640x480 {str(dtype).removeprefix('torch.')} -> {SIZE}x{SIZE}, {interpolation}",
+        "frames", 1024,
+        lambda batch: (
+            dgpose_ext.depth_crop, _frames(batch, dtype) | {"interpolation": interpolation}
+        ),
+        int(rows * 2 * hw_x) * dtype.itemsize + SIZE * SIZE * 4,  # whole rows of the window
+    )  # fmt: skip
+
+
+GPU_CASES = [
+    _gpu_case(dtype, interpolation)
+    for dtype in (torch.uint16, torch.float32)
+    for interpolation in ("nearest", "bilinear")
+]

@@ -15,6 +15,7 @@ import torch
 import dgpose_ext
 from dgpose_ext.testing.disk_heatmap import people
 
+from .gpu import GpuCase
 from .harness import Case
 
 SHAPES = {"64 people of 128x128": (64, (128, 128)), "16 people of 128x64": (16, (128, 64))}
@@ -101,3 +102,10 @@ def _case(name: str, threads: int) -> Case:
 
 
 CASES = [_case(name, threads) for name, threads in zip(SHAPES, (2, 1), strict=True)]
+
+GPU_CASES = [
+    GpuCase(
+        "18 maps of 128x128", "people", 64,
+        lambda batch: (dgpose_ext.disk_heatmap, people(batch, size=(128, 128))), 18 * 128 * 128 * 4,
+    ),
+]  # fmt: skip

@@ -20,6 +20,7 @@ import torch
 import dgpose_ext
 from dgpose_ext.testing.gaussian_heatmap import random_keypoints
 
+from .gpu import GpuCase
 from .harness import Case, kept_memory
 
 BATCH, COUNT, SIDE, SIGMA = 64, 18, 128, 2.0
@@ -192,3 +193,29 @@ CASES = [
         "dgpose_ext", "torch.full", note=_NOTE + ", glibc as it comes",
     ),
 ]  # fmt: skip
+
+
+def _people(sigma: float = SIGMA, **options: Any) -> Callable[[int], Any]:
+    def call(batch: int) -> tuple[Callable[..., Any], dict[str, Any]]:
+        function, arguments = _call(sigma, **options)
+        return function, arguments | {"keypoints": arguments["keypoints"][:batch]}
+
+    return call
+
+
+_PERSON = _FLOATS // BATCH  # bytes of the float32 maps of one
+
+GPU_CASES = [
+    GpuCase("18 maps of 128x128", "people", BATCH, _people(), _PERSON),
+    GpuCase("truncated windows", "people", BATCH, _people(cutoff=3.0, round_centers=True), _PERSON),
+    GpuCase("normalised to sum 1", "people", BATCH, _people(normalize="sum"), _PERSON),
+    GpuCase("bfloat16 maps", "people", BATCH, _people(dtype=torch.bfloat16), _PERSON // 2),
+    GpuCase(
+        "forward and backward, sigma 20",
+        "people",
+        BATCH,
+        _people(20.0),
+        2 * _PERSON,
+        ("keypoints",),
+    ),
+]

@@ -15,6 +15,7 @@ import torch
 import dgpose_ext
 from dgpose_ext.testing.limb_heatmap import BODY_LIMBS, bodies
 
+from .gpu import GpuCase
 from .harness import Case, kept_memory
 
 BATCH, SIDE, SIGMA = 64, 128, 2.0
@@ -128,4 +129,28 @@ _KEPT_CASES = [
 CASES = [
     replace(case, contenders={name: kept_memory(make) for name, make in case.contenders.items()})
     for case in _KEPT_CASES
+]
+
+
+def _people(sigma: float = SIGMA, **options: Any) -> Callable[[int], Any]:
+    def call(batch: int) -> tuple[Callable[..., Any], dict[str, Any]]:
+        function, arguments = _call(sigma, **options)
+        return function, arguments | {"keypoints": arguments["keypoints"][:batch]}
+
+    return call
+
+
+_PERSON = _FLOATS // BATCH  # bytes of the float32 maps of one
+
+GPU_CASES = [
+    GpuCase(f"{COUNT} maps of 128x128", "people", BATCH, _people(), _PERSON),
+    GpuCase("bfloat16 maps", "people", BATCH, _people(dtype=torch.bfloat16), _PERSON // 2),
+    GpuCase(
+        "forward and backward, sigma 20",
+        "people",
+        BATCH,
+        _people(20.0),
+        2 * _PERSON,
+        ("keypoints",),
+    ),
 ]

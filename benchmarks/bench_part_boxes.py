@@ -14,6 +14,7 @@ import torch
 import dgpose_ext
 from dgpose_ext.testing.part_boxes import people
 
+from .gpu import GpuCase
 from .harness import Case
 
 
@@ -102,3 +103,10 @@ def _case(name: str, batch: int, threads: int) -> Case:
 
 
 CASES = [_case("12,936 people", 12936, 2), _case("16 people", 16, 1)]
+
+GPU_CASES = [
+    GpuCase(
+        "7 boxes of 18 joints", "people", 1 << 18,
+        lambda batch: (dgpose_ext.part_boxes, people(batch)), 18 * (2 * 4 + 1) + 7 * (4 * 4 + 1),
+    ),
+]  # fmt: skip

@@ -227,6 +227,25 @@ def run_contender(module: str, case: Case, contender: str) -> list[float]:
     return [float(seconds) for seconds in answer]
 
 
+def spread(times: list[float]) -> dict[str, Any]:
+    """Median and range of the seconds of each round."""
+    deciles = statistics.quantiles(times, n=10, method="inclusive")
+    return {
+        "median_s": statistics.median(times),
+        "p10_s": deciles[0],
+        "p90_s": deciles[-1],
+        "rounds": len(times),
+    }
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Writes a file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.replace(path)
+
+
 def run_case(
     module: str, case: Case, repeats: int | None = None, progress: Callable[[str], Any] = str
 ) -> dict[str, Any]:
@@ -253,15 +272,7 @@ def run_case(
                     raise CannotRunError(f"{case.name}: {name} {error}") from None
                 del times[name]
                 absent[name] = str(error)
-    rows: dict[str, dict[str, Any]] = {
-        name: {
-            "median_s": statistics.median(values),
-            "p10_s": statistics.quantiles(values, n=10)[0],
-            "p90_s": statistics.quantiles(values, n=10)[-1],
-            "rounds": len(values),
-        }
-        for name, values in times.items()
-    }
+    rows: dict[str, dict[str, Any]] = {name: spread(values) for name, values in times.items()}
     for name, (backend, _) in others.items():
         if name in rows and backend != "reference" and GPU_LIMIT in rows:
             rows[name]["limit"] = GPU_LIMIT
@@ -311,11 +322,7 @@ def run_module(
     for case in cases_of(module):
         results.append(run_case(module, case, repeats, progress))
         report(results[-1])
-    document = {"schema": SCHEMA, "environment": environment(), "results": results}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    temporary.replace(path)
+    write_json({"schema": SCHEMA, "environment": environment(), "results": results}, path)
 
 
 def _child(module: str, case: str, contender: str) -> list[float] | str:
