@@ -255,6 +255,7 @@ def crop_and_resize_features_kernel(
     total = tl.zeros((COLUMNS, CHANNELS) if LAST else (CHANNELS, COLUMNS), T)
     for part in range(parts):
         n = b * parts + part
+        part = n - b * parts  # as int64
         box = boxes + 4 * n
         x_1, y_1 = tl.load(box).to(tl.float64), tl.load(box + 1).to(tl.float64)
         x_2, y_2 = tl.load(box + 2).to(tl.float64), tl.load(box + 3).to(tl.float64)
@@ -321,6 +322,7 @@ def crop_and_resize_boxes_kernel(
     crop = grad + b * grad_b + part * grad_p + _channels(channel * grad_c, LAST)
     if mask is not None:
         mask += b * mask_b
+    zero = tl.full((), 0, tl.int64)  # rows are counted in int64
     sum_x_1 = tl.full((), 0, tl.float64)
     sum_x_2 = tl.full((), 0, tl.float64)
     sum_y_1 = tl.full((), 0, tl.float64)
@@ -335,9 +337,10 @@ def crop_and_resize_boxes_kernel(
         by_x = tl.zeros((COLUMNS, CHANNELS) if LAST else (CHANNELS, COLUMNS), T)
         by_y_1 = tl.zeros((COLUMNS, CHANNELS) if LAST else (CHANNELS, COLUMNS), T)
         by_y_2 = tl.zeros((COLUMNS, CHANNELS) if LAST else (CHANNELS, COLUMNS), T)
-        for row in range(rows):
+        for index in range(rows):
+            row = zero + index
             y = tl.load(positions + row)
-            slope_y_1, slope_y_2 = _slopes(y, tl.full((), 0, tl.int64) + row, height, rows, CORNERS)
+            slope_y_1, slope_y_2 = _slopes(y, row, height, rows, CORNERS)
             lo, hi, weight_y, inside_y = _axis(y, height)
             read = inside_x & inside_y
             inside = read & _channels(channel < channels, LAST)
