@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -135,6 +136,22 @@ def test_bad_input(spec: OpSpec, bad: BadInput) -> None:
     call = spec.samples(spec.dtypes[0])[0] | bad.change
     with pytest.raises(bad.error, match=bad.message):
         spec.function(**call)
+
+
+def in_numpy(value: Any) -> Any:
+    """Numbers, also within sequences, as those of NumPy."""
+    if isinstance(value, list | tuple):
+        return type(value)(in_numpy(v) for v in value)
+    if type(value) in (int, float):
+        return (np.int64 if type(value) is int else np.float64)(value)
+    return value
+
+
+@every_op
+def test_numbers_of_numpy(spec: OpSpec) -> None:
+    for call in spec.samples(spec.dtypes[0]):
+        same = {name: in_numpy(value) for name, value in call.items()}
+        assert_equal(spec.function(**same), spec.function(**call), None)
 
 
 @needs_core
