@@ -64,7 +64,9 @@ _import_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def default(device: torch.device, op: str) -> str:
     """The compiled kernels for the device where they are here, else the reference."""
-    return device.type if device.type in BACKENDS and not missing(device.type, op) else "reference"
+    # Tensors without data reach the fake kernel of the same torch.ops.
+    wanted = "cpu" if device.type == "meta" else device.type
+    return wanted if wanted in BACKENDS and not missing(wanted, op) else "reference"
 
 
 def choose(backend: str | None, device: torch.device, op: str) -> str:

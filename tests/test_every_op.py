@@ -194,6 +194,16 @@ def test_exports(spec: OpSpec) -> None:
     assert_equal(program.module()(**arrays), spec.function(**call), None)
 
 
+@needs_core
+@compilable_ops
+def test_shapes_without_data(spec: OpSpec) -> None:
+    for call in spec.samples(spec.dtypes[0])[:3]:
+        empty = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in call.items()}
+        got, want = tensors(spec.function(**empty)), tensors(spec.function(**call))
+        assert [(t.shape, t.dtype) for t in got] == [(t.shape, t.dtype) for t in want]
+        assert all(t.is_meta for t in got)
+
+
 def with_gradients(spec: OpSpec, call: Sample) -> tuple[list[Tensor], Callable[..., Tensor]]:
     leaves = [call[name].clone().requires_grad_() for name in spec.differentiable]
 
