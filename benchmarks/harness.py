@@ -318,6 +318,7 @@ def run_module(
         report: called with the result of each case.
         progress: called with the name of what is timed next.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # fails before the minutes of work, not after
     results = []
     for case in cases_of(module):
         results.append(run_case(module, case, repeats, progress))

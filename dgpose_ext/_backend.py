@@ -62,6 +62,13 @@ def _import_once(module: str) -> bool:
 _import_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def default(device: torch.device, op: str) -> str:
+    """The compiled kernels for the device where they are here, else the reference."""
+    # Tensors without data reach the fake kernel of the same torch.ops.
+    wanted = "cpu" if device.type == "meta" else device.type
+    return wanted if wanted in BACKENDS and not missing(wanted, op) else "reference"
+
+
 def choose(backend: str | None, device: torch.device, op: str) -> str:
     """The backend that serves `op` for tensors on `device`.
 
@@ -70,11 +77,10 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
     """
     wanted = backend if backend is not None else os.environ.get("DGPOSE_BACKEND") or None
     if wanted is None:
-        return (
-            device.type if device.type in BACKENDS and not missing(device.type, op) else "reference"
-        )
+        return default(device, op)
     if wanted not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {wanted!r}")
+        name = "backend" if backend is not None else "DGPOSE_BACKEND"
+        raise ValueError(f"{name} must be one of {', '.join(BACKENDS)} or None, got {wanted!r}")
     if why := missing(wanted, op):
         raise RuntimeError(f"{op}: backend {wanted!r} is not available. {why}")
     if wanted == "cpu" and device.type != "cpu":

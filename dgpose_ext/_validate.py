@@ -93,7 +93,8 @@ def require_number(name: str, value: object, *, or_tensor: bool = False) -> None
 
 def require_integer(name: str, value: object) -> None:
     """TypeError unless the value is an integer (or a symbolic one, under torch.compile)."""
-    if not isinstance(value, int | torch.SymInt):
+    whole = isinstance(value, int | torch.SymInt)
+    if not whole and not isinstance(value, numbers.Integral):  # NumPy's
         raise TypeError(f"{name} must be an integer, got {value!r}")
 
 

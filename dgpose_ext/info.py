@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -34,6 +35,7 @@ def collect() -> dict[str, object]:
         torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     )
     facts["Triton"] = _backend.why_no_triton() or "available"
+    facts["DGPOSE_BACKEND"] = os.environ.get("DGPOSE_BACKEND") or "not set"
     facts["threads"] = torch.get_num_threads()
     return facts
 
@@ -42,9 +44,10 @@ def main() -> None:
     """Prints the facts and the ops."""
     for name, value in collect().items():
         print(f"{name + ':':<18}{value}")
-    print("\nop                backends here (the first is the default for tensors on the CPU)")
+    print("\nop                backends here (the first is the default for tensors on the CPU,")
+    print("                  unless DGPOSE_BACKEND is set)")
     for spec in discover():
-        default = _backend.choose(None, torch.device("cpu"), spec.name)
+        default = _backend.default(torch.device("cpu"), spec.name)
         there = [b for b in _backend.BACKENDS if not _backend.missing(b, spec.name)]
         others = [b for b in there if b != default]
         print(f"{spec.name:<18}{', '.join([default, *others])}")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgpose_ext import capsule_depth
+from dgpose_ext import _loader, capsule_depth
 from dgpose_ext.testing.capsule_depth import hand_scene
 
 CAMERA = (100.0, 110.0, 20.0, 15.0)
@@ -141,6 +141,23 @@ def test_analysis_by_synthesis() -> None:
     optimiser.step(loss)
     assert loss().item() < first / 100
     assert (joints - true).norm(dim=-1).max() < 2.0
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_joint_that_overflows_leaves_no_nan_in_gradients(backend: str) -> None:
+    """Its capsule is seen as the ball of the other joint; the bare numbers overflow."""
+    if backend == "cpu" and _loader.core is None:
+        pytest.skip(_loader.why_no_core())
+    joints = torch.tensor([[[0.0, 0, 500], [0, 0, 3e38], [30, 0, 500]]], requires_grad=True)
+    radii = torch.tensor([[30.0, 20, 10]], requires_grad=True)
+    edges = torch.tensor([[0, 1], [2, 2]])
+    depth, part = capsule_depth(joints, edges, radii, CAMERA, SIZE, backend=backend)
+    assert (part == 0).any()
+    assert (part == 1).any()
+    depth.sum().backward()
+    assert joints.grad.isfinite().all()
+    assert radii.grad.isfinite().all()
+    assert radii.grad[0, 2] < 0
 
 
 def test_float32_error_is_microns() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -137,6 +138,22 @@ def test_bad_input(spec: OpSpec, bad: BadInput) -> None:
         spec.function(**call)
 
 
+def in_numpy(value: Any) -> Any:
+    """Numbers, also within sequences, as those of NumPy."""
+    if isinstance(value, list | tuple):
+        return type(value)(in_numpy(v) for v in value)
+    if type(value) in (int, float):
+        return (np.int64 if type(value) is int else np.float64)(value)
+    return value
+
+
+@every_op
+def test_numbers_of_numpy(spec: OpSpec) -> None:
+    for call in spec.samples(spec.dtypes[0]):
+        same = {name: in_numpy(value) for name, value in call.items()}
+        assert_equal(spec.function(**same), spec.function(**call), None)
+
+
 @needs_core
 @every_op
 def test_opcheck(spec: OpSpec) -> None:
@@ -175,6 +192,16 @@ def test_exports(spec: OpSpec) -> None:
 
     program = torch.export.export(Module(), (), arrays)
     assert_equal(program.module()(**arrays), spec.function(**call), None)
+
+
+@needs_core
+@compilable_ops
+def test_shapes_without_data(spec: OpSpec) -> None:
+    for call in spec.samples(spec.dtypes[0])[:3]:
+        empty = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in call.items()}
+        got, want = tensors(spec.function(**empty)), tensors(spec.function(**call))
+        assert [(t.shape, t.dtype) for t in got] == [(t.shape, t.dtype) for t in want]
+        assert all(t.is_meta for t in got)
 
 
 def with_gradients(spec: OpSpec, call: Sample) -> tuple[list[Tensor], Callable[..., Tensor]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mmpose_oracle import mmpose_codec
 from torch import Tensor
 
-from dgpose_ext import gaussian_heatmap
+from dgpose_ext import _loader, gaussian_heatmap
 from dgpose_ext.testing.gaussian_heatmap import random_keypoints
 
 DTYPES = {
@@ -233,6 +233,22 @@ def test_fits_keypoints_by_gradient_descent() -> None:
         (gaussian_heatmap(keypoints, (20, 20), 3.0) - maps).square().sum().backward()
         optimizer.step()
     assert (keypoints - target).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize(
+    ("x", "sigma"), [(-2.5e38, 1.0), (-1e30, 1e-30), (3.0, 1e-30), (3.0, 1e-42)]
+)
+def test_overflow_leaves_no_nan_in_gradients(x: float, sigma: float, backend: str) -> None:
+    if backend == "cpu" and _loader.core is None:
+        pytest.skip(_loader.why_no_core())
+    for normalize in ("peak", "sum"):
+        keypoints = torch.tensor([[[x, 2.0]]], requires_grad=True)
+        width = torch.tensor([sigma], requires_grad=True)
+        maps = gaussian_heatmap(keypoints, (5, 6), width, normalize=normalize, backend=backend)
+        (maps * torch.arange(30.0).view(5, 6)).sum().backward()
+        assert keypoints.grad.isfinite().all()
+        assert width.grad.isfinite().all()
 
 
 @settings(max_examples=40, deadline=None)

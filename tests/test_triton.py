@@ -16,7 +16,7 @@ from torch import Tensor
 from triton_worker import calls, covered, evaluate
 
 import dgpose_ext
-from dgpose_ext import _backend, _loader
+from dgpose_ext import _backend, _loader, info
 from dgpose_ext.testing import OpSpec, discover
 
 if importlib.util.find_spec("triton") is None:
@@ -155,6 +155,14 @@ def test_triton_is_never_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     default = "cpu" if _loader.core is not None else "reference"
     assert _backend.choose(None, torch.device("cpu"), "gaussian_heatmap") == default
+
+
+def test_a_wrong_environment_is_named_and_info_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DGPOSE_BACKEND", "gpu")
+    with pytest.raises(ValueError, match=r"DGPOSE_BACKEND must be one of cpu, .*, got 'gpu'"):
+        dgpose_ext.gaussian_heatmap(KEYPOINTS, (4, 4), 1.0)
+    info.main()
+    assert info.collect()["DGPOSE_BACKEND"] == "gpu"
 
 
 def test_info_lists_it_only_where_it_is() -> None:

@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-// F, s dF/dmu and s dF/ds of pixels [begin, begin + count) into three shared arrays.
+// F, s dF/dmu and s dF/ds of pixels [begin, begin + count) into three shared arrays. Where F is 0,
+// offsets (and q_origin) may overflow: 0 times these is NaN.
 template <class T>
 struct Weights {
   T *value, *first, *second;
@@ -109,9 +110,10 @@ __device__ void fill_weights(const Axis<T>& axis, T mean, T mean_square, int64_t
                              const Weights<T>& out) {
   for (int i = threadIdx.x; i < count; i += kThreads) {
     const T f = axis.factor(begin + i), p = axis.offset(begin + i), centred = p - mean;
+    const T spread = (p * p - mean_square) + 2 * axis.q_origin * centred;
     out.value[i] = f;
-    out.first[i] = f * centred;
-    out.second[i] = f * ((p * p - mean_square) + 2 * axis.q_origin * centred);
+    out.first[i] = f == 0 ? T(0) : f * centred;
+    out.second[i] = f == 0 ? T(0) : f * spread;
   }
 }
 
@@ -124,7 +126,7 @@ __device__ void mean_offsets(const GaussianMaps<T>& g, const Axis<T>& axis, T* m
   if (!g.normalize_sum) return;
   double sum = 0, squares = 0;
   for (int64_t i = axis.first + threadIdx.x; i < axis.last; i += kThreads) {
-    const double f = axis.factor(i), p = axis.offset(i);
+    const double f = axis.factor(i), p = f == 0 ? 0 : axis.offset(i);
     sum += f * p;
     squares += f * p * p;
   }

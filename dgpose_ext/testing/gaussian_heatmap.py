@@ -98,12 +98,15 @@ def _gradient_samples() -> list[Sample]:
     first["sigma"] = _sigmas((2, 3), torch.float64)
     visible = torch.tensor([[1, 0, 1], [1, 1, 1]])
     second = first | {"sigma": _sigmas((2, 3, 2), torch.float64), "visible": visible}
+    vanishing = first["sigma"].clone()
+    vanishing[1] = 1e-30  # its inverse squared overflows in float32
     return [
         first,
         first | {"normalize": "sum"},
         first | {"sigma": _sigmas((3,), torch.float64), "cutoff": 2.03},
         second,
         second | {"normalize": "sum", "cutoff": 3.01},
+        first | {"sigma": vanishing},
     ]
 
 

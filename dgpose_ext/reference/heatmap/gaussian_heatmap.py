@@ -91,7 +91,8 @@ def _derivatives(
         return f * p, f * p.square()
     centred = p - (f * p).sum(-1, keepdim=True)
     spread = p.square() - (f * p.square()).sum(-1, keepdim=True)
-    return f * centred, f * (spread + 2 * q_origin * centred)
+    spread = spread + 2 * q_origin * centred  # q_origin may be Inf where f is 0
+    return f * centred, torch.where(f == 0, 0, f * spread)
 
 
 def gaussian_heatmap_backward(

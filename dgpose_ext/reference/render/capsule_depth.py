@@ -132,12 +132,13 @@ def capsule_depth_backward(
         ends, s, normal, ray = _surface(joints, edges, radii, cameras, depth, part)
         normal = normal.double()
         facing = (normal * ray).sum(-1)
-        valid = facing < -GRAZING  # 0 on the background
+        valid = facing < -GRAZING  # 0 on the background; NaN where huge joints overflow
         scale = torch.where(valid, grad_depth.double() / torch.where(valid, facing, 1.0), 0.0)
         direction = torch.cat([normal, torch.ones_like(normal[..., :1])], -1) * scale[..., None]
         frame = torch.arange(batch, device=joints.device)[:, None, None] * joint_count
         for end, weight in enumerate((1 - s.double(), s.double())):
             rows = (frame + ends[..., end]).reshape(-1)
-            grad.index_add_(0, rows, (direction * weight[..., None]).reshape(-1, 4))
+            share = torch.where(valid[..., None], direction * weight[..., None], 0.0)
+            grad.index_add_(0, rows, share.reshape(-1, 4))
     grad = grad.view(batch, joint_count, 4).to(joints.dtype)
     return grad[..., :3].contiguous(), grad[..., 3].contiguous()

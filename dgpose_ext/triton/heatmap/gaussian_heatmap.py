@@ -163,7 +163,8 @@ def _derivatives(pixel, size, centre, s, origin, q_origin, drawn, cutoff, scale,
     p = tl.where(f == 0, 0, p)
     if SUM:
         centred = p - mean
-        return f, f * centred, f * ((p * p - mean_square) + 2 * q_origin * centred)
+        spread = (p * p - mean_square) + 2 * q_origin * centred  # q_origin may be Inf where f is 0
+        return f, f * centred, tl.where(f == 0, 0, f * spread)
     else:
         return f, f * p, f * p * p
 
