@@ -1,0 +1,37 @@
+// Loss-augmented bounds of a tile: adds weight * rms to the upper bounds of screen_tile.
+
+// products: y.y' of the same tile (scores of a screen without bounds); squares [16 * panels] and
+// target_squares [queries]: ||y||^2 in float32. rounding: relative error of rms^2 to
+// (||y|| + ||y'||)^2.
+DGPOSE_INLINE unsigned margin_lanes(bool m) { return m; }
+#if DGPOSE_ISA == DGPOSE_ISA_AVX2
+DGPOSE_INLINE unsigned margin_lanes(Mask m) {
+  return static_cast<unsigned>(_mm256_movemask_ps(m.v));
+}
+#elif DGPOSE_ISA == DGPOSE_ISA_AVX512
+DGPOSE_INLINE unsigned margin_lanes(Mask m) { return m.v; }
+#endif
+
+inline void margin_bounds(const MarginTile& tile, ScreenHits* hits) {
+  const F32 per_joint = F32::set1(tile.per_joint), weight = F32::set1(tile.weight);
+  const F32 zero = F32::set1(0.0f), two = F32::set1(2.0f), rounding = F32::set1(tile.rounding);
+  for (int64_t q = 0; q < tile.query_count; ++q) {
+    const F32 threshold = F32::set1(tile.thresholds[q]);
+    const F32 target = F32::set1(tile.target_squares[q]);
+    for (int64_t p = 0; p < tile.panel_count; ++p) {
+      unsigned wanted = 0;
+      for (int64_t r = 0; r < kPanelRows; r += F32::kWidth) {
+        const F32 pose = F32::load(tile.squares + p * kPanelRows + r);
+        const F32 sum = pose + target;
+        const F32 product = F32::load(tile.products->score[q][p] + r);
+        // (a + b)^2 <= 2 (a^2 + b^2)
+        const F32 square = (sum - two * product + rounding * sum) * per_joint;
+        const F32 rms = sqrt(max(square, zero));
+        const F32 upper = F32::load(hits->score[q][p] + r) + F32::load(hits->error[q][p] + r) +
+                          weight * rms;
+        wanted |= (~margin_lanes(upper < threshold) & ((1u << F32::kWidth) - 1)) << r;
+      }
+      hits->wanted[q][p] = static_cast<uint16_t>(wanted);
+    }
+  }
+}
