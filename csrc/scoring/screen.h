@@ -61,12 +61,12 @@ struct QueryCode {
 // The rows of one or more panels against some queries: bounds, and which of them reach a threshold.
 struct ScreenTile {
   Storage storage;
-  int64_t groups;        // of a code
+  int64_t groups;         // of a code
   const uint8_t* panels;  // panel_bytes apart
-  int64_t panel_count;   // 1 .. kTilePanels
-  RowBounds rows;        // of the first panel
+  int64_t panel_count;    // 1 .. kTilePanels
+  RowBounds rows;         // of the first panel
   const QueryCode* queries;
-  int64_t query_count;  // 1 .. kTileQueries
+  int64_t query_count;      // 1 .. kTileQueries
   const float* thresholds;  // a query each: rows with s + error >= threshold are wanted
 };
 

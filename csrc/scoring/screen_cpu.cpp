@@ -23,8 +23,7 @@ float round_up(double x) {
 
 bool has_vnni() {
 #if defined(__x86_64__)
-  static const bool yes =
-      cpu_capability() == CpuCapability::kAvx512 && cpu_features().avx512_vnni;
+  static const bool yes = cpu_capability() == CpuCapability::kAvx512 && cpu_features().avx512_vnni;
   return yes && cpu_features().avx512_bf16;  // one region has both
 #else
   return false;

@@ -1,5 +1,6 @@
-// The loops of a product, for any Product of screen_simd.inl: included once for a level and once more
-// for the extensions of AVX-512, since a function keeps the instructions of the place it stands in.
+// The loops of a product, for any Product of screen_simd.inl: included once for a level and once
+// more for the extensions of AVX-512, since a function keeps the instructions of the place it
+// stands in.
 
 // products[query][panel][row] of kQueries x kPanels.
 template <class Product, int kQueries, int kPanels>

@@ -1,6 +1,7 @@
-// Exact top-k search: a screen bounds every score (screen.h), a threshold that only rises drops what
-// cannot be among the k best, and the rows that are left get their exact score (exact_score.h). What
-// is returned is the defined ranking, whatever the screen, the threads or the split of a batch.
+// Exact top-k search: a screen bounds every score (screen.h), a threshold that only rises drops
+// what cannot be among the k best, and the rows that are left get their exact score
+// (exact_score.h). What is returned is the defined ranking, whatever the screen, the threads or the
+// split of a batch.
 //
 // With a margin the value of a row is
 //   float32(sum_i double(q_i) double(x_i) + weight * mpjpe),

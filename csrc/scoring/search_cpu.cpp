@@ -43,7 +43,10 @@ struct Entry {
 class Selection {
  public:
   Selection(const SearchProblem& problem, int64_t query, double shift)
-      : problem_(&problem), query_(query), shift_(shift), limit_(std::max<int64_t>(4 * problem.k, 1024)) {}
+      : problem_(&problem),
+        query_(query),
+        shift_(shift),
+        limit_(std::max<int64_t>(4 * problem.k, 1024)) {}
 
   float threshold() const { return threshold_; }
   void raise(float threshold) { threshold_ = std::max(threshold_, threshold); }
@@ -71,10 +74,9 @@ class Selection {
     const int64_t k = problem_->k;
     if (static_cast<int64_t>(entries_.size()) > k) {
       // The k that look best give a threshold that is exact.
-      std::nth_element(entries_.begin(), entries_.begin() + (k - 1), entries_.end(),
-                       [](const Entry& a, const Entry& b) {
-                         return a.lower + a.upper > b.lower + b.upper;
-                       });
+      std::nth_element(
+          entries_.begin(), entries_.begin() + (k - 1), entries_.end(),
+          [](const Entry& a, const Entry& b) { return a.lower + a.upper > b.lower + b.upper; });
       for (int64_t i = 0; i < k; ++i) evaluate(&entries_[i]);
       drop_by_bounds();
     }
@@ -179,8 +181,8 @@ class Search {
  public:
   Search(const SearchProblem& problem, int64_t first_query, int64_t query_count)
       : problem_(problem), first_(first_query), count_(query_count) {
-    plan_ = problem.codes ? problem.codes->plan
-                          : QueryPlan{Storage::kFloat32, problem.dim, nullptr, 0};
+    plan_ =
+        problem.codes ? problem.codes->plan : QueryPlan{Storage::kFloat32, problem.dim, nullptr, 0};
     queries_ = encode_queries(plan_, problem.queries + first_ * problem.dim, count_);
     if (problem.margin) {
       const int64_t size = 3 * problem.margin->joints;
@@ -221,8 +223,7 @@ class Search {
         for (int64_t task = 1; task < tasks; ++task) {
           Selection& other = selections[task][q];
           all.raise(other.threshold());
-          all.entries().insert(all.entries().end(), other.entries().begin(),
-                               other.entries().end());
+          all.entries().insert(all.entries().end(), other.entries().begin(), other.entries().end());
           survivors += other.evaluated();
         }
         all.finish();
@@ -251,7 +252,8 @@ class Search {
   // The rows of some tiles against all queries; returns how many pairs had their roots taken.
   int64_t screen(int64_t first_tile, int64_t last_tile, std::vector<Selection>* selections) {
     TilePanels memory;
-    if (!problem_.codes) memory.panels.resize(kTilePanels * panel_bytes(Storage::kFloat32, problem_.dim));
+    if (!problem_.codes)
+      memory.panels.resize(kTilePanels * panel_bytes(Storage::kFloat32, problem_.dim));
     if (problem_.margin) {
       memory.pose_panels.resize(kTilePanels * panel_bytes(Storage::kFloat32, pose_plan_.dim));
     }

@@ -27,8 +27,8 @@ inline void margin_bounds(const MarginTile& tile, ScreenHits* hits) {
         // (a + b)^2 <= 2 (a^2 + b^2)
         const F32 square = (sum - two * product + rounding * sum) * per_joint;
         const F32 rms = sqrt(max(square, zero));
-        const F32 upper = F32::load(hits->score[q][p] + r) + F32::load(hits->error[q][p] + r) +
-                          weight * rms;
+        const F32 upper =
+            F32::load(hits->score[q][p] + r) + F32::load(hits->error[q][p] + r) + weight * rms;
         wanted |= (~margin_lanes(upper < threshold) & ((1u << F32::kWidth) - 1)) << r;
       }
       hits->wanted[q][p] = static_cast<uint16_t>(wanted);
