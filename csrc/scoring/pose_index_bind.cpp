@@ -88,7 +88,9 @@ class PoseIndexCore {
 
   // use(arrays): a dict of arrays that are views of the index, valid during the call only.
   void with_arrays(const py::function& use) {
+    py::gil_scoped_release release;  // whoever waits for the index must not hold the GIL
     index_.with_parts([&](const IndexParts& p) {
+      const py::gil_scoped_acquire acquire;
       const int64_t dim = index_.dim(), joints = index_.joints();
       const int64_t padded = (p.count + kPanelRows - 1) / kPanelRows * kPanelRows;
       const auto view = [](const auto* data, std::vector<py::ssize_t> shape) {
@@ -155,8 +157,12 @@ DGPOSE_PYBIND(pose_index) {
            py::arg("targets"), py::arg("margin_weight"), py::arg("mean_poses"))
       .def("positions", &PoseIndexCore::positions, py::arg("ids"))
       .def("with_arrays", &PoseIndexCore::with_arrays, py::arg("use"))
-      .def("count", [](const PoseIndexCore& self) { return self.index().count(); })
-      .def("memory_bytes", [](const PoseIndexCore& self) { return self.index().memory_bytes(); })
+      .def(
+          "count", [](const PoseIndexCore& self) { return self.index().count(); },
+          py::call_guard<py::gil_scoped_release>())
+      .def(
+          "memory_bytes", [](const PoseIndexCore& self) { return self.index().memory_bytes(); },
+          py::call_guard<py::gil_scoped_release>())
       .def("stats", [](const PoseIndexCore& self) {
         const IndexStats s = self.index().stats();
         return std::map<std::string, double>{{"searches", s.searches},
