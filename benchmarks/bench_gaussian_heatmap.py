@@ -9,7 +9,6 @@ The case "fresh memory" shows the other side.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,23 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+from benchmarks.harness import Case, kept_memory
 from dgpose_ext.testing.gaussian_heatmap import random_keypoints
 
 BATCH, COUNT, SIDE, SIGMA = 64, 18, 128, 2.0
-
-
-def _kept(contender: Callable[[], Callable[[], Any]]) -> Callable[[], Callable[[], Any]]:
-    """The contender in a process whose malloc keeps what is freed (where there is glibc)."""
-
-    def make() -> Callable[[], Any]:
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(-4, 0)  # M_MMAP_MAX: no mappings
-            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        return contender()
-
-    return make
 
 
 def _keypoints() -> torch.Tensor:
@@ -187,7 +173,7 @@ _KEPT_CASES = [
 
 CASES = [
     *(
-        replace(case, contenders={name: _kept(make) for name, make in case.contenders.items()})
+        replace(case, contenders={n: kept_memory(make) for n, make in case.contenders.items()})
         for case in _KEPT_CASES
     ),
     Case(

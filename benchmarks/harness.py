@@ -6,6 +6,7 @@ runs them, prints one table a case and writes results/<op>.json.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -45,6 +46,22 @@ class Case:
     limit: str | None = None  #: the contender that measures the physical limit
     note: str = ""
     repeats: int = field(default=3)
+
+
+def kept_memory(contender: Contender) -> Contender:
+    """The contender in a process whose malloc keeps what is freed (where there is glibc).
+
+    Else large results go back to the kernel, whose page faults cost more than many a kernel.
+    """
+
+    def make() -> Callable[[], Any]:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-4, 0)  # M_MMAP_MAX: no mappings
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        return contender()
+
+    return make
 
 
 def seconds_per_call(function: Callable[[], Any]) -> list[float]:

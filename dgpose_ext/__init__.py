@@ -10,6 +10,7 @@ from dgpose_ext.ops.heatmap.body_mask import body_mask
 from dgpose_ext.ops.heatmap.decode_heatmap import decode_heatmap
 from dgpose_ext.ops.heatmap.disk_heatmap import disk_heatmap
 from dgpose_ext.ops.heatmap.gaussian_heatmap import gaussian_heatmap
+from dgpose_ext.ops.heatmap.limb_heatmap import limb_heatmap
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "disk_heatmap",
     "find_hand_center",
     "gaussian_heatmap",
+    "limb_heatmap",
     "part_boxes",
     "why_no_core",
 ]

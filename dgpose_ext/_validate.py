@@ -85,6 +85,43 @@ def require_integer(name: str, value: object) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
 
 
+def limb_list(limbs: Sequence[tuple[int, int]], joints: int) -> list[int]:
+    """Pairs of joints in 0 .. K-1, one after the other, or ValueError / TypeError."""
+    flat = []
+    for limb in limbs:
+        if not (isinstance(limb, (tuple, list, Sequence)) and len(limb) == 2):
+            raise ValueError(f"limbs must be pairs of joints, got {limb!r}")
+        for joint in limb:
+            if type(joint) is not int:  # the check costs as much as a mask
+                require_integer("a joint of limbs", joint)
+            if not 0 <= joint < joints:
+                raise ValueError(f"limbs must lie in 0 .. K-1 with K = {joints}, got {limb!r}")
+            flat.append(joint)
+    return flat
+
+
+def limb_tensor(limbs: Sequence[tuple[int, int]] | Tensor, keypoints: Tensor) -> Tensor:
+    """Limbs between the joints of keypoints [B, K, 2] as an int64 tensor [L, 2] beside them.
+
+    The values of a tensor are checked on the CPU, since to look at them elsewhere would wait for
+    the device.
+    """
+    joints = keypoints.shape[1]
+    if not isinstance(limbs, Tensor):
+        pairs = torch.tensor(limb_list(limbs, joints), dtype=torch.int64, device=keypoints.device)
+        return pairs.view(-1, 2)
+    require_shape("limbs", limbs, "[L, 2]")
+    require_dtype("limbs", limbs, (torch.int64,))
+    require_device("limbs", limbs, "keypoints", keypoints)
+    if limbs.device.type == "cpu" and not torch.compiler.is_compiling() and limbs.numel():
+        low, high = (int(v) for v in limbs.aminmax())
+        if low < 0 or high >= joints:
+            raise ValueError(
+                f"limbs must lie in 0 .. K-1 with K = {joints}, got {low if low < 0 else high}"
+            )
+    return limbs
+
+
 def require_size(name: str, value: object) -> tuple[int, int]:
     """(H, W) as two non-negative integers."""
     if not (isinstance(value, Sequence) and len(value) == 2):

@@ -8,8 +8,9 @@
 //
 // Why target pragmas around an include, and not flags for a whole file: everything outside the
 // region, headers above all, stays baseline code, so no instruction leaks to a processor without
-// it. For the same reason a body includes nothing, uses no STL or torch header and has no static
-// SIMD object; it may use intrinsics, which the including file has from core/simd.h.
+// it. For the same reason a body includes only .inl files, which include nothing, uses no STL or
+// torch header and has no static SIMD object; it may use intrinsics, which the including file has
+// from core/simd.h.
 
 #define DGPOSE_ISA_SCALAR 0
 #define DGPOSE_ISA_AVX2 1

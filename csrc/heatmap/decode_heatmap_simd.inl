@@ -1,6 +1,8 @@
 // Peak and moments of one map. In is the type in memory; V the vector it is computed in: F32, or
 // F64 (in the scalar region) for double. See decode_heatmap.h.
 
+#include "core/power_of_2.inl"
+
 template <class In>
 struct VectorFor {
   using Type = F32;
@@ -91,37 +93,15 @@ void find_peak(const In* map, int64_t count, int64_t* index) {
   }
 }
 
-// 2^x for x <= 0 to 2 units in the last place; 0 below -125 and for NaN. Without fused operations:
-// the same bits at every width.
+// 2^x for x <= 0; 0 below -125 (float64: -1000) and for NaN.
 DGPOSE_INLINE F32 softmax_weight(F32 x) {
   const F32 lowest = F32::set1(-125.0f);
-  // Adding 1.5 * 2^23 rounds to an integer n, which then stands in the low bits.
-  const F32 magic = F32::set1(12582912.0f);
-  const F32 t = max(x, lowest), z = t + magic, r = t - (z - magic);
-  F32 p = F32::set1(1.326472390e-3f);  // minimax in the relative error on [-1/2, 1/2]
-  p = p * r + F32::set1(9.671512870e-3f);
-  p = p * r + F32::set1(5.550733754e-2f);
-  p = p * r + F32::set1(2.402224208e-1f);
-  p = p * r + F32::set1(6.931469776e-1f);
-  p = p * r + F32::set1(1.0f);
-  // n goes into the exponent.
-#if DGPOSE_ISA == DGPOSE_ISA_AVX512
-  const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(z.v), 23);
-  p.v = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p.v), n));
-#elif DGPOSE_ISA == DGPOSE_ISA_AVX2
-  const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(z.v), 23);
-  p.v = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), n));
-#else
-  uint32_t n, bits;
-  __builtin_memcpy(&n, &z.v, 4);
-  __builtin_memcpy(&bits, &p.v, 4);
-  bits += n << 23;
-  __builtin_memcpy(&p.v, &bits, 4);
-#endif
-  return select(x >= lowest, p, F32::set1(0.0f));
+  return select(x >= lowest, power_of_2(max(x, lowest)), F32::set1(0.0f));
 }
 #if DGPOSE_ISA == DGPOSE_ISA_SCALAR
-DGPOSE_INLINE F64 softmax_weight(F64 x) { return {x.v >= -1000.0 ? __builtin_exp2(x.v) : 0.0}; }
+DGPOSE_INLINE F64 softmax_weight(F64 x) {
+  return select(x >= F64::set1(-1000.0), power_of_2(x), F64::set1(0.0));
+}
 #endif
 
 // Sixteen neighbouring pixels of a row, in as many vectors as that takes: sums have sixteen

@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/parallel.h"
 #include "core/simd.h"
+#include "heatmap/map_tasks.h"
 
 namespace dgpose {
 namespace {
-
-constexpr int64_t kPadding = 16;             // factors are read by the whole vector
-constexpr int64_t kElementsPerTask = 32768;  // fewer are not worth a thread
-constexpr int64_t kStreamedBytes = int64_t{1} << 25;
 
 // exp(-a) counts as 0 from here on: 2^-63 in float32, where a product of two stays normal.
 template <class T>
@@ -160,32 +156,13 @@ T axis_weights(const GaussianMaps<T>& g, int64_t map, int axis, GaussianWeights<
   return a.sigma;
 }
 
-// body(task, begin, end) for tasks that share [0, count); at most `most` of them.
-template <class Body>
-void run_tasks(int64_t count, int64_t most, const Body& body) {
-  parallel_for(0, most, 1, [&](int64_t task_begin, int64_t task_end) {
-    for (int64_t task = task_begin; task < task_end; ++task) {
-      body(task, count / most * task + std::min(task, count % most),
-           count / most * (task + 1) + std::min(task + 1, count % most));
-    }
-  });
-}
-
-// A few tasks a thread, none too small, no more than there are items.
-int64_t task_count(int64_t items, int64_t elements) {
-  const int64_t worth = std::min(items, elements / kElementsPerTask);
-  return worth <= 1 ? 1 : std::min(worth, 4 * num_threads());
-}
-
 }  // namespace
 
 template <class T, class Element>
 void gaussian_heatmap_cpu(const GaussianMaps<T>& g, Element* maps) {
   const int64_t rows = g.count * g.height, elements = rows * g.width;
   if (elements == 0) return;
-  // Past the caches where they could not hold the result and every row starts on a whole line.
-  const bool streamed = elements * static_cast<int64_t>(sizeof(Element)) >= kStreamedBytes &&
-                        g.width % 16 == 0 && reinterpret_cast<uintptr_t>(maps) % 64 == 0;
+  const bool streamed = is_streamed(maps, elements, g.width);
   const int64_t tasks = task_count(rows, elements);
   const int64_t scratch_size = g.width + g.height + 2 * kPadding;
   std::vector<T> scratch(tasks * scratch_size);

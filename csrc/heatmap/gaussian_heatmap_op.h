@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "heatmap/gaussian_heatmap.h"
+#include "torch/map_type.h"
 #include "torch/registration.h"
 
 namespace dgpose {
@@ -54,27 +55,6 @@ GaussianMaps<T> maps_of(const GaussianInputs& in, int64_t height, int64_t width)
           in.normalize_sum};
 }
 
-// Calls f(T, Element) with values of the types that fit the dtypes of keypoints and maps.
-template <class F>
-void dispatch(ScalarType keypoints, ScalarType maps, const F& f) {
-  const bool wide = keypoints == ScalarType::Double;
-  STD_TORCH_CHECK(wide == (maps == ScalarType::Double),
-                  "keypoints must be float64 where the maps are, else float32");
-  switch (maps) {
-    case ScalarType::Double:
-      return f(double{}, double{});
-    case ScalarType::Float:
-      return f(float{}, float{});
-    case ScalarType::Half:
-      return f(float{}, Half{});
-    case ScalarType::BFloat16:
-      return f(float{}, BFloat16{});
-    default:
-      STD_TORCH_CHECK(false, "dtype must be float32, float64, float16 or bfloat16, got ",
-                      torch::headeronly::toString(maps));
-  }
-}
-
 template <class Device>
 Tensor forward(const Tensor keypoints, const Tensor sigma, const std::optional<Tensor> visible,
                int64_t height, int64_t width, double cutoff, bool round_centers, bool normalize_sum,
@@ -85,7 +65,7 @@ Tensor forward(const Tensor keypoints, const Tensor sigma, const std::optional<T
   const Device device(keypoints);
   Tensor maps = torch::stable::new_empty(
       keypoints, {keypoints.size(0), keypoints.size(1), height, width}, dtype);
-  dispatch(keypoints.scalar_type(), dtype, [&]<class T, class Element>(T, Element) {
+  dispatch_map(keypoints.scalar_type(), dtype, [&]<class T, class Element>(T, Element) {
     device.forward(maps_of<T>(in, height, width), static_cast<Element*>(maps.mutable_data_ptr()));
   });
   return maps;
@@ -105,12 +85,13 @@ std::tuple<Tensor, Tensor> backward(const Tensor grad_maps, const Tensor keypoin
       torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
   Tensor grad_sigma =
       torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
-  dispatch(keypoints.scalar_type(), grad.scalar_type(), [&]<class T, class Element>(T, Element) {
-    device.backward(maps_of<T>(in, grad.size(2), grad.size(3)),
-                    static_cast<const Element*>(grad.const_data_ptr()),
-                    grad_keypoints.template mutable_data_ptr<T>(),
-                    grad_sigma.template mutable_data_ptr<T>());
-  });
+  dispatch_map(keypoints.scalar_type(), grad.scalar_type(),
+               [&]<class T, class Element>(T, Element) {
+                 device.backward(maps_of<T>(in, grad.size(2), grad.size(3)),
+                                 static_cast<const Element*>(grad.const_data_ptr()),
+                                 grad_keypoints.template mutable_data_ptr<T>(),
+                                 grad_sigma.template mutable_data_ptr<T>());
+               });
   return {grad_keypoints, grad_sigma};
 }
 

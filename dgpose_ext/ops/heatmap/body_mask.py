@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dgpose_ext import _backend, _fake
-from dgpose_ext._validate import require_integer, require_size
+from dgpose_ext._validate import limb_list, require_size
 from dgpose_ext.ops.heatmap._binary import keypoints_and_visible, map_dtype
 from dgpose_ext.reference.heatmap import body_mask as reference
 
@@ -55,7 +55,7 @@ def body_mask(
             gradient.
     """
     points, seen = keypoints_and_visible("body_mask", keypoints, visible)
-    pairs = _flat(limbs, keypoints.shape[1])
+    pairs = limb_list(limbs, keypoints.shape[1])
     height, width = require_size("size", size)
     if not 1 <= radius <= 4096:
         raise ValueError(f"radius must be in 1 .. 4096 pixels, got {radius}")
@@ -64,20 +64,6 @@ def body_mask(
     run = _backend.implementation(chosen, "body_mask", reference.body_mask)
     mask: Tensor = run(points, seen, pairs, height, width, float(radius), result)
     return mask
-
-
-def _flat(limbs: Sequence[tuple[int, int]], joints: int) -> list[int]:
-    flat = []
-    for limb in limbs:
-        if not (isinstance(limb, (tuple, list, Sequence)) and len(limb) == 2):
-            raise ValueError(f"limbs must be pairs of joints, got {limb!r}")
-        for joint in limb:
-            if type(joint) is not int:  # the check costs as much as a mask
-                require_integer("a joint of limbs", joint)
-            if not 0 <= joint < joints:
-                raise ValueError(f"limbs must lie in 0 .. K-1 with K = {joints}, got {limb!r}")
-            flat.append(joint)
-    return flat
 
 
 @_fake.register("body_mask")
