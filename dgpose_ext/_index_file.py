@@ -6,7 +6,7 @@
           16   uint32    CRC-32 of the description
           20   n bytes   description: JSON {"storage", "dim", "joints", "sections": {name:
                          {"dtype", "shape", "offset", "crc32"}}}
-    Every section is one C-contiguous array at a multiple of 4096 bytes; the file ends with the last.
+    Every section is one C-contiguous array at a multiple of 4096 bytes; the last one ends the file.
 
 Sections: rows float32 [N, D], ids int64 [N], poses float32 [N, J, 3] (where J > 0) and, for codes,
 mean float32 [D], panels uint8 (csrc/scoring/screen.h), bounds float32 [4, 16 ceil(N / 16)]: scale,

@@ -1,6 +1,6 @@
 """PoseIndex: exact retrieval from millions of embeddings, with or without their poses.
 
-The search, its certificate and its proof: csrc/scoring/search.h and screen.h; docs/ops/pose_index.md.
+The search and its certificate: csrc/scoring/search.h, screen.h and docs/ops/pose_index.md.
 """
 
 from __future__ import annotations
