@@ -1,5 +1,6 @@
 """Native kernels for pose, as PyTorch ops on every backend, each with a pure-torch reference."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from dgpose_ext._loader import cpu_capability, why_no_core
@@ -15,11 +16,13 @@ from dgpose_ext.ops.render.capsule_depth import capsule_depth
 
 if TYPE_CHECKING:
     from dgpose_ext.hand_net.engine import HandNet
+    from dgpose_ext.pose_index import PoseIndex
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HandNet",
+    "PoseIndex",
     "body_mask",
     "capsule_depth",
     "cpu_capability",
@@ -35,12 +38,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # HandNet takes as long to import as all ops together, so it comes at its first use.
-    if name == "HandNet":
-        from dgpose_ext.hand_net.engine import HandNet
+# Engines are imported at their first use: HandNet takes as long as all ops together.
+_ENGINES = {"HandNet": "dgpose_ext.hand_net.engine", "PoseIndex": "dgpose_ext.pose_index"}
 
-        return HandNet
+
+def __getattr__(name: str) -> Any:
+    if name in _ENGINES:
+        return getattr(importlib.import_module(_ENGINES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -95,7 +95,8 @@ class PoseIndexCore {
       const int64_t padded = (p.count + kPanelRows - 1) / kPanelRows * kPanelRows;
       const auto view = [](const auto* data, std::vector<py::ssize_t> shape) {
         using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
-        return py::array_t<T>(std::move(shape), data, py::capsule(data, [](void*) {}));
+        static const char owner = 0;  // a base, so that the array does not copy
+        return py::array_t<T>(std::move(shape), data, py::capsule(&owner, [](void*) {}));
       };
       py::dict arrays;
       arrays["rows"] = view(p.rows, {p.count, dim});
