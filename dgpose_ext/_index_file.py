@@ -72,7 +72,7 @@ def write_index_file(path: str | Path, header: dict[str, Any], arrays: dict[str,
             file.seek(offset)
             checksum = 0
             for part in parts:
-                data = memoryview(np.ascontiguousarray(part, _DTYPES[name])).cast("B")
+                data = np.ascontiguousarray(part, _DTYPES[name]).reshape(-1).view(np.uint8).data
                 for begin in range(0, len(data), _CHUNK):
                     checksum = zlib.crc32(data[begin : begin + _CHUNK], checksum)
                     file.write(data[begin : begin + _CHUNK])
@@ -108,7 +108,7 @@ def read_index_file(
     for name, section in header["sections"].items():
         count = int(np.prod(section["shape"], dtype=np.int64))
         array = np.frombuffer(data, section["dtype"], count, section["offset"])
-        if verify and zlib.crc32(memoryview(array).cast("B")) != section["crc32"]:
+        if verify and zlib.crc32(array.view(np.uint8).data) != section["crc32"]:
             raise ValueError(f"{path}: checksum of {name} differs, the file is damaged")
         arrays[name] = array.reshape(section["shape"])
     return header, arrays
