@@ -67,6 +67,7 @@ def write_index_file(path: str | Path, header: dict[str, Any], arrays: dict[str,
     # Numbers of a fixed width, so that the length of the description is known before them.
     longest = len(_description(header, table)) + 32 * len(table)
     offset = _aligned(_PREFIX.size + longest)
+    end = offset
     with atomic_file(Path(path)) as file:
         for name, parts in sections.items():
             file.seek(offset)
@@ -79,6 +80,7 @@ def write_index_file(path: str | Path, header: dict[str, Any], arrays: dict[str,
             table[name] |= {"offset": offset, "crc32": checksum}
             end = file.tell()
             offset = _aligned(end)
+        file.truncate(end)  # as long as it should be where the last section is empty, too
         description = _description(header, table)
         file.seek(0)
         file.write(_PREFIX.pack(_MAGIC, _VERSION, len(description), zlib.crc32(description)))

@@ -103,11 +103,11 @@ class PoseIndex:
                 f"storage must be one of auto, {', '.join(_STORAGES)}, got {storage!r}"
             )
         rows = _rows("embeddings", embeddings, "[N, D]")
-        count, dim = rows.shape
+        count, dim = (int(n) for n in rows.shape)
         if dim == 0:
             raise ValueError("embeddings must have at least one column, got [N, 0]")
         pose_rows = None if poses is None else _rows("poses", poses, "[N, J, 3]", N=count)
-        joints = 0 if pose_rows is None else pose_rows.shape[1]
+        joints = 0 if pose_rows is None else int(pose_rows.shape[1])
         if pose_rows is not None and joints == 0:
             raise ValueError("poses must have at least one joint, got [N, 0, 3]")
         if storage == "auto":
@@ -148,8 +148,13 @@ class PoseIndex:
     def stats(self) -> IndexStats:
         """Counts over all searches so far."""
         values = self._core.stats()
-        whole = (int(values[name]) for name in ("searches", "queries", "survivors", "roots"))
-        return IndexStats(*whole, values["seconds"])
+        return IndexStats(
+            int(values["searches"]),
+            int(values["queries"]),
+            int(values["survivors"]),
+            int(values["roots"]),
+            values["seconds"],
+        )
 
     def search(
         self,
@@ -359,9 +364,10 @@ def _best_storage(rows: Array) -> StorageName:
     sample = np.ascontiguousarray(rows[:: max(1, count // _SAMPLE_ROWS)][:_SAMPLE_ROWS])
     queries = sample[:: max(1, len(sample) // _SAMPLE_QUERIES)][:_SAMPLE_QUERIES]
     best: tuple[float, StorageName] = (4.0 * dim, "float32")
-    for storage, code_bytes in (("bfloat16", 2), ("int8", 1)):
-        index = PoseIndex(sample, storage=storage)  # type: ignore[arg-type]
+    coded: tuple[tuple[StorageName, int], ...] = (("bfloat16", 2), ("int8", 1))
+    for storage, code_bytes in coded:
+        index = PoseIndex(sample, storage=storage)
         index.search(queries, max(1, len(sample) // 400))
         read = code_bytes * dim + index.stats.survivors_per_query / len(sample) * 4 * dim
-        best = min(best, (read, storage))  # type: ignore[type-var,assignment]
+        best = min(best, (read, storage))
     return best[1]
