@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Case
+from benchmarks.onnx_graph import exported
 from dgpose_ext.testing.decode_heatmap import gaussians
 
 Shape = tuple[int, int, int, int]
@@ -27,6 +28,12 @@ def _ours(
 
     maps = gaussians(*shape).to(dtype)
     return lambda: decode_heatmap(maps, method, beta=BETA, backend=backend)
+
+
+def _onnx(shape: Shape, method: str) -> Callable[[], Any]:
+    from dgpose_ext import decode_heatmap
+
+    return exported(lambda maps: decode_heatmap(maps, method, beta=BETA), gaussians(*shape))
 
 
 def _read(shape: Shape, dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -141,6 +148,8 @@ def _case(name: str, shape: Shape, threads: int) -> Case:
             "loop in NumPy, quarter": lambda: _numpy_loop(shape, "quarter"),
             "loop in NumPy + OpenCV, dark": lambda: _numpy_loop(shape, "dark"),
             "dgpose_ext reference (torch), argmax": lambda: _ours(shape, "argmax", "reference"),
+            "exported, ONNX Runtime, argmax": lambda: _onnx(shape, "argmax"),
+            "exported, ONNX Runtime, dark": lambda: _onnx(shape, "dark"),
         },
         "dgpose_ext, argmax", "read of the maps (torch sum)",
     )  # fmt: skip
@@ -164,6 +173,7 @@ CASES = [
             "read of the maps (torch sum)": lambda: _read(LARGE),
             "torch softmax": lambda: _softmax(LARGE),
             "torch softmax, torch.compile": lambda: _softmax(LARGE, True),
+            "exported, ONNX Runtime": lambda: _onnx(LARGE, "softargmax"),
         },
         "dgpose_ext", "read of the maps (torch sum)",
     ),

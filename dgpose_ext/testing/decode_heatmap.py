@@ -146,6 +146,7 @@ SPEC = OpSpec(
         BadInput({"blur_kernel": 4}, ValueError, r"blur_kernel must be odd .* \[1, 63\], got 4"),
         BadInput({"blur_kernel": 65}, ValueError, r"blur_kernel must be odd .* \[1, 63\], got 65"),
         BadInput({"blur_kernel": 5.0}, TypeError, "blur_kernel must be an integer, got 5.0"),
+        BadInput({"beta": "1"}, TypeError, "beta must be a number, got '1'"),
         BadInput({"beta": 0.0}, ValueError, r"beta must lie in \(0, 1e30\], got 0.0"),
         BadInput({"beta": math.nan}, ValueError, r"beta must lie in \(0, 1e30\], got nan"),
         BadInput(

@@ -100,10 +100,15 @@ SPEC = OpSpec(
             r"visible must have shape \[B, K\] with B = 2, K = 3, got \[2, 4\]",
         ),
         BadInput({"size": 7}, ValueError, r"size must be \(H, W\), got 7"),
+        BadInput(
+            {"visible": torch.ones((2, 3), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
+        ),
         BadInput({"size": (-1, 7)}, ValueError, "size must not be negative"),
         BadInput({"radius": -1.0}, ValueError, "radius must be in 0 .. 4096 pixels, got -1.0"),
+        BadInput({"radius": "4"}, TypeError, "radius must be a number, got '4'"),
         BadInput({"radius": float("nan")}, ValueError, "radius must be in 0 .. 4096 pixels"),
-        BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of float32, .*, got int32"),
+        BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of .*, got torch.int32"),
         BadInput(
             {"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton, reference"
         ),

@@ -176,6 +176,7 @@ SPEC = OpSpec(
             {"limbs": torch.zeros((1, 2))}, TypeError, "limbs must be of dtype int64, got float32"
         ),
         BadInput({"sigma": 0.0}, ValueError, "sigma must be finite and positive, got 0.0"),
+        BadInput({"sigma": "2"}, TypeError, "sigma must be a number or a torch.Tensor, got '2'"),
         BadInput({"sigma": float("nan")}, ValueError, "sigma must be finite and positive, got nan"),
         BadInput(
             {"sigma": torch.ones(3)}, ValueError,
@@ -188,6 +189,10 @@ SPEC = OpSpec(
         BadInput(
             {"visible": torch.ones(2)}, ValueError,
             r"visible must have shape \[B, K\] with B = 2, K = 4, got \[2\]",
+        ),
+        BadInput(
+            {"visible": torch.ones((2, 4), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
         ),
         BadInput({"visible": 1}, TypeError, "visible must be a torch.Tensor, got int"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be float32, .*, got torch.int32"),
