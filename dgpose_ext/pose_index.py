@@ -246,6 +246,17 @@ class PoseIndex:
         """Removes the rows with these ids; all of them, or none where one is unknown or twice."""
         self._core.remove(_ids("ids", ids))
 
+    def ids(self) -> Tensor:
+        """The ids of the rows in their order, [N] int64."""
+        found: list[Array] = []
+        self._core.with_arrays(lambda arrays: found.append(arrays["ids"].copy()))
+        return torch.from_numpy(found[0])
+
+    def poses(self, ids: Tensor | Array | Sequence[int]) -> Tensor:
+        """The poses of the rows with these ids, [M, J, 3] in mm; ValueError for an unknown id."""
+        self._require_poses("poses")
+        return torch.from_numpy(self._core.poses(_ids("ids", ids)))
+
     def save(self, path: str | Path) -> None:
         """Writes one file (dgpose_ext/_index_file.py), whole or not at all."""
         header = {"storage": self._storage, "dim": self._dim, "joints": self._joints}
@@ -288,6 +299,81 @@ class PoseIndex:
 
         self._core.with_arrays(copy)
         return found
+
+    def to_faiss(self) -> Any:
+        """A faiss IndexFlatIP of the rows, in an IndexIDMap where ids are not 0 .. N-1.
+
+        Poses stay behind. Needs faiss: `pip install 'dgpose-ext[faiss]'`.
+        """
+        from dgpose_ext import index_interchange as interchange
+
+        return interchange.to_faiss(self)
+
+    @classmethod
+    def from_faiss(
+        cls,
+        index: Any,
+        *,
+        poses: Tensor | Array | None = None,
+        storage: Literal["auto"] | StorageName = "auto",
+    ) -> PoseIndex:
+        """The rows of a faiss IndexFlatIP, or of an IndexIDMap of one with its ids.
+
+        Raises:
+            TypeError: of another kind: it has not the rows, or another measure.
+            ValueError: the ids or rows do not fit a PoseIndex.
+        """
+        from dgpose_ext import index_interchange as interchange
+
+        return interchange.from_faiss(index, poses=poses, storage=storage)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Writes id int64, embedding float32 [D] and pose float32 [3 J] a row, atomically.
+
+        Needs pyarrow: `pip install 'dgpose-ext[parquet]'`.
+        """
+        from dgpose_ext import index_interchange as interchange
+
+        interchange.write_parquet(self, path)
+
+    @classmethod
+    def from_parquet(
+        cls, path: str | Path, *, storage: Literal["auto"] | StorageName = "auto"
+    ) -> PoseIndex:
+        """Reads such a file, or one of other origin with a column `embedding` of equal lists.
+
+        Columns `id` and `pose` (3 J numbers) are used where they are there. Read piece by piece;
+        "auto" judges the first.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: no Parquet file, damaged, or without such columns.
+        """
+        from dgpose_ext import index_interchange as interchange
+
+        return interchange.build_index(interchange.open_parquet(path), storage)
+
+    def to_npz(self, path: str | Path) -> None:
+        """Writes embeddings [N, D], ids [N] and, where there are some, poses [N, J, 3]."""
+        from dgpose_ext import index_interchange as interchange
+
+        interchange.write_npz(self, path)
+
+    @classmethod
+    def from_npz(
+        cls, path: str | Path, *, storage: Literal["auto"] | StorageName = "auto"
+    ) -> PoseIndex:
+        """Reads such a file; ids and poses may be missing. Pickled arrays are refused.
+
+        Read piece by piece; "auto" judges the first.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: no .npz file, damaged, or its arrays do not fit together.
+        """
+        from dgpose_ext import index_interchange as interchange
+
+        return interchange.build_index(interchange.open_npz(path), storage)
 
     def _search(
         self,

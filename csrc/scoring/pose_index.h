@@ -76,6 +76,8 @@ class PoseIndex {
   void add(const float* embeddings, int64_t count, const float* poses, const int64_t* ids);
   // std::invalid_argument, and nothing is removed, for an id that is not there or twice.
   void remove(const int64_t* ids, int64_t count);
+  // Room for `count` rows in all: adding that many, piece by piece, then moves none.
+  void reserve(int64_t count);
 
   // scores [B, k] and ids [B, k] (-inf, -1 where there are fewer). targets [B, J, 3], or null: the
   // loss-augmented search. allowed: a bit a live row, in order, or null. mean_poses [B, J, 3], or
@@ -92,6 +94,8 @@ class PoseIndex {
 
   // Rows among the live ones, in order; std::invalid_argument for an id that is not there.
   void positions(const int64_t* ids, int64_t count, int64_t* out) const;
+  // Poses [count, J, 3] of these rows; std::invalid_argument for an id that is not there.
+  void poses(const int64_t* ids, int64_t count, float* out) const;
 
   Storage storage() const { return plan_.storage; }
   int64_t dim() const { return plan_.dim; }
@@ -114,6 +118,7 @@ class PoseIndex {
   int64_t require_row(int64_t id) const;
   void index_ids() const;
   void encode_rows(int64_t first);
+  void make_room(int64_t rows);
   void close_gaps();
   IndexParts parts() const;
 

@@ -86,6 +86,21 @@ class PoseIndexCore {
     return out;
   }
 
+  void reserve(int64_t count) {
+    py::gil_scoped_release release;
+    index_.reserve(count);
+  }
+
+  Array<float> poses(const Array<int64_t>& ids) const {
+    Array<float> out({static_cast<int64_t>(ids.size()), index_.joints(), int64_t{3}});
+    const int64_t* id = ids.data();
+    float* pose = out.mutable_data();
+    const int64_t count = ids.size();
+    py::gil_scoped_release release;
+    index_.poses(id, count, pose);
+    return out;
+  }
+
   // use(arrays): a dict of arrays that are views of the index, valid during the call only.
   void with_arrays(const py::function& use) {
     py::gil_scoped_release release;  // whoever waits for the index must not hold the GIL
@@ -157,6 +172,8 @@ DGPOSE_PYBIND(pose_index) {
       .def("search", &PoseIndexCore::search, py::arg("queries"), py::arg("k"), py::arg("allowed"),
            py::arg("targets"), py::arg("margin_weight"), py::arg("mean_poses"))
       .def("positions", &PoseIndexCore::positions, py::arg("ids"))
+      .def("poses", &PoseIndexCore::poses, py::arg("ids"))
+      .def("reserve", &PoseIndexCore::reserve, py::arg("count"))
       .def("with_arrays", &PoseIndexCore::with_arrays, py::arg("use"))
       .def(
           "count", [](const PoseIndexCore& self) { return self.index().count(); },

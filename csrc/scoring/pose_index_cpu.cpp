@@ -17,6 +17,13 @@ namespace {
 
 int64_t panels_of(int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
+// Room for `size` elements; a vector that grows often is moved seldom.
+template <class T>
+void grow(std::vector<T>& vector, int64_t size) {
+  const auto wanted = static_cast<size_t>(size), now = vector.capacity();
+  if (wanted > now) vector.reserve(std::max(wanted, now + now / 2));
+}
+
 void require_finite(const char* name, const float* values, int64_t rows, int64_t width) {
   std::atomic<int64_t> first{std::numeric_limits<int64_t>::max()};
   parallel_for(0, rows, 256, [&](int64_t begin, int64_t end) {
@@ -131,17 +138,9 @@ void PoseIndex::add(const float* embeddings, int64_t count, const float* poses,
   }
 
   const int64_t first = ids_.size(), total = first + count;
-  // Room for everything first: nothing is half added where memory runs out.
+  make_room(total);  // for everything first: nothing is half added where memory runs out
   auto &rows = rows_.own(), &all_poses = poses_.own();
   auto& all_ids = ids_.own();
-  rows.reserve(total * plan_.dim);
-  all_poses.reserve(total * 3 * joints_);
-  all_ids.reserve(total);
-  if (plan_.storage != Storage::kFloat32) {
-    panels_.own().reserve(panels_of(total) * panel_bytes(plan_.storage, plan_.dim));
-    for (auto& bound : bounds_) bound.own().reserve(panels_of(total) * kPanelRows);
-  }
-  if (gaps_ > 0) live_.reserve((total + 63) / 64);
   rows.insert(rows.end(), embeddings, embeddings + count * plan_.dim);
   if (joints_ > 0) all_poses.insert(all_poses.end(), poses, poses + count * 3 * joints_);
   for (int64_t i = 0; i < count; ++i) {
@@ -158,6 +157,22 @@ void PoseIndex::add(const float* embeddings, int64_t count, const float* poses,
     for (int64_t row = first; row < total; ++row) live_[row / 64] |= uint64_t{1} << (row % 64);
   }
   encode_rows(first);
+}
+
+void PoseIndex::make_room(int64_t total) {
+  grow(rows_.own(), total * plan_.dim);
+  grow(poses_.own(), total * 3 * joints_);
+  grow(ids_.own(), total);
+  if (plan_.storage != Storage::kFloat32) {
+    grow(panels_.own(), panels_of(total) * panel_bytes(plan_.storage, plan_.dim));
+    for (auto& bound : bounds_) grow(bound.own(), panels_of(total) * kPanelRows);
+  }
+  if (gaps_ > 0) grow(live_, (total + 63) / 64);
+}
+
+void PoseIndex::reserve(int64_t count) {
+  const std::unique_lock lock(mutex_);
+  make_room(count);
 }
 
 // Codes of rows `first` and after; the first rows of all give the mean.
@@ -275,6 +290,18 @@ void PoseIndex::positions(const int64_t* ids, int64_t count, int64_t* out) const
       const uint64_t in_front = live_[row / 64] & ((uint64_t{1} << (row % 64)) - 1);
       out[i] = before[row / 64] + __builtin_popcountll(in_front);
     }
+  }
+}
+
+void PoseIndex::poses(const int64_t* ids, int64_t count, float* out) const {
+  {
+    const std::unique_lock lock(mutex_);
+    index_ids();
+  }
+  const std::shared_lock lock(mutex_);
+  const int64_t pose = 3 * joints_;
+  for (int64_t i = 0; i < count; ++i) {
+    std::copy_n(poses_.data() + require_row(ids[i]) * pose, pose, out + i * pose);
   }
 }
 
