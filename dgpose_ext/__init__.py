@@ -18,12 +18,14 @@ from dgpose_ext.ops.render.capsule_depth import capsule_depth
 if TYPE_CHECKING:
     from dgpose_ext.hand_net.engine import HandNet
     from dgpose_ext.pose_index import PoseIndex
+    from dgpose_ext.sharded_index import ShardedPoseIndex
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HandNet",
     "PoseIndex",
+    "ShardedPoseIndex",
     "body_mask",
     "capsule_depth",
     "cpu_capability",
@@ -41,7 +43,11 @@ __all__ = [
 
 
 # Engines are imported at their first use: HandNet takes as long as all ops together.
-_ENGINES = {"HandNet": "dgpose_ext.hand_net.engine", "PoseIndex": "dgpose_ext.pose_index"}
+_ENGINES = {
+    "HandNet": "dgpose_ext.hand_net.engine",
+    "PoseIndex": "dgpose_ext.pose_index",
+    "ShardedPoseIndex": "dgpose_ext.sharded_index",
+}
 
 
 def __getattr__(name: str) -> Any:
