@@ -31,7 +31,7 @@ from dgpose_ext.tensor_file import atomic_file
 Array = npt.NDArray[Any]
 
 _MAGIC = b"DGPOSEIX"
-_VERSION = 1
+FILE_VERSION = 1
 _PREFIX = struct.Struct("<8sIII")
 _PAGE = 4096
 _CHUNK = 1 << 24
@@ -83,7 +83,7 @@ def write_index_file(path: str | Path, header: dict[str, Any], arrays: dict[str,
         file.truncate(end)  # as long as it should be where the last section is empty, too
         description = _description(header, table)
         file.seek(0)
-        file.write(_PREFIX.pack(_MAGIC, _VERSION, len(description), zlib.crc32(description)))
+        file.write(_PREFIX.pack(_MAGIC, FILE_VERSION, len(description), zlib.crc32(description)))
         file.write(description)
 
 
@@ -121,8 +121,10 @@ def _read_header(path: Path, prefix: bytes, read: Any, size: int) -> dict[str, A
     if len(prefix) < _PREFIX.size or prefix[:8] != _MAGIC:
         raise ValueError(f"{path}: not a PoseIndex file")
     _, version, length, checksum = _PREFIX.unpack(prefix)
-    if version != _VERSION:
-        raise ValueError(f"{path}: must be a PoseIndex file of version {_VERSION}, got {version}")
+    if version != FILE_VERSION:
+        raise ValueError(
+            f"{path}: must be a PoseIndex file of version {FILE_VERSION}, got {version}"
+        )
     description = read(length)
     if len(description) < length or zlib.crc32(description) != checksum:
         raise ValueError(f"{path}: its header is damaged or cut short")

@@ -103,7 +103,10 @@ def build_index(
             chosen = _best_storage(rows.embeddings) if storage == "auto" else storage
             index = PoseIndex(empty, poses=poses, storage=chosen)
             index._core.reserve(source.count)
-        index.add(rows.embeddings, poses=rows.poses, ids=rows.ids)
+        try:
+            index.add(rows.embeddings, poses=rows.poses, ids=rows.ids)
+        except ValueError as error:
+            raise ValueError(f"{source.path}: {error}") from None
         done += len(rows.embeddings)
     return PoseIndex(empty, poses=poses, storage=storage) if index is None else index
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from dgpose_ext import _loader
-from dgpose_ext._index_file import read_index_file, write_index_file
+from dgpose_ext._index_file import FILE_VERSION, read_index_file, write_index_file
 from dgpose_ext._validate import require_dtype, require_integer, require_shape, require_tensor
 
-__all__ = ["IndexStats", "PoseIndex"]
+__all__ = ["FILE_VERSION", "IndexStats", "PoseIndex"]
 
 Array = npt.NDArray[Any]
 StorageName = Literal["float32", "bfloat16", "int8"]

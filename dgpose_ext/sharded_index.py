@@ -277,8 +277,9 @@ class _Ranks:
             raise ValueError(f"timeout must be positive, got {timeout}")
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self._seconds, self._broken = timeout, ""
+        on_gpu = dist.get_backend(group) == "nccl"
         self._device = torch.device("cpu")
-        if dist.get_backend(group) == "nccl":
+        if on_gpu:
             self._device = torch.device("cuda", torch.cuda.current_device())
         # A group of its own: with this timeout, and apart from what the caller's group is used for.
         self._group = self._guarded(
@@ -286,7 +287,7 @@ class _Ranks:
             lambda: dist.new_group(
                 dist.get_process_group_ranks(group),
                 timeout=timedelta(seconds=timeout),
-                backend=dist.get_backend(group),
+                backend="nccl" if on_gpu else "gloo",
                 use_local_synchronization=True,
             ),
         )

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from dgpose.cli.demo import demo
 from dgpose.cli.hand import app as hand_app
+from dgpose.cli.index import app as index_app
 
 __all__ = ["app"]
 
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.add_typer(hand_app, name="hand")
+app.add_typer(index_app, name="index")
 for _name, (_, _help) in _LOADED_WHEN_CALLED.items():
     app.add_typer(typer.Typer(help=_help), name=_name)
 
