@@ -7,6 +7,7 @@ runs them, prints one table a case and writes results/<op>.json.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import platform
@@ -46,6 +47,10 @@ class Case:
     limit: str | None = None  #: the contender that measures the physical limit
     note: str = ""
     repeats: int = field(default=3)
+    #: Cases of one group follow each other and share a contender's process: what is slow to make
+    #: is made once.
+    group: str = ""
+    seconds: float = 5  #: fewer rounds where they would take longer
 
 
 def kept_memory(contender: Contender) -> Contender:
@@ -64,8 +69,8 @@ def kept_memory(contender: Contender) -> Contender:
     return make
 
 
-def seconds_per_call(function: Callable[[], Any]) -> list[float]:
-    """Wall seconds of one call, 15 times (fewer, at least 3, where that would take over 5 s).
+def seconds_per_call(function: Callable[[], Any], seconds: float = 5) -> list[float]:
+    """Wall seconds of one call, 15 times (fewer, at least 3, where that would take over `seconds`).
 
     Short calls are repeated within a round (>= 20 ms).
     """
@@ -74,7 +79,7 @@ def seconds_per_call(function: Callable[[], Any]) -> list[float]:
     function()
     once = max(time.perf_counter() - start, 1e-7)
     loops = max(1, round(0.02 / once))
-    rounds = max(3, min(ROUNDS, int(5 / (once * loops))))
+    rounds = max(3, min(ROUNDS, int(seconds / (once * loops))))
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -96,6 +101,7 @@ def environment() -> dict[str, Any]:
         "onnxruntime",
         "kornia",
         "pyrender",
+        "faiss-cpu",
     ):
         try:
             versions[package] = metadata.version(package)
@@ -111,30 +117,44 @@ def environment() -> dict[str, Any]:
     }
 
 
-def run_contender(module: str, case: str, contender: str) -> list[float]:
+def run_contender(module: str, cases: list[Case], contender: str) -> list[list[float]]:
     """Times one contender in a process of its own."""
-    cases: list[Case] = __import__(module, fromlist=["CASES"]).CASES
-    threads = str(next(c.threads for c in cases if c.name == case))
+    threads = str(cases[0].threads)
     env = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    names = [case.name for case in cases]
     out = subprocess.run(
-        [sys.executable, "-m", "benchmarks.harness", module, case, contender],
+        [sys.executable, "-m", "benchmarks.harness", module, contender, *names],
         check=True, stdout=subprocess.PIPE, text=True, env=env,
     ).stdout  # fmt: skip
-    return [float(x) for x in json.loads(out.splitlines()[-1])]
+    times: list[list[float]] = json.loads(out.splitlines()[-1])
+    return times
 
 
-def run_case(module: str, case: Case) -> dict[str, Any]:
-    """All contenders of a case, in turn; medians over all rounds of all repeats."""
-    times: dict[str, list[float]] = {name: [] for name in case.contenders}
-    for _ in range(case.repeats):
+def run_group(module: str, cases: list[Case]) -> list[dict[str, Any]]:
+    """All contenders of the cases of a group, in turn; medians over all rounds of all repeats."""
+    times: dict[str, list[list[float]]] = {
+        name: [[] for _ in cases] for case in cases for name in case.contenders
+    }
+    for _ in range(cases[0].repeats):
         for name in list(times):
+            has = [i for i, case in enumerate(cases) if name in case.contenders]
             try:
-                times[name] += run_contender(module, case.name, name)
+                for i, new in zip(
+                    has, run_contender(module, [cases[i] for i in has], name), strict=True
+                ):
+                    times[name][i] += new
             except subprocess.CalledProcessError:
-                if name == case.ours:
+                if any(name == case.ours for case in cases):
                     raise
                 del times[name]  # a peer that does not run here; its error stands on stderr
-                print(f"{case.name}: {name} could not be run", file=sys.stderr)
+                print(f"{cases[0].name}: {name} could not be run", file=sys.stderr)
+    return [
+        _result(case, {name: found[i] for name, found in times.items() if found[i]})
+        for i, case in enumerate(cases)
+    ]
+
+
+def _result(case: Case, times: dict[str, list[float]]) -> dict[str, Any]:
     rows = {
         name: {
             "median_s": statistics.median(values),
@@ -171,9 +191,10 @@ def run_module(module: str, out: Path = RESULTS) -> Path:
     """Runs all cases of `benchmarks.bench_<op>` and writes results/<op>.json."""
     cases: list[Case] = __import__(module, fromlist=["CASES"]).CASES
     results = []
-    for case in cases:
-        results.append(run_case(module, case))
-        print(table(results[-1]), flush=True)
+    for _, group in itertools.groupby(cases, key=lambda case: case.group or case.name):
+        for result in run_group(module, list(group)):
+            results.append(result)
+            print(table(result), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{module.rpartition('bench_')[2]}.json"
     text = json.dumps({"environment": environment(), "results": results}, indent=1)
@@ -183,13 +204,14 @@ def run_module(module: str, out: Path = RESULTS) -> Path:
     return path
 
 
-def _child(module: str, case: str, contender: str) -> None:
+def _child(module: str, contender: str, *names: str) -> None:
     cases: list[Case] = __import__(module, fromlist=["CASES"]).CASES
-    chosen = next(c for c in cases if c.name == case)
+    chosen = [next(c for c in cases if c.name == name) for name in names]
     import torch
 
-    torch.set_num_threads(chosen.threads)
-    print(json.dumps(seconds_per_call(chosen.contenders[contender]())))
+    torch.set_num_threads(chosen[0].threads)
+    times = [seconds_per_call(c.contenders[contender](), c.seconds) for c in chosen]
+    print(json.dumps(times))
 
 
 if __name__ == "__main__":

@@ -132,6 +132,10 @@ def _read_header(path: Path, prefix: bytes, read: Any, size: int) -> dict[str, A
         header: dict[str, Any] = json.loads(description)
         sections = header["sections"]
         dim, joints, count = header["dim"], header["joints"], sections["rows"]["shape"][0]
+        numbers = [dim, joints, count, *(n for s in sections.values() for n in s["shape"])]
+        numbers += [s[key] for s in sections.values() for key in ("offset", "crc32")]
+        if dim == 0 or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError("numbers")
         padded = -(-count // 16) * 16
         shapes = {
             "rows": [count, dim], "ids": [count], "poses": [count, joints, 3], "mean": [dim],
@@ -141,7 +145,7 @@ def _read_header(path: Path, prefix: bytes, read: Any, size: int) -> dict[str, A
         for name, section in sections.items():
             shape = section["shape"]
             fits = all(w in (-1, n) for w, n in zip(shapes[name], shape, strict=True))
-            if section["dtype"] != _DTYPES[name] or not fits or min(shape, default=0) < 0:
+            if section["dtype"] != _DTYPES[name] or not fits or section["offset"] % _PAGE:
                 raise ValueError(name)
             items = int(np.prod(shape, dtype=object))
             ends.append(section["offset"] + items * np.dtype(section["dtype"]).itemsize)

@@ -26,6 +26,7 @@ StorageName = Literal["float32", "bfloat16", "int8"]
 _STORAGES: tuple[StorageName, ...] = ("float32", "bfloat16", "int8")  # as in csrc/scoring/screen.h
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _SAMPLE_ROWS, _SAMPLE_QUERIES = 16384, 32
+_MAX_INT8_DIM = 65536  # csrc/scoring/screen.h
 
 
 class IndexStats(NamedTuple):
@@ -45,7 +46,11 @@ class IndexStats(NamedTuple):
 
 def _rows(name: str, value: object, notation: str, **known: int) -> Array:
     """A tensor or array as a contiguous float32 array, checked."""
-    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        if not value.flags.writeable or min(value.strides, default=0) < 0:
+            value = value.copy()  # torch takes no such view
+        value = torch.from_numpy(value)
+    tensor = value
     tensor = require_tensor(name, tensor)
     require_dtype(name, tensor, _FLOATS)
     require_shape(name, tensor, notation, **known)
@@ -112,8 +117,11 @@ class PoseIndex:
             raise ValueError("poses must have at least one joint, got [N, 0, 3]")
         if storage == "auto":
             storage = _best_storage(rows)
+        if storage == "int8" and dim > _MAX_INT8_DIM:
+            raise ValueError(f"storage int8 takes at most {_MAX_INT8_DIM} columns, got {dim}")
         self._storage: StorageName = storage
         self._dim, self._joints = dim, joints
+        self._file_bytes = 0  # of a file that was read into memory
         self._core = _core().PoseIndexCore(_STORAGES.index(storage), dim, joints)
         self._core.add(rows, pose_rows, None if ids is None else _ids("ids", ids, N=count))
 
@@ -142,7 +150,7 @@ class PoseIndex:
     @property
     def memory_bytes(self) -> int:
         """Memory of this process that the index holds; mapped files do not count."""
-        return int(self._core.memory_bytes())
+        return int(self._core.memory_bytes()) + self._file_bytes
 
     @property
     def stats(self) -> IndexStats:
@@ -280,6 +288,7 @@ class PoseIndex:
         index = cls.__new__(cls)
         index._storage = header["storage"]
         index._dim, index._joints = header["dim"], header["joints"]
+        index._file_bytes = 0 if mmap else sum(array.nbytes for array in arrays.values())
         index._core = _core().PoseIndexCore.from_arrays(
             _STORAGES.index(index._storage), index._dim, index._joints, arrays["rows"],
             arrays.get("poses"), arrays["ids"], arrays.get("mean"), arrays.get("panels"),
@@ -398,33 +407,33 @@ class PoseIndex:
             if not np.isfinite(target_rows).all():
                 raise ValueError("targets must be finite")
         scores, ids, means = self._core.search(
-            rows, k, self._allowed(filter), target_rows, margin_weight, mean_poses
+            rows, k, *_filter(filter), target_rows, margin_weight, mean_poses
         )
         return scores, ids, means
-
-    def _allowed(self, filter: Tensor | Array | Sequence[int] | None) -> Array | None:
-        """A filter as one bit a row, in 64-bit words."""
-        if filter is None:
-            return None
-        values = filter.detach().cpu().numpy() if isinstance(filter, Tensor) else np.asarray(filter)
-        count = len(self)
-        if values.dtype == np.bool_:
-            if values.shape != (count,):
-                raise ValueError(
-                    f"filter must be a mask of shape [N] with N = {count}, got {list(values.shape)}"
-                )
-            mask = values
-        else:
-            mask = np.zeros(count, dtype=np.bool_)
-            mask[self._core.positions(_ids("filter", values))] = True
-        packed = np.packbits(mask, bitorder="little")
-        words = np.zeros((count + 63) // 64 * 8, dtype=np.uint8)
-        words[: len(packed)] = packed
-        return words.view("<u8").astype(np.uint64, copy=False)
 
     def _require_poses(self, method: str) -> None:
         if not self._joints:
             raise ValueError(f"{method} needs an index with poses: PoseIndex(..., poses=[N, J, 3])")
+
+
+def _filter(
+    filter: Tensor | Array | Sequence[int] | None,
+) -> tuple[Array | None, int, Array | None]:
+    """(mask as one bit a row in 64-bit words, its length, ids), as PoseIndexCore.search takes them.
+
+    The core compares them with its rows under its lock: another thread may be changing the index.
+    """
+    if filter is None:
+        return None, 0, None
+    values = filter.detach().cpu().numpy() if isinstance(filter, Tensor) else np.asarray(filter)
+    if values.dtype != np.bool_:
+        return None, 0, _ids("filter", values)
+    if values.ndim != 1:
+        raise ValueError(f"filter must be a mask of shape [N], got {list(values.shape)}")
+    packed = np.packbits(values, bitorder="little")
+    words = np.zeros((len(values) + 63) // 64 * 8, dtype=np.uint8)
+    words[: len(packed)] = packed
+    return words.view("<u8").astype(np.uint64, copy=False), len(values), None
 
 
 def _core() -> Any:
@@ -448,10 +457,14 @@ def _best_storage(rows: Array) -> StorageName:
     if count < 4096:  # nothing to gain
         return "float32"
     sample = np.ascontiguousarray(rows[:: max(1, count // _SAMPLE_ROWS)][:_SAMPLE_ROWS])
+    if not np.isfinite(sample).all():
+        return "float32"  # add() refuses the rows and knows their numbers
     queries = sample[:: max(1, len(sample) // _SAMPLE_QUERIES)][:_SAMPLE_QUERIES]
     best: tuple[float, StorageName] = (4.0 * dim, "float32")
     coded: tuple[tuple[StorageName, int], ...] = (("bfloat16", 2), ("int8", 1))
     for storage, code_bytes in coded:
+        if storage == "int8" and dim > _MAX_INT8_DIM:
+            continue
         index = PoseIndex(sample, storage=storage)
         index.search(queries, max(1, len(sample) // 400))
         read = code_bytes * dim + index.stats.survivors_per_query / len(sample) * 4 * dim

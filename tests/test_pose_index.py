@@ -86,6 +86,13 @@ def adversarial_sets() -> dict[str, tuple[Tensor, Tensor]]:
         "one outlier": (torch.cat([normal(2000, 40), normal(1, 40) * 1e8]), queries),
         "a zero query": (normal(2000, 40), torch.zeros(2, 40)),
         "overflow to Inf": (normal(2000, 40) * 1e25, queries * 1e20),
+        # Offsets mu.(x - mu) and sums on the way overflow; the scores do not.
+        "a mean of 2e19": ((normal(3000, 40) * 0.3 + 1) * 2e19, queries * 1e-10),
+        "a mean of 5e19": ((normal(3000, 40) * 0.3 + 1) * 5e19, queries * 1e-10),
+        # Scores of which most tie as -Inf, and on both sides of the largest float32.
+        "ties at -Inf": (normal(4000, 40).abs() * -2.6e18, queries.abs() * 1e19),
+        "around the largest": (normal(4000, 40) * 2.6e18, queries * 2e19),
+        "around the largest, far mean": (normal(4000, 40).abs() * 2.6e18, queries.abs() * 4e18),
     }
 
 
@@ -218,12 +225,57 @@ def test_margin_that_ties_every_pair() -> None:
     assert torch.equal(index.most_violated(query, target)[1], want[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("scale", "weight", "rows_scale"),
+    [
+        (1e20, 1e-20, 1.0),  # squares of poses overflow
+        (3e19, 1e-18, 1.0),
+        (1e-25, 1e26, 1.0),  # and underflow
+        (1e-30, 1e30, 1.0),
+        (1e17, 1e-44, 1e-27),  # the weight is a denormal in float32
+    ],
+)
+def test_attacks_on_the_margin(scale: float, weight: float, rows_scale: float) -> None:
+    rows, queries = relu_rows(3000, 16, 40) * rows_scale, relu_rows(4, 16, 41)
+    poses, targets = poses_of(3000, 42) / 200 * scale, poses_of(4, 43) / 200 * scale
+    distance = (poses.double() - targets.double()[:, None]).norm(dim=-1).mean(-1)
+    want = defined_ranking(queries, rows, 1, weight * distance)[:, 0]
+    for storage in STORAGES:
+        index = PoseIndex(rows, poses=poses, storage=storage)
+        got = index.most_violated(queries, targets, margin_weight=weight)[1]
+        assert torch.equal(got, want), storage
+
+
+def test_many_columns() -> None:
+    """Integer sums of 65,536 extreme codes fit; more columns are refused."""
+    signs = torch.where(torch.arange(48)[:, None] % 2 == 0, 1.0, -1.0)
+    rows = (signs * (1 + torch.arange(48)[:, None] / 64)).repeat(1, 65536)
+    queries = torch.stack([rows[0], -rows[0]])
+    for storage in STORAGES:
+        got = PoseIndex(rows, storage=storage).search(queries, 5)[1]
+        assert torch.equal(got, defined_ranking(queries, rows, 5)), storage
+    with pytest.raises(ValueError, match="int8 takes at most 65536 columns, got 65537"):
+        PoseIndex(torch.zeros(1, 65537), storage="int8")
+
+
+def test_a_k_beyond_all_rows_and_many_queries() -> None:
+    rows, queries = relu_rows(90, 8, 44), relu_rows(300, 8, 45)
+    scores, ids = PoseIndex(rows, storage="int8").search(queries, 20_000)
+    assert torch.equal(ids[:, :90], defined_ranking(queries, rows, 90))
+    assert (ids[:, 90:] == -1).all()
+    assert (scores[:, 90:] == -torch.inf).all()
+
+
 def test_dtypes_strides_and_devices_of_input() -> None:
     rows, queries = relu_rows(300, 16, 15), relu_rows(3, 16, 16)
     want = PoseIndex(rows, storage="int8").search(queries, 5)
     store = torch.zeros(300, 32)
     store[:, ::2] = rows
-    for same in (store[:, ::2], rows.numpy(), rows.double(), rows.T.contiguous().T):
+    frozen = rows.numpy().copy()
+    frozen.flags.writeable = False
+    backwards = rows.flip(1).numpy()[:, ::-1]
+    tensors = (store[:, ::2], rows.double(), rows.T.contiguous().T)
+    for same in (*tensors, rows.numpy(), frozen, backwards):
         assert torch.equal(PoseIndex(same, storage="int8").search(queries, 5)[1], want[1])
     half = rows.half()
     got = PoseIndex(half, storage="int8").search(queries.half(), 5)
@@ -280,6 +332,12 @@ def test_dtypes_strides_and_devices_of_input() -> None:
             "ids must be unique, got 70 twice",
         ),
         (lambda i: i.add(torch.zeros(1, 8), ids=[-1]), ValueError, "ids must not be negative"),
+        (lambda i: i.add(torch.zeros(1, 8), ids=[2**63 - 1]), ValueError, r"at most 2\^62"),
+        (
+            lambda i: i.search(torch.zeros(2, 8), 1, filter=torch.ones(5, 10, dtype=torch.bool)),
+            ValueError,
+            r"filter must be a mask of shape \[N\], got \[5, 10\]",
+        ),
         (lambda i: i.add(torch.zeros(2, 8), ids=[70]), ValueError, r"ids must have shape \[N\]"),
         (
             lambda i: i.add(torch.zeros(1, 8), poses=torch.zeros(1, 5, 3)),
@@ -302,6 +360,13 @@ def test_bad_input_changes_nothing(
         call(index)
     assert len(index) == 50
     assert torch.equal(index.search(queries, 50)[1], defined_ranking(queries, rows, 50))
+
+
+def test_the_bad_row_is_named_where_auto_looks_at_a_sample() -> None:
+    rows = torch.ones(70_000, 2)
+    rows[50_000, 1] = torch.nan
+    with pytest.raises(ValueError, match="embeddings must be finite, got NaN or Inf in row 50000"):
+        PoseIndex(rows)
 
 
 def test_bad_constructions() -> None:
@@ -375,6 +440,67 @@ def test_searches_and_changes_from_many_threads() -> None:
     assert not wrong
 
 
+def test_ids_of_rows_added_where_there_are_gaps() -> None:
+    index = PoseIndex(torch.eye(64), storage="int8")
+    index.remove([0])
+    falling = list(range(400, 270, -1))
+    index.add(torch.eye(64).repeat(3, 1)[:130], ids=falling)
+    with pytest.raises(ValueError, match="got 271 twice"):
+        index.add(torch.zeros(1, 64), ids=[271])
+    assert index.search(torch.eye(64)[:1], 1, filter=[336])[1].tolist() == [[336]]
+    index.remove(falling)
+    assert len(index) == 63
+
+
+def test_filters_while_another_thread_adds_and_removes() -> None:
+    """A filter is compared with the rows of the very search that it is for."""
+    rows = relu_rows(500, 8, 46)
+    index = PoseIndex(rows, storage="int8")
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            index.add(rows, ids=torch.arange(1000, 1500))
+            index.remove(torch.arange(1000, 1500))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    want = torch.arange(100)[defined_ranking(rows[:2], rows[:100], 5)]
+    mask = torch.ones(500, dtype=torch.bool)
+    try:
+        for _ in range(200):
+            assert torch.equal(index.search(rows[:2], 5, filter=range(100))[1], want)
+            try:
+                index.search(rows[:2], 5, filter=mask)
+            except ValueError as error:
+                assert "N = 1000, got [500]" in str(error)  # noqa: PT017
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_overlapping_searches_do_not_keep_an_addition_waiting() -> None:
+    rows = relu_rows(4000, 64, 47)
+    index = PoseIndex(rows, storage="float32")
+    stop = threading.Event()
+
+    def search() -> None:
+        while not stop.is_set():
+            index.search(rows[:16], 10)
+
+    threads = [threading.Thread(target=search) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    adding = threading.Thread(target=lambda: index.add(rows[:1]), daemon=True)
+    adding.start()
+    adding.join(timeout=20)
+    alive = adding.is_alive()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not alive
+
+
 # ---- files ----
 
 
@@ -395,6 +521,9 @@ def test_save_and_load(storage: str, with_poses: bool, tmp_path: Path) -> None:
         if with_poses:
             means = index.search_mean_pose(queries, 30)
             assert torch.equal(loaded.search_mean_pose(queries, 30), means)
+    assert (
+        PoseIndex.load(tmp_path / "poses.dgx", mmap=False).memory_bytes >= rows.numel() * 4 * 0.99
+    )
     loaded = PoseIndex.load(tmp_path / "poses.dgx")
     assert loaded.memory_bytes < 10_000
     before = (tmp_path / "poses.dgx").read_bytes()
@@ -461,7 +590,7 @@ def test_fuzzed_headers_raise_value_error(
     description = bytearray(good[start : start + length])
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, length - 1))
-        description[at] = data.draw(st.sampled_from(b'0123456789-[]{}",:abx'))
+        description[at] = data.draw(st.sampled_from(b'0123456789-.e[]{}",:abx'))
 
     prefix = _index_file._PREFIX.pack(magic, version, length, zlib.crc32(bytes(description)))
     path.write_bytes(prefix + bytes(description) + good[start + length :])

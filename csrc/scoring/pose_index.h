@@ -47,6 +47,26 @@ class Column {
   std::vector<T> own_;
 };
 
+// A shared mutex whose readers queue behind a waiting writer: searches that overlap without end do
+// not keep an addition waiting (glibc's prefers readers).
+class FairMutex {
+ public:
+  void lock() {
+    const std::lock_guard door(door_);
+    mutex_.lock();
+  }
+  void unlock() { mutex_.unlock(); }
+  void lock_shared() {
+    const std::lock_guard door(door_);
+    mutex_.lock_shared();
+  }
+  void unlock_shared() { mutex_.unlock_shared(); }
+
+ private:
+  std::mutex door_;
+  std::shared_mutex mutex_;
+};
+
 // Arrays of an index as they lie in a file. Codes are those of Storage: panels [ceil(N / 16)] and
 // bounds [4][16 ceil(N / 16)] (scale, offset, error, norm); both empty for float32.
 struct IndexParts {
@@ -81,19 +101,21 @@ class PoseIndex {
 
   // scores [B, k] and ids [B, k] (-inf, -1 where there are fewer). targets [B, J, 3], or null: the
   // loss-augmented search. allowed: a bit a live row, in order, or null. mean_poses [B, J, 3], or
-  // null: the mean of the poses found.
+  // null: the mean of the poses found. std::invalid_argument where `allowed` is not of as many rows
+  // as there are and for an id of `only_ids` (null: all) that is not there.
   struct Request {
     const float* queries;
     int64_t batch, k;
     const uint64_t* allowed = nullptr;
+    int64_t allowed_count = 0;
+    const int64_t* only_ids = nullptr;
+    int64_t only_count = 0;
     const float* targets = nullptr;
     double margin_weight = 1;
     float* mean_poses = nullptr;
   };
   SearchStats search(const Request& request, float* scores, int64_t* ids) const;
 
-  // Rows among the live ones, in order; std::invalid_argument for an id that is not there.
-  void positions(const int64_t* ids, int64_t count, int64_t* out) const;
   // Poses [count, J, 3] of these rows; std::invalid_argument for an id that is not there.
   void poses(const int64_t* ids, int64_t count, float* out) const;
 
@@ -104,12 +126,19 @@ class PoseIndex {
   int64_t memory_bytes() const;  // of this process, mapped files not counted
   IndexStats stats() const;
 
-  // Closes the gaps, then calls use(parts): the arrays to be written to a file.
+  // Closes the gaps, then calls use(parts): the arrays to be written to a file. Searches go on.
   template <class Use>
   void with_parts(const Use& use) {
-    const std::unique_lock lock(mutex_);
-    close_gaps();
-    use(parts());
+    for (;;) {
+      {
+        const std::unique_lock lock(mutex_);
+        close_gaps();
+      }
+      const std::shared_lock lock(mutex_);
+      if (gaps_ > 0) continue;  // a removal came between
+      use(parts());
+      return;
+    }
   }
 
  private:
@@ -118,8 +147,9 @@ class PoseIndex {
   int64_t require_row(int64_t id) const;
   void index_ids() const;
   void encode_rows(int64_t first);
-  void make_room(int64_t rows);
+  void reserve_rows(int64_t total);
   void close_gaps();
+  std::vector<uint64_t> allowed_rows(const Request& request) const;
   IndexParts parts() const;
 
   QueryPlan plan_;
@@ -132,7 +162,7 @@ class PoseIndex {
   int64_t next_id_ = 0;
   bool ids_ascend_ = true;
   mutable std::unordered_map<int64_t, int64_t> row_by_id_;  // where ids do not ascend
-  mutable std::shared_mutex mutex_;
+  mutable FairMutex mutex_;
   mutable std::atomic<int64_t> searches_{0}, queries_{0}, survivors_{0}, roots_{0}, nanoseconds_{0};
 };
 

@@ -55,7 +55,8 @@ class PoseIndexCore {
   }
 
   py::tuple search(const Array<float>& queries, int64_t k,
-                   const std::optional<Array<uint64_t>>& allowed,
+                   const std::optional<Array<uint64_t>>& allowed, int64_t allowed_count,
+                   const std::optional<Array<int64_t>>& only_ids,
                    const std::optional<Array<float>>& targets, double margin_weight,
                    bool mean_poses) const {
     const int64_t batch = queries.shape(0);
@@ -64,6 +65,9 @@ class PoseIndexCore {
     Array<float> means({mean_poses ? batch : 0, index_.joints(), int64_t{3}});
     PoseIndex::Request request{queries.data(), batch, k};
     request.allowed = data_or_null(allowed);
+    request.allowed_count = allowed_count;
+    request.only_ids = data_or_null(only_ids);
+    request.only_count = only_ids ? only_ids->size() : 0;
     request.targets = data_or_null(targets);
     request.margin_weight = margin_weight;
     if (mean_poses) request.mean_poses = means.mutable_data();
@@ -74,16 +78,6 @@ class PoseIndexCore {
       index_.search(request, score, id);
     }
     return py::make_tuple(scores, ids, means);
-  }
-
-  Array<int64_t> positions(const Array<int64_t>& ids) const {
-    Array<int64_t> out(ids.size());
-    const int64_t* id = ids.data();
-    int64_t* position = out.mutable_data();
-    const int64_t count = ids.size();
-    py::gil_scoped_release release;
-    index_.positions(id, count, position);
-    return out;
   }
 
   void reserve(int64_t count) {
@@ -170,8 +164,8 @@ DGPOSE_PYBIND(pose_index) {
       .def("add", &PoseIndexCore::add, py::arg("embeddings"), py::arg("poses"), py::arg("ids"))
       .def("remove", &PoseIndexCore::remove, py::arg("ids"))
       .def("search", &PoseIndexCore::search, py::arg("queries"), py::arg("k"), py::arg("allowed"),
-           py::arg("targets"), py::arg("margin_weight"), py::arg("mean_poses"))
-      .def("positions", &PoseIndexCore::positions, py::arg("ids"))
+           py::arg("allowed_count"), py::arg("only_ids"), py::arg("targets"),
+           py::arg("margin_weight"), py::arg("mean_poses"))
       .def("poses", &PoseIndexCore::poses, py::arg("ids"))
       .def("reserve", &PoseIndexCore::reserve, py::arg("count"))
       .def("with_arrays", &PoseIndexCore::with_arrays, py::arg("use"))

@@ -15,14 +15,19 @@
 namespace dgpose {
 namespace {
 
-int64_t panels_of(int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
+constexpr int64_t kLargestId = int64_t{1} << 62;  // ids count up from here without overflow
 
-// Room for `size` elements; a vector that grows often is moved seldom.
+// Exactly what the first rows need; from then on a quarter more, so that many small additions do
+// not copy everything each time.
 template <class T>
-void grow(std::vector<T>& vector, int64_t size) {
-  const auto wanted = static_cast<size_t>(size), now = vector.capacity();
-  if (wanted > now) vector.reserve(std::max(wanted, now + now / 2));
+void make_room(int64_t size, std::vector<T>* array) {
+  const auto wanted = static_cast<size_t>(size);
+  if (wanted > array->capacity()) {
+    array->reserve(std::max(wanted, array->size() + array->size() / 4));
+  }
 }
+
+int64_t panels_of(int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
 void require_finite(const char* name, const float* values, int64_t rows, int64_t width) {
   std::atomic<int64_t> first{std::numeric_limits<int64_t>::max()};
@@ -129,6 +134,9 @@ void PoseIndex::add(const float* embeddings, int64_t count, const float* poses,
       if (ids[i] < 0) {
         throw std::invalid_argument("ids must not be negative, got " + std::to_string(ids[i]));
       }
+      if (ids[i] > kLargestId) {
+        throw std::invalid_argument("ids must be at most 2^62, got " + std::to_string(ids[i]));
+      }
       if (row_of(ids[i]) >= 0 || !seen.insert(ids[i]).second) {
         throw std::invalid_argument("ids must be unique, got " + std::to_string(ids[i]) + " twice");
       }
@@ -138,7 +146,7 @@ void PoseIndex::add(const float* embeddings, int64_t count, const float* poses,
   }
 
   const int64_t first = ids_.size(), total = first + count;
-  make_room(total);  // for everything first: nothing is half added where memory runs out
+  reserve_rows(total);  // for everything first: nothing is half added where memory runs out
   auto &rows = rows_.own(), &all_poses = poses_.own();
   auto& all_ids = ids_.own();
   rows.insert(rows.end(), embeddings, embeddings + count * plan_.dim);
@@ -148,31 +156,31 @@ void PoseIndex::add(const float* embeddings, int64_t count, const float* poses,
     all_ids.push_back(fresh[i]);
     next_id_ = std::max(next_id_, fresh[i] + 1);
   }
-  if (!row_by_id_.empty()) {
-    for (int64_t i = 0; i < count; ++i) row_by_id_[fresh[i]] = first + i;
-  }
-  index_ids();
   if (gaps_ > 0) {
     live_.resize((total + 63) / 64, 0);
     for (int64_t row = first; row < total; ++row) live_[row / 64] |= uint64_t{1} << (row % 64);
   }
+  if (!row_by_id_.empty()) {
+    for (int64_t i = 0; i < count; ++i) row_by_id_[fresh[i]] = first + i;
+  }
+  index_ids();
   encode_rows(first);
 }
 
-void PoseIndex::make_room(int64_t total) {
-  grow(rows_.own(), total * plan_.dim);
-  grow(poses_.own(), total * 3 * joints_);
-  grow(ids_.own(), total);
+void PoseIndex::reserve_rows(int64_t total) {
+  make_room(total * plan_.dim, &rows_.own());
+  make_room(total * 3 * joints_, &poses_.own());
+  make_room(total, &ids_.own());
   if (plan_.storage != Storage::kFloat32) {
-    grow(panels_.own(), panels_of(total) * panel_bytes(plan_.storage, plan_.dim));
-    for (auto& bound : bounds_) grow(bound.own(), panels_of(total) * kPanelRows);
+    make_room(panels_of(total) * panel_bytes(plan_.storage, plan_.dim), &panels_.own());
+    for (auto& bound : bounds_) make_room(panels_of(total) * kPanelRows, &bound.own());
   }
-  if (gaps_ > 0) grow(live_, (total + 63) / 64);
+  if (gaps_ > 0) make_room((total + 63) / 64, &live_);
 }
 
 void PoseIndex::reserve(int64_t count) {
   const std::unique_lock lock(mutex_);
-  make_room(count);
+  reserve_rows(count);
 }
 
 // Codes of rows `first` and after; the first rows of all give the mean.
@@ -270,27 +278,20 @@ IndexParts PoseIndex::parts() const {
           {bounds_[0].data(), bounds_[1].data(), bounds_[2].data(), bounds_[3].data()}};
 }
 
-void PoseIndex::positions(const int64_t* ids, int64_t count, int64_t* out) const {
-  {
-    const std::unique_lock lock(mutex_);
-    index_ids();
+// A bit for each row that is live and that the filter allows; a mask counts live rows only.
+std::vector<uint64_t> PoseIndex::allowed_rows(const Request& request) const {
+  std::vector<uint64_t> allowed((ids_.size() + 63) / 64, 0);
+  const auto allow = [&](int64_t row) { allowed[row / 64] |= uint64_t{1} << (row % 64); };
+  if (request.only_ids) {
+    for (int64_t i = 0; i < request.only_count; ++i) allow(require_row(request.only_ids[i]));
+    return allowed;
   }
-  const std::shared_lock lock(mutex_);
-  std::vector<int64_t> before;  // live rows in front of each word
-  if (gaps_ > 0) {
-    before.resize(live_.size() + 1, 0);
-    for (size_t i = 0; i < live_.size(); ++i) {
-      before[i + 1] = before[i] + __builtin_popcountll(live_[i]);
-    }
+  for (int64_t row = 0, i = 0; row < ids_.size(); ++row) {
+    if (!is_live(row)) continue;
+    if (request.allowed[i / 64] >> (i % 64) & 1) allow(row);
+    ++i;
   }
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = require_row(ids[i]);
-    out[i] = row;
-    if (gaps_ > 0) {
-      const uint64_t in_front = live_[row / 64] & ((uint64_t{1} << (row % 64)) - 1);
-      out[i] = before[row / 64] + __builtin_popcountll(in_front);
-    }
-  }
+  return allowed;
 }
 
 void PoseIndex::poses(const int64_t* ids, int64_t count, float* out) const {
@@ -307,6 +308,10 @@ void PoseIndex::poses(const int64_t* ids, int64_t count, float* out) const {
 
 SearchStats PoseIndex::search(const Request& request, float* scores, int64_t* ids) const {
   const auto start = std::chrono::steady_clock::now();
+  if (request.only_ids) {
+    const std::unique_lock lock(mutex_);
+    index_ids();
+  }
   const std::shared_lock lock(mutex_);
   const int64_t count = ids_.size();
   SearchProblem problem{};
@@ -322,20 +327,17 @@ SearchStats PoseIndex::search(const Request& request, float* scores, int64_t* id
     codes.bounds = {bounds_[0].data(), bounds_[1].data(), bounds_[2].data(), bounds_[3].data()};
     problem.codes = &codes;
   }
-  // Rows that are live and allowed; the filter counts live rows only.
+  if (request.allowed && request.allowed_count != count - gaps_) {
+    throw std::invalid_argument(
+        "filter must be a mask of shape [N] with N = " + std::to_string(count - gaps_) + ", got [" +
+        std::to_string(request.allowed_count) + "]");
+  }
   std::vector<uint64_t> allowed;
-  if (gaps_ == 0) {
-    problem.allowed = request.allowed;
-  } else if (!request.allowed) {
-    problem.allowed = live_.data();
-  } else {
-    allowed.assign((count + 63) / 64, 0);
-    for (int64_t row = 0, i = 0; row < count; ++row) {
-      if (!is_live(row)) continue;
-      if (request.allowed[i / 64] >> (i % 64) & 1) allowed[row / 64] |= uint64_t{1} << (row % 64);
-      ++i;
-    }
+  if (request.only_ids || (request.allowed && gaps_ > 0)) {
+    allowed = allowed_rows(request);
     problem.allowed = allowed.data();
+  } else {
+    problem.allowed = request.allowed ? request.allowed : gaps_ > 0 ? live_.data() : nullptr;
   }
   const PoseMargin margin{poses_.data(), request.targets, joints_, request.margin_weight};
   if (request.targets) problem.margin = &margin;

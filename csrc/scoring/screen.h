@@ -8,27 +8,34 @@
 //
 // so that with s = b + fl(q^.x^), what the kernel computes, |q.x - c - s| is at most
 //
-//   error = ||q - mu|| ||e|| + (||f|| + rounding ||q^||) ||x^|| + rounding ||mu|| ||x - mu||.
+//   error = ||q - mu|| ||e|| + (||f|| + rounding ||q^||) ||x^|| + 2^-21 ||mu|| ||x - mu|| + wide.
 //
 // `rounding` covers the sum (exact for int8; for floats, one rounding a term: (D + 8) 2^-24, and
-// (D + 8) 2^-23 for bfloat16, whose instruction rounds twice), the conversion and the addition of
-// b. All norms are computed in float64 and rounded up. Denormals that an instruction may flush are
-// zero in codes already; what remains is below kTiny a term and is added. A bound that is not a
-// number keeps its row: comparisons are written so that only a proof drops one.
+// (D + 8) 2^-23 for bfloat16, whose instruction rounds twice), the conversion, the scaling and the
+// addition of b, whose own rounding is the next term. `wide` covers float64: the defined score and
+// c are sums that may cancel, (D + 8) 2^-53 ||q|| (||x|| + ||mu||). The proof, term by term, stands
+// in docs/ops/pose_index.md. All norms are computed in float64 and rounded up. Denormals that an
+// instruction may flush are zero in codes already; what remains is below kTiny a term and is added.
+// A bound that is not a number keeps its row, and so does s = -Inf, a sum that overflowed:
+// comparisons are written so that only a proof drops one.
 //
 // Codes lie in panels of 16 rows: [groups][16 rows][elements of a group], a group being 4 int8, 2
 // bfloat16 or 1 float32 (4 bytes in all cases), so that a vector holds one group of 16 rows.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace dgpose {
+
+constexpr float kLargestFloat = std::numeric_limits<float>::max();
 
 enum class Storage : int32_t { kFloat32 = 0, kBFloat16 = 1, kInt8 = 2 };
 
 constexpr int64_t kPanelRows = 16;
-constexpr int64_t kTilePanels = 4;   // panels that one pass over the queries handles
-constexpr int64_t kTileQueries = 6;  // queries that one product handles
+constexpr int64_t kTilePanels = 4;      // panels that one pass over the queries handles
+constexpr int64_t kTileQueries = 6;     // queries that one product handles
+constexpr int64_t kMaxInt8Dim = 65536;  // D 127 255 < 2^31: sums of int8 products do not overflow
 
 inline int64_t group_size(Storage storage) {
   return storage == Storage::kInt8 ? 4 : storage == Storage::kBFloat16 ? 2 : 1;

@@ -166,14 +166,16 @@ QueryCode encode_query(const QueryPlan& plan, const float* query, uint32_t* word
     }
   });
   const double rounding = product_rounding(plan.storage, plan.dim);
+  // Of q.x and q.mu in float64, relative to ||q|| ||x||; ||q|| and ||x|| by way of mu.
+  const double wide = (static_cast<double>(plan.dim) + 8) * 0x1p-53 * (coded.norm + plan.mean_norm);
   QueryCode out;
   out.words = words;
   out.scale = coded.scale;
   out.zero = 128 * sum;
   out.error_factor = round_up(coded.norm);
   out.norm_factor =
-      round_up(coded.error_norm + rounding * coded.code_norm + 8 * 0x1p-24 * plan.mean_norm);
-  out.constant = round_up(kTiny * static_cast<double>(plan.dim + 8));
+      round_up(coded.error_norm + rounding * coded.code_norm + 8 * 0x1p-24 * plan.mean_norm + wide);
+  out.constant = round_up(kTiny * static_cast<double>(plan.dim + 8) + 2 * wide * plan.mean_norm);
   return out;
 }
 
@@ -216,7 +218,7 @@ void transpose_panel(const float* rows, int64_t count, int64_t stride, int64_t d
       transpose_rows(rows, count, stride, dim, reinterpret_cast<float*>(panel), squares));
   // The sum of squares has at most dim + 1 roundings, all of them relative to itself; squares that
   // underflow lose less than 2^-126 each.
-  const double grow = 1 + (static_cast<double>(dim) + 8) * 0x1p-24;
+  const double grow = 1 / (1 - (static_cast<double>(dim) + 8) * 0x1p-24);
   for (int64_t r = 0; r < kPanelRows; ++r) {
     norm[r] = round_up(std::sqrt(squares[r] * grow + static_cast<double>(dim) * 0x1p-126));
   }

@@ -11,11 +11,11 @@
 // threshold; rms^2 = (||y||^2 + ||y'||^2 - 2 y.y') / J is a product like the score, its rounding
 // bounded likewise.
 //
-// Why nothing is lost. The threshold of a query is L - c - 2^-22 (|L - c| + |c|), where k rows are
-// known whose float32 values are at least L, and c = q.mu. A row is dropped only if s + error is
-// below it; then its value in float32, one rounding of 2^-24 away, is below L: it ranks after those
-// k rows. (The screen's bounds do not hold for NaN and Inf; they are NaN or Inf then, and such rows
-// are kept.)
+// Why nothing is lost. The threshold of a query is L - c - 2^-21 (|L - c| + |c|), where k rows are
+// known whose values are at least L, and c = q.mu. A row is dropped only if s + error is below it;
+// then its value in float32, a few roundings of 2^-24 away, is below those k values: it ranks after
+// those k rows. L stays within 2^127, since values beyond float32 tie as Inf. (The screen's bounds
+// do not hold for NaN and Inf; they are NaN or Inf then, and such rows are kept.)
 #pragma once
 
 #include <cstdint>

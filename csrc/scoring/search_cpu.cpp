@@ -14,13 +14,14 @@ namespace dgpose {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int64_t kQueriesAtOnce = 252;  // bounds the memory of selections; whole tiles
+constexpr int64_t kQueriesAtOnce = 252;                // at most; whole tiles
+constexpr int64_t kSelectedAtOnce = int64_t{1} << 20;  // queries times k: bounds the memory
 
 struct MarginTile {
   int64_t query_count, panel_count;
   const ScreenHits* products;
   const float *squares, *target_squares, *thresholds;
-  float weight, per_joint, rounding;
+  float weight, per_joint, rounding, tiny;
 };
 
 }  // namespace
@@ -46,7 +47,8 @@ class Selection {
       : problem_(&problem),
         query_(query),
         shift_(shift),
-        limit_(std::max<int64_t>(4 * problem.k, 1024)) {}
+        k_(std::min(problem.k, std::max<int64_t>(problem.count, 1))),
+        limit_(std::max<int64_t>(4 * k_, 1024)) {}
 
   float threshold() const { return threshold_; }
   void raise(float threshold) { threshold_ = std::max(threshold_, threshold); }
@@ -55,7 +57,7 @@ class Selection {
   void add(int64_t row, float score, float error) {
     float lower = score - error, upper = score + error;
     if (!(lower > -kInfinity && lower < kInfinity)) lower = -kInfinity;
-    if (!(upper < kInfinity)) upper = kInfinity;  // NaN as well
+    if (!(score > -kInfinity && upper < kInfinity)) upper = kInfinity;  // NaN as well
     entries_.push_back({row, lower, upper, 0.0f, false});
     if (static_cast<int64_t>(entries_.size()) >= limit_) compact();
   }
@@ -71,13 +73,14 @@ class Selection {
   // The k best, by rank.
   void finish() {
     drop_by_bounds();
-    const int64_t k = problem_->k;
-    if (static_cast<int64_t>(entries_.size()) > k) {
+    if (static_cast<int64_t>(entries_.size()) > k_) {
       // The k that look best give a threshold that is exact.
-      std::nth_element(
-          entries_.begin(), entries_.begin() + (k - 1), entries_.end(),
-          [](const Entry& a, const Entry& b) { return a.lower + a.upper > b.lower + b.upper; });
-      for (int64_t i = 0; i < k; ++i) evaluate(&entries_[i]);
+      const auto middle = [](const Entry& e) {  // never NaN
+        return e.lower > -kInfinity ? e.lower + e.upper : e.upper;
+      };
+      std::nth_element(entries_.begin(), entries_.begin() + (k_ - 1), entries_.end(),
+                       [middle](const Entry& a, const Entry& b) { return middle(a) > middle(b); });
+      for (int64_t i = 0; i < k_; ++i) evaluate(&entries_[i]);
       drop_by_bounds();
     }
     for (Entry& entry : entries_) evaluate(&entry);
@@ -106,18 +109,19 @@ class Selection {
 
   // The threshold that k rows with lower bounds of at least `lower` allow (search.h).
   void raise_to(double lower) {
-    if (!(lower > -kInfinity)) return;
-    const double margin = 0x1p-22 * (std::abs(lower) + std::abs(shift_)) + 0x1p-140;
+    // Values beyond float32 tie as Inf: they give no threshold that could tell them apart.
+    lower = std::min(lower, 0x1p127 - shift_);
+    if (!(lower + shift_ > -0x1p127)) return;
+    const double margin = 0x1p-21 * (std::abs(lower) + std::abs(shift_)) + 0x1p-140;
     const auto threshold = static_cast<float>(lower - margin);
-    raise(std::nextafter(std::min(threshold, std::numeric_limits<float>::max()), -kInfinity));
+    raise(std::nextafter(std::min(threshold, kLargestFloat), -kInfinity));
   }
 
   void drop_by_bounds() {
-    const int64_t k = problem_->k;
-    if (static_cast<int64_t>(entries_.size()) >= k) {
-      std::nth_element(entries_.begin(), entries_.begin() + (k - 1), entries_.end(),
+    if (static_cast<int64_t>(entries_.size()) >= k_) {
+      std::nth_element(entries_.begin(), entries_.begin() + (k_ - 1), entries_.end(),
                        [](const Entry& a, const Entry& b) { return a.lower > b.lower; });
-      raise_to(entries_[k - 1].lower);
+      raise_to(entries_[k_ - 1].lower);
     }
     std::erase_if(entries_, [this](const Entry& entry) { return entry.upper < threshold_; });
   }
@@ -127,15 +131,15 @@ class Selection {
     std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
       return ranks_before(a.value, a.row, b.value, b.row);
     });
-    if (static_cast<int64_t>(entries_.size()) < problem_->k) return;
-    entries_.resize(problem_->k);
+    if (static_cast<int64_t>(entries_.size()) < k_) return;
+    entries_.resize(k_);
     raise_to(entries_.back().lower);
   }
 
   const SearchProblem* problem_;
   int64_t query_;
   double shift_;
-  int64_t limit_;
+  int64_t k_, limit_;
   int64_t evaluated_ = 0;
   float threshold_ = -kInfinity;
   std::vector<Entry> entries_;
@@ -170,7 +174,7 @@ double square_norm(const float* v, int64_t size) { return exact_dot(v, v, size);
 struct TilePanels {
   std::vector<uint8_t> panels, pose_panels;
   alignas(64) float norm[kTilePanels * kPanelRows], pose_norm[kTilePanels * kPanelRows];
-  alignas(64) float pose_squares[kTilePanels * kPanelRows];
+  alignas(64) float pose_squares[kTilePanels * kPanelRows] = {};
   alignas(64) float zeros[kTilePanels * kPanelRows] = {};
   alignas(64) float ones[kTilePanels * kPanelRows];
 
@@ -347,8 +351,10 @@ class Search {
     tile.thresholds = thresholds;
     // Rounded up: the weight and 1 / J; and the roundings of 3 J products and a few more.
     tile.weight = static_cast<float>(problem_.margin->weight * (1 + 0x1p-20));
+    if (problem_.margin->weight > 0) tile.weight = std::nextafter(tile.weight, kInfinity);
     tile.per_joint = static_cast<float>(1 / joints * (1 + 0x1p-20));
     tile.rounding = static_cast<float>((3 * joints + 16) * 0x1p-23);
+    tile.tiny = static_cast<float>((3 * joints + 16) * 0x1p-100);
     DGPOSE_DISPATCH(margin_bounds(tile, hits));
   }
 
@@ -375,7 +381,7 @@ class Search {
             error += static_cast<float>(std::abs(augmented) * 0x1p-22);
             score = static_cast<float>(augmented);
             ++roots;
-            if (score + error < selection.threshold()) continue;
+            if (score > -kInfinity && score + error < selection.threshold()) continue;
           }
           selection.add(first_row + local, score, error);
         }
@@ -415,8 +421,11 @@ double mean_joint_distance(const float* a, const float* b, int64_t joints) {
 
 SearchStats search_cpu(const SearchProblem& problem, float* values, int64_t* rows) {
   SearchStats stats;
-  for (int64_t first = 0; first < problem.batch; first += kQueriesAtOnce) {
-    Search search(problem, first, std::min(problem.batch - first, kQueriesAtOnce));
+  const int64_t k = std::clamp<int64_t>(problem.k, 1, std::max<int64_t>(problem.count, 1));
+  const int64_t at_once =
+      std::clamp(kSelectedAtOnce / k, kTileQueries, kQueriesAtOnce) / kTileQueries * kTileQueries;
+  for (int64_t first = 0; first < problem.batch; first += at_once) {
+    Search search(problem, first, std::min(problem.batch - first, at_once));
     const SearchStats part = search.run(values, rows);
     stats.survivors += part.survivors;
     stats.roots += part.roots;

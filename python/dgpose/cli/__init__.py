@@ -1,4 +1,4 @@
-"""The command line: `dgpose hand run`, `dgpose index build`, `dgpose demo`, `dgpose eval hand`, ..."""
+"""The command line: `dgpose hand run`, `dgpose index build`, `dgpose demo`, ..."""
 
 from __future__ import annotations
 
