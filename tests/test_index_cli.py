@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,6 +189,16 @@ def test_read_only_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     line = error_line("build", "rows.npz", "--out", "new/poses.dgx")
     assert line == "new/poses.dgx: Permission denied"
     assert error_line("build", "rows.npz", "--out", ".") == ".: Is a directory"
+
+
+def test_missing_packages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (folder / "rows.parquet").write_bytes(b"")
+    assert error_line("build", "rows.parquet", "--out", "a.dgx") == (
+        "a Parquet file needs pyarrow, which is not installed: pip install 'dgpose-ext[parquet]'"
+    )
 
 
 def test_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

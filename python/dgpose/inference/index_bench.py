@@ -96,7 +96,7 @@ def run_benchmark(
         data: an index file, or (N, D) of Gaussian rows.
         k: rows to find. batches: numbers of queries.
         storage: of the index of Gaussian rows.
-        threads: of every contender; None: as many as there are cores for this process.
+        threads: of every contender; None: as many as torch takes.
         watch: sees the names of the contenders go by.
 
     Returns:
@@ -108,7 +108,7 @@ def run_benchmark(
 
     from dgpose_ext import PoseIndex, cpu_capability
 
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or torch.get_num_threads()
     if isinstance(data, Path):
         index = PoseIndex.load(data)
         rows = index.arrays()["embeddings"]
