@@ -363,7 +363,7 @@ def _readable(path: Path) -> Iterator[tuple[ModuleType, Any]]:
     """(pyarrow, the open file); what Arrow says of a bad one as a ValueError."""
     arrow, parquet = _parquet()
     try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             yield arrow, file
     except (arrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -172,15 +172,29 @@ def shards_that_differ(rank: int, world: int) -> str:
     return "\n".join(said)
 
 
-def one_does_not_answer(rank: int, world: int, how: str) -> str:
-    index = ShardedPoseIndex.build(tied_rows(30, rank), timeout=2.0 if how == "sleeps" else 60.0)
+def wait_for_others(rank: int, world: int, folder: Path) -> str:
+    """Sleeps until all others have said what they have to say."""
+    others = [folder / f"{other}.txt" for other in range(world) if other != rank]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not all(file.exists() for file in others):
+        time.sleep(0.05)
+    return "slept"
+
+
+def one_never_comes(rank: int, world: int, folder: Path) -> str:
+    if rank == 1:
+        return wait_for_others(rank, world, folder)
+    return error_of(lambda: ShardedPoseIndex(PoseIndex(tied_rows(3, 0)), timeout=1.0))
+
+
+def one_does_not_answer(rank: int, world: int, how: str, folder: Path) -> str:
+    index = ShardedPoseIndex.build(tied_rows(30, rank), timeout=3.0 if how == "sleeps" else 60.0)
     queries = tied_rows(3, 9)
     index.search(queries, 2)
     if rank == 1:
         if how == "dies":
             os._exit(1)
-        time.sleep(6)
-        return "slept"
+        return wait_for_others(rank, world, folder)
     start = time.monotonic()
     said = error_of(lambda: index.search(queries, 2))
     seconds = time.monotonic() - start
@@ -234,13 +248,18 @@ def test_shards_that_differ_are_errors_on_every_rank(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["dies", "sleeps"])
 def test_a_rank_that_does_not_answer_is_an_error(how: str, tmp_path: Path) -> None:
-    said = run(one_does_not_answer, 3, tmp_path, how)
+    said = run(one_does_not_answer, 3, tmp_path, how, tmp_path)
     assert said[1] == ("" if how == "dies" else "slept")
     for rank in (0, 2):
         error, again, seconds = said[rank].splitlines()
         assert error.startswith("RuntimeError: search: a rank has died, or did not call within")
         assert again == error  # at once
         assert float(seconds) < 50  # far from torch's own half an hour
+
+
+def test_a_rank_that_never_comes_is_an_error(tmp_path: Path) -> None:
+    for said in run(one_never_comes, 3, tmp_path, tmp_path)[::2]:
+        assert said.startswith("RuntimeError: ShardedPoseIndex: a rank has died, or did not call")
 
 
 def test_needs_a_process_group() -> None:
