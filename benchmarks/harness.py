@@ -50,7 +50,8 @@ class Case:
     #: Cases of one group follow each other and share a contender's process: what is slow to make
     #: is made once.
     group: str = ""
-    seconds: float = 5  #: fewer rounds where they would take longer
+    seconds: float = 5  #: fewer rounds, at least `rounds`, where they would take longer
+    rounds: int = 3
 
 
 def kept_memory(contender: Contender) -> Contender:
@@ -69,8 +70,10 @@ def kept_memory(contender: Contender) -> Contender:
     return make
 
 
-def seconds_per_call(function: Callable[[], Any], seconds: float = 5) -> list[float]:
-    """Wall seconds of one call, 15 times (fewer, at least 3, where that would take over `seconds`).
+def seconds_per_call(
+    function: Callable[[], Any], seconds: float = 5, at_least: int = 3
+) -> list[float]:
+    """Wall seconds of one call, 15 times (fewer, `at_least`, where they would take over `seconds`).
 
     Short calls are repeated within a round (>= 20 ms).
     """
@@ -79,7 +82,7 @@ def seconds_per_call(function: Callable[[], Any], seconds: float = 5) -> list[fl
     function()
     once = max(time.perf_counter() - start, 1e-7)
     loops = max(1, round(0.02 / once))
-    rounds = max(3, min(ROUNDS, int(seconds / (once * loops))))
+    rounds = max(at_least, min(ROUNDS, int(seconds / (once * loops))))
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -158,8 +161,8 @@ def _result(case: Case, times: dict[str, list[float]]) -> dict[str, Any]:
     rows = {
         name: {
             "median_s": statistics.median(values),
-            "p10_s": statistics.quantiles(values, n=10)[0],
-            "p90_s": statistics.quantiles(values, n=10)[-1],
+            "p10_s": statistics.quantiles(values, n=10, method="inclusive")[0],
+            "p90_s": statistics.quantiles(values, n=10, method="inclusive")[-1],
             "rounds": len(values),
         }
         for name, values in times.items()
@@ -210,7 +213,7 @@ def _child(module: str, contender: str, *names: str) -> None:
     import torch
 
     torch.set_num_threads(chosen[0].threads)
-    times = [seconds_per_call(c.contenders[contender](), c.seconds) for c in chosen]
+    times = [seconds_per_call(c.contenders[contender](), c.seconds, c.rounds) for c in chosen]
     print(json.dumps(times))
 
 

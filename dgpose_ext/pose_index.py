@@ -26,7 +26,9 @@ StorageName = Literal["float32", "bfloat16", "int8"]
 _STORAGES: tuple[StorageName, ...] = ("float32", "bfloat16", "int8")  # as in csrc/scoring/screen.h
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _SAMPLE_ROWS, _SAMPLE_QUERIES = 16384, 32
-_SURVIVOR_READS = 10  # a survivor costs as much as so many float32 rows read in order
+# An exact score costs as much as ten float32 rows read in order, and among millions of rows about
+# twice the sample's share survives.
+_SURVIVOR_READS = 20
 _MAX_INT8_DIM = 65536  # csrc/scoring/screen.h
 
 
