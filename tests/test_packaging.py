@@ -142,7 +142,8 @@ def stub_members(body: list[ast.stmt]) -> Members:
     found: Members = {}
     for node in body:
         if isinstance(node, ast.FunctionDef):
-            is_property = any(isinstance(d, ast.Name) for d in node.decorator_list)
+            decorators = [d.id for d in node.decorator_list if isinstance(d, ast.Name)]
+            is_property = "property" in decorators
             names = [a.arg for a in node.args.args if a.arg != "self"]
             found[node.name] = None if is_property else names
         elif isinstance(node, ast.ClassDef):
