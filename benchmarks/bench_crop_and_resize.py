@@ -13,11 +13,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Case, kept_memory
-from benchmarks.onnx_graph import exported
+import dgpose_ext
 from dgpose_ext.testing.crop_and_resize import random_crops
 
+from .gpu import GpuCase
+from .harness import Case, kept_memory
+from .onnx_graph import exported
+
 BATCH, CHANNELS, HEIGHT, WIDTH, PARTS, SIDE = 16, 128, 128, 64, 7, 48
+Crop = Callable[..., torch.Tensor]
 
 
 def _inputs(channels_last: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,20 +39,23 @@ def _mask() -> torch.Tensor:
 
 
 def _crop(features: torch.Tensor, boxes: torch.Tensor, **options: Any) -> torch.Tensor:
-    from dgpose_ext import crop_and_resize
+    return dgpose_ext.crop_and_resize(features, boxes, (SIDE, SIDE), **options, backend="cpu")
 
-    crops: torch.Tensor = crop_and_resize(features, boxes, (SIDE, SIDE), **options, backend="cpu")
-    return crops
+
+def _call(channels_last: bool = False, **options: Any) -> tuple[Crop, dict[str, Any]]:
+    features, boxes = _inputs(channels_last)
+    arguments = {"features": features, "boxes": boxes, "size": (SIDE, SIDE)}
+    return dgpose_ext.crop_and_resize, arguments | options
 
 
 def _grid_sample(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """One grid an image: the crops of an image lie above each other."""
-    steps = torch.linspace(0, 1, SIDE)
+    steps = torch.linspace(0, 1, SIDE, device=features.device)
     x1, y1, x2, y2 = (boxes[..., k, None] for k in range(4))
     # Pixels of "corners" as grid_sample with align_corners has them: [0, size] is [-1, 1].
     x = (x1 + steps * (x2 - x1)) * (2 / WIDTH) - 1
     y = (y1 + steps * (y2 - y1)) * (2 / HEIGHT) - 1
-    shape = (BATCH, PARTS, SIDE, SIDE)
+    shape = (len(features), PARTS, SIDE, SIDE)
     grid = torch.stack([x[:, :, None].expand(shape), y[..., None].expand(shape)], -1)
     crops = torch.nn.functional.grid_sample(
         features, grid.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=True
@@ -65,9 +72,6 @@ def _kornia(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     repeated = features[:, None].expand(-1, PARTS, -1, -1, -1).flatten(0, 1)
     crops: torch.Tensor = crop_and_resize(repeated, corners, (SIDE, SIDE))
     return crops
-
-
-Crop = Callable[..., torch.Tensor]
 
 
 def _forward(crop: Crop, channels_last: bool = False, **options: Any) -> Callable[[], Any]:
@@ -128,6 +132,7 @@ _CASES = [
             "exported, ONNX Runtime": lambda: exported(_crop, *_inputs()),
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "forward, channels_last", "crops", BATCH * PARTS, 2,
@@ -138,6 +143,7 @@ _CASES = [
             "kornia": lambda: _forward(_kornia, True),
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(True), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "forward, masked", "crops", BATCH * PARTS, 2,
@@ -147,6 +153,7 @@ _CASES = [
             "dgpose_ext, crop of features * mask": _product_then_crop,
         },
         "dgpose_ext", "write and read", note=_NOTE,
+        call=lambda: _call(mask=_mask()), traffic=4 * (_FEATURES + _CROPS),
     ),
     Case(
         "gradient of features", "crops", BATCH * PARTS, 2,
@@ -183,3 +190,41 @@ CASES = [
     replace(case, contenders={name: kept_memory(make) for name, make in case.contenders.items()})
     for case in _CASES
 ]
+
+
+def _images(channels_last: bool = False, **options: Any) -> Callable[[int], Any]:
+    def call(batch: int) -> tuple[Crop, dict[str, Any]]:
+        function, arguments = _call(channels_last, **options)
+        return function, arguments | {
+            name: arguments[name][:batch] for name in ("features", "boxes")
+        }
+
+    return call
+
+
+def _roi_align(arguments: dict[str, Any]) -> Callable[[], Any]:
+    from torchvision.ops import roi_align
+
+    features, boxes = arguments["features"], arguments["boxes"]
+    image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(PARTS)
+    rois = torch.cat([image[:, None].to(boxes.dtype), boxes.flatten(0, 1)], 1)
+    return lambda: roi_align(features, rois, (SIDE, SIDE), sampling_ratio=1, aligned=True)
+
+
+def _grid(arguments: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: _grid_sample(arguments["features"], arguments["boxes"])
+
+
+_IMAGE = 4 * (_FEATURES + _CROPS) // BATCH  # bytes of the features and crops of one
+
+GPU_CASES = [
+    GpuCase("corners", "images", BATCH, _images(), _IMAGE, peers={"torch, grid_sample": _grid}),
+    GpuCase("corners, channels_last", "images", BATCH, _images(True), _IMAGE),
+    GpuCase(
+        "half_pixel", "images", BATCH, _images(sampling="half_pixel"), _IMAGE,
+        peers={"torchvision, roi_align": _roi_align},
+    ),
+    GpuCase(
+        "forward and backward", "images", BATCH, _images(), 2 * _IMAGE, ("features",)
+    ),
+]  # fmt: skip

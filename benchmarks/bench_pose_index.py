@@ -36,7 +36,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.harness import RESULTS, Case, environment, run_module, seconds_per_call
+import dgpose_ext
+
+from .harness import (
+    RESULTS,
+    SCHEMA,
+    Case,
+    environment,
+    seconds_per_call,
+    spread,
+    table,
+    write_json,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PLOT = ROOT / "docs/ops/img/pose_index.png"
@@ -45,6 +56,19 @@ THREADS = 2
 HEADINGS = 24
 BATCHES = (1, 16, 64, 256)
 Array = npt.NDArray[np.float32]
+
+
+def _child(*arguments: str) -> str:
+    """What this module prints when it is run with these arguments in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", f"{__package__}.bench_pose_index", *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ
+        | {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+        | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+    ).stdout
 
 
 @dataclass(frozen=True)
@@ -64,9 +88,7 @@ class Data:
         path = folder / f"{self.kind.replace(' ', '_')}-{self.rows}-{self.dim}-{what}.npy"
         if not path.exists():  # in another process: no thread pool is left in this one
             folder.mkdir(exist_ok=True, mode=0o700)
-            command = [sys.executable, "-m", "benchmarks.bench_pose_index", "--make"]
-            arguments = [self.kind, str(self.rows), str(self.dim), what, str(path)]
-            subprocess.run([*command, *arguments], check=True, cwd=ROOT)
+            _child("--make", self.kind, str(self.rows), str(self.dim), what, str(path))
         array: Array = np.load(path)
         return array
 
@@ -132,10 +154,9 @@ def _pose_index(data: Data, storage: str) -> Search:
 
 @functools.lru_cache(maxsize=1)
 def _inner_product_topk(data: Data) -> Search:
-    from dgpose_ext import inner_product_topk  # type: ignore[attr-defined]
-
+    search = dgpose_ext.inner_product_topk  # type: ignore[attr-defined]
     rows = torch.from_numpy(data.load())
-    return lambda queries, k: inner_product_topk(torch.from_numpy(queries), rows, k)
+    return lambda queries, k: search(torch.from_numpy(queries), rows, k)
 
 
 @functools.lru_cache(maxsize=1)
@@ -194,6 +215,8 @@ SEARCHES: dict[str, Callable[[Data], Search]] = {
     "torch f32": lambda data: _torch(data, torch.float32),
     "torch bf16 (not exact)": lambda data: _torch(data, torch.bfloat16),
 }
+if "inner_product_topk" not in dgpose_ext.__all__:
+    del SEARCHES["inner_product_topk"]
 
 
 def _contenders(data: Data, batch: int, k: int) -> dict[str, Callable[[], Callable[[], Any]]]:
@@ -218,7 +241,7 @@ SETS = [
     for rows, dim, k, other in SIZES
     for kind in KINDS
 ]
-CASES = [
+TABLES = [
     Case(
         name=f"{data.name}, k={k}, B={batch}",
         unit="queries",
@@ -228,12 +251,48 @@ CASES = [
         ours="PoseIndex auto",
         limit="limit",
         repeats=1,
-        group=data.name,
-        seconds=1,
     )
     for data, main, other in SETS
     for batch, k in [*((batch, main) for batch in BATCHES), (16, other)]
 ]
+#: What `python -m benchmarks` runs, a process for every contender of every case: one batch size.
+CASES = [case for case in TABLES if case.name.endswith(f"D=1024, k={SIZES[0][2]}, B=16")]
+
+
+def _times(first: int, last: int, contender: str) -> list[list[float]]:
+    """One contender on TABLES[first:last], which share their data."""
+    calls = (case.contenders[contender]() for case in TABLES[first:last])
+    return [seconds_per_call(call, seconds=1, at_least=7) for call in calls]
+
+
+def run_times(path: Path) -> None:
+    """All tables; a contender has one process for a data set, since indexes take long to make."""
+    results = []
+    step = len(TABLES) // len(SETS)
+    for first in range(0, len(TABLES), step):
+        cases = TABLES[first : first + step]
+        rows: list[dict[str, Any]] = [{} for _ in cases]
+        for name in cases[0].contenders:
+            try:
+                found = json.loads(_child("--times", str(first), str(first + step), name))
+            except subprocess.CalledProcessError:
+                if name == cases[0].ours:
+                    raise
+                print(f"{name} does not run here", file=sys.stderr)  # why, it said itself
+                continue
+            for row, seconds in zip(rows, found, strict=True):
+                row[name] = spread(seconds)
+        for case, row in zip(cases, rows, strict=True):
+            results.append(
+                {
+                    "case": case.name, "unit": case.unit, "work": case.work,
+                    "threads": case.threads, "ours": case.ours, "limit": case.limit,
+                    "note": case.note, "contenders": row, "absent": {},
+                }
+            )  # fmt: skip
+            print(table(results[-1]), flush=True)
+    write_json({"schema": SCHEMA, "environment": environment(), "results": results}, path)
+    print(f"wrote {path}")
 
 
 # ---- what exactness costs: building, memory, loading, and approximate indexes ----
@@ -257,7 +316,7 @@ def _fact(data: Data, k: int, engine: str, folder: Path) -> dict[str, float]:
         path = folder / "index.dgx"
         index.save(path)
         fact["file_bytes_per_row"] = path.stat().st_size / data.rows
-        fact["load_mmap_s"] = min(seconds_per_call(lambda: PoseIndex.load(path), 1))
+        fact["load_mmap_s"] = min(seconds_per_call(lambda: PoseIndex.load(path), seconds=1))
         ids = index.search(queries, k)[1].numpy()
         fact["survivors_per_query"] = index.stats.survivors_per_query
         np.save(truth, ids)
@@ -272,7 +331,7 @@ def _fact(data: Data, k: int, engine: str, folder: Path) -> dict[str, float]:
     same = [len(np.intersect1d(a, b)) for a, b in zip(ids, exact, strict=True)]
     fact["recall"] = sum(same) / exact.size
     for batch in (1, 64):
-        times = seconds_per_call(lambda batch=batch: search(queries[:batch], k), 2)  # type: ignore[misc]
+        times = seconds_per_call(lambda batch=batch: search(queries[:batch], k), seconds=2)  # type: ignore[misc]
         fact[f"ms_B{batch}"] = float(np.median(times)) * 1e3
     return fact
 
@@ -280,23 +339,16 @@ def _fact(data: Data, k: int, engine: str, folder: Path) -> dict[str, float]:
 def run_facts(out: Path) -> None:
     """Every engine on the sets of D = 1024."""
     results = []
-    env = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
     with tempfile.TemporaryDirectory() as folder:
         for i, (data, k, _) in enumerate(SETS):
             if data.dim != 1024:
                 continue
             for engine in ("int8", "bfloat16", "float32", "SQ8", "IVF", "HNSW"):
-                command = [sys.executable, "-m", "benchmarks.bench_pose_index", "--fact"]
-                text = subprocess.run(
-                    [*command, str(i), engine, folder],
-                    check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT,
-                ).stdout  # fmt: skip
-                results.append({"data": data.name, "k": k, "engine": engine, **json.loads(text)})
+                fact = json.loads(_child("--fact", str(i), engine, folder))
+                results.append({"data": data.name, "k": k, "engine": engine, **fact})
                 print(results[-1], flush=True)
-    path = out / "pose_index_facts.json"
-    document = {"environment": environment(), "results": results}
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"wrote {path}")
+    write_json({"environment": environment(), "results": results}, out / "pose_index_facts.json")
+    print(f"wrote {out / 'pose_index_facts.json'}")
 
 
 def plot(results: Path, picture: Path) -> None:
@@ -343,6 +395,7 @@ def main() -> None:
     parser.add_argument("--plot", action="store_true", help="draw what was measured; measure none")
     parser.add_argument("--make", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--fact", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--times", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
         kind, rows, dim, what, path = options.make
@@ -352,9 +405,15 @@ def main() -> None:
         number, engine, folder = options.fact
         data, k, _ = SETS[int(number)]
         print(json.dumps(_fact(data, k, engine, Path(folder))))
+    elif options.times:
+        torch.set_num_threads(THREADS)
+        first, last, contender = options.times
+        print(json.dumps(_times(int(first), int(last), contender)))
     elif options.quick and not QUICK:
-        command = [sys.executable, "-m", "benchmarks.bench_pose_index", *sys.argv[1:]]
-        sys.exit(subprocess.call(command, env=os.environ | {"DGPOSE_BENCH_QUICK": "1"}))
+        os.environ["DGPOSE_BENCH_QUICK"] = "1"
+        os.execv(
+            sys.executable, [sys.executable, "-m", f"{__package__}.bench_pose_index", *sys.argv[1:]]
+        )
     else:
         out = Path(tempfile.mkdtemp()) if QUICK else RESULTS
         picture = out / "pose_index.png" if QUICK else PLOT
@@ -363,7 +422,7 @@ def main() -> None:
             return
         times = out / "pose_index.json"
         if not options.plot:
-            run_module("benchmarks.bench_pose_index", out)
+            run_times(times)
         plot(times, picture)
 
 

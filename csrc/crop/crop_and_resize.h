@@ -36,6 +36,7 @@
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
 #include "core/half.h"
 
 namespace dgpose {
@@ -54,10 +55,20 @@ struct CropAndResize {
 // crops [B, P, C, h, w], or [B, P, h, w, C] where channels_last. H and W below 2^31 - 16.
 template <class T, class Element>
 void crop_and_resize_cpu(const CropAndResize<T, Element>& crop, Element* crops);
+template <class T, class Element>
+CudaError crop_and_resize_cuda(const CropAndResize<T, Element>& crop, Element* crops,
+                               CudaStream stream);
 
 // grad as crops, grad_features as features, grad_boxes [B, P, 4]. Null: not wanted.
 template <class T, class Element>
 void crop_and_resize_backward_cpu(const CropAndResize<T, Element>& crop, const Element* grad,
                                   Element* grad_features, T* grad_boxes);
+// scratch: as many bytes as said below, aligned to 16; not read where grad_features is null.
+template <class T, class Element>
+CudaError crop_and_resize_backward_cuda(const CropAndResize<T, Element>& crop, const Element* grad,
+                                        Element* grad_features, T* grad_boxes, void* scratch,
+                                        CudaStream stream);
+template <class T, class Element>
+int64_t crop_and_resize_scratch_cuda(const CropAndResize<T, Element>& crop);
 
 }  // namespace dgpose

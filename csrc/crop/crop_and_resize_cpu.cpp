@@ -6,6 +6,7 @@
 #include "core/parallel.h"
 #include "core/simd.h"
 #include "core/tasks.h"
+#include "crop/crop_sample.h"
 
 namespace dgpose {
 namespace {
@@ -67,48 +68,23 @@ namespace {
 template <class T>
 void place_samples(T box_1, T box_2, int64_t size, bool corners, AxisTaps<T>* axis) {
   const int64_t count = axis->count;
-  const double first = box_1, second = box_2;
-  const double n = static_cast<double>(size), steps = static_cast<double>(count - 1);
-  const T last_pixel = static_cast<T>(size - 1);
   int64_t begin = size, end = 0;
   for (int64_t i = 0; i < whole_blocks(count); ++i) {
     axis->lo[i] = axis->hi[i] = 0;
     axis->weight_lo[i] = axis->weight_hi[i] = axis->inside[i] = 0;
     axis->slope_1[i] = axis->slope_2[i] = 0;
-    if (i >= count || size == 0) continue;
-    const double k = static_cast<double>(i);
-    double position, slope_1, slope_2;
-    if (!corners) {
-      position = first - 0.5 + (k + 0.5) * (second - first) / static_cast<double>(count);
-      slope_2 = (k + 0.5) / static_cast<double>(count);
-      slope_1 = 1 - slope_2;
-    } else if (count > 1) {
-      const double scale = n * steps;
-      position = (first * steps + k * (second - first)) * (n - 1) / scale;
-      slope_1 = (steps - k) * (n - 1) / scale;
-      slope_2 = k * (n - 1) / scale;
-    } else {
-      position = (first + second) * 0.5 * (n - 1) / n;
-      slope_1 = slope_2 = 0.5 * (n - 1) / n;
-    }
-    const T p = static_cast<T>(position);
-    const bool inside = corners ? p >= 0 && p <= last_pixel : p >= -1 && p <= static_cast<T>(size);
-    if (!inside) continue;  // NaN too
-    const T clamped = p > 0 ? p : 0;
-    const int64_t lo = std::min(static_cast<int64_t>(clamped), size - 1);
-    const int64_t hi = std::min(lo + 1, size - 1);
-    const T weight = lo == hi ? 0 : clamped - static_cast<T>(lo);
-    axis->lo[i] = static_cast<int32_t>(lo);
-    axis->hi[i] = static_cast<int32_t>(hi);
-    axis->weight_hi[i] = weight;
-    axis->weight_lo[i] = 1 - weight;
+    if (i >= count) continue;
+    const CropSample<T> sample = place_sample(box_1, box_2, size, count, corners, i);
+    if (sample.lo < 0) continue;
+    axis->lo[i] = sample.lo;
+    axis->hi[i] = sample.hi;
+    axis->weight_lo[i] = sample.weight_lo;
+    axis->weight_hi[i] = sample.weight_hi;
     axis->inside[i] = 1;
-    if (p >= 0) {
-      axis->slope_1[i] = static_cast<T>(slope_1);
-      axis->slope_2[i] = static_cast<T>(slope_2);
-    }
-    begin = std::min(begin, lo);
-    end = std::max(end, hi + 1);
+    axis->slope_1[i] = sample.slope_1;
+    axis->slope_2[i] = sample.slope_2;
+    begin = std::min<int64_t>(begin, sample.lo);
+    end = std::max<int64_t>(end, sample.hi + 1);
   }
   if (begin >= end) return;
   axis->first = begin;

@@ -23,8 +23,13 @@ float round_up(double x) {
 
 bool has_vnni() {
 #if defined(__x86_64__)
-  static const bool yes = cpu_capability() == CpuCapability::kAvx512 && cpu_features().avx512_vnni;
-  return yes && cpu_features().avx512_bf16;  // one region has both
+  // Asked once: CPUID takes microseconds in a virtual machine. One region has both.
+  static const bool yes = [] {
+    const CpuFeatures features = cpu_features();
+    return cpu_capability() == CpuCapability::kAvx512 && features.avx512_vnni &&
+           features.avx512_bf16;
+  }();
+  return yes;
 #else
   return false;
 #endif

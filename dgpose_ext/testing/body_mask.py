@@ -56,6 +56,10 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     calls += [_call(dtype, 1, n, size=(n, 30)) for n in ODD_SIZES]
     calls += [_call(dtype, 1, n, size=(30, n)) for n in (*ODD_SIZES, 64, 127, 128, 129)]
     calls += [_call(dtype, 5, limbs=())]
+    # More than one tile of the CUDA kernel in either direction, and more limbs and points than it
+    # takes at once.
+    far = _call(torch.float32, 2, 5)["keypoints"] * 9
+    calls += [_call(dtype, keypoints=far.to(dtype), limbs=LIMBS * 8, size=(450, 600), radius=1.5)]
     return calls
 
 

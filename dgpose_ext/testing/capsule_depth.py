@@ -65,7 +65,8 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     camera_inside = _chain(dtype, 1, 3, 4)
     camera_inside["joints"] = camera_inside["joints"] - torch.tensor([0, 0, 250]).to(dtype)
     normals = _chain(dtype, 2, 6, 5) | {"background": -1.0, "return_normals": True}
-    return [*calls, per_frame, nested, along, camera_inside, normals]
+    many = _chain(dtype, 1, 140, 6)  # more capsules than a group of the CUDA kernel
+    return [*calls, per_frame, nested, along, camera_inside, normals, many]
 
 
 def _raw_calls() -> list[tuple[str, tuple[object, ...]]]:

@@ -38,6 +38,8 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     calls += [_call(dtype, radius=radius) for radius in (0, 0.5, 1, 2.5, 7, 40.0)]
     calls += [_call(dtype, 1, 4, n, size=(n, 7)) for n in ODD_SIZES]
     calls += [_call(dtype, 1, 4, n, size=(5, n)) for n in ODD_SIZES]
+    # Several bands of the CUDA kernel, and rows that are longer than its blocks.
+    calls += [_call(dtype, size=(300, 64), radius=160), _call(dtype, size=(5, 2100), radius=1900)]
     return calls
 
 

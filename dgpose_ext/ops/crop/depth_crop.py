@@ -66,7 +66,7 @@ def depth_crop(
         crop of background.
 
     No gradients: depth comes from a sensor. Autocast changes nothing. Bit-identical on every
-    instruction set and in the reference.
+    instruction set, on GPUs and in the reference.
 
     Raises:
         TypeError: an argument is of another type, or a tensor of another dtype.

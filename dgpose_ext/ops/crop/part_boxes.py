@@ -48,7 +48,8 @@ def part_boxes(
     Args:
         keypoints: [B, K, 2] (x, y) in pixels. float16, bfloat16, float32, float64, int16, int32 or
             int64.
-        parts: P sequences of joints in 0 .. K-1.
+        parts: P sequences of joints in 0 .. K-1. The CUDA kernel takes at most 128 with 512 joints
+            in all.
         margin, lone_margin: pixels: a number, finite and not negative, or a tensor [B], whose
             values are not looked at (NaN gives boxes of NaN).
         size: (H, W) of the image, at least (1, 1).

@@ -70,7 +70,7 @@ def limb_heatmap(
         TypeError: an argument is of another type, or a tensor of another dtype; a joint of limbs is
             no integer.
         ValueError: shapes, devices or limbs do not fit; sigma is not positive. (The values of a
-            tensor of limbs are looked at on the CPU only.)
+            tensor of limbs are looked at on the CPU only; on a GPU a limb outside 0 .. K-1 is 0.)
     """
     keypoints = require_tensor("keypoints", keypoints)
     require_dtype("keypoints", keypoints, _DTYPES)

@@ -60,11 +60,12 @@ def capsule_depth(
     Gradients of depth flow to joints and radii through the visible surface (once differentiable;
     moving silhouettes and occlusion borders have none). Part and normals have none. Under
     autocast the op computes in float32. Deterministic; depth and part are bit-identical on every
-    instruction set.
+    instruction set and on GPUs.
 
     Raises:
         TypeError: an argument is of another type, or a tensor of another dtype.
-        ValueError: shapes, devices or the camera do not fit; an edge names no joint.
+        ValueError: shapes, devices or the camera do not fit; an edge names no joint (on a
+            GPU, where nobody reads the edges beforehand, it is not drawn instead).
     """
     joints = require_tensor("joints", joints)
     require_dtype("joints", joints, _DTYPES)

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dgpose.cli.bench import bench
+from dgpose.cli.body import crop, heatmap
 from dgpose.cli.demo import demo
 from dgpose.cli.hand import app as hand_app
 from dgpose.cli.index import app as index_app
@@ -41,7 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pose from depth images and photographs.",
 )
-app.command()(demo)
+for _command in (bench, crop, demo, heatmap):
+    app.command()(_command)
 app.add_typer(hand_app, name="hand")
 app.add_typer(index_app, name="index")
 for _name, (_, _help) in _LOADED_WHEN_CALLED.items():
