@@ -14,15 +14,19 @@
 // (D + 8) 2^-23 for bfloat16, whose instruction rounds twice), the conversion and the addition of
 // b. All norms are computed in float64 and rounded up. Denormals that an instruction may flush are
 // zero in codes already; what remains is below kTiny a term and is added. A bound that is not a
-// number keeps its row: comparisons are written so that only a proof drops one.
+// number keeps its row, and so does s = -Inf, a sum that overflowed: comparisons are written so
+// that only a proof drops one.
 //
 // Codes lie in panels of 16 rows: [groups][16 rows][elements of a group], a group being 4 int8, 2
 // bfloat16 or 1 float32 (4 bytes in all cases), so that a vector holds one group of 16 rows.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace dgpose {
+
+constexpr float kLargestFloat = std::numeric_limits<float>::max();
 
 enum class Storage : int32_t { kFloat32 = 0, kBFloat16 = 1, kInt8 = 2 };
 

@@ -215,6 +215,7 @@ inline void bound_tile(const ScreenTile& tile, ScreenHits* hits) {
     const F32 scale = F32::set1(query.scale), threshold = F32::set1(tile.thresholds[q]);
     const F32 error_factor = F32::set1(query.error_factor);
     const F32 norm_factor = F32::set1(query.norm_factor), constant = F32::set1(query.constant);
+    const F32 lowest = F32::set1(-kLargestFloat);
     for (int64_t p = 0; p < tile.panel_count; ++p) {
       float *score = hits->score[q][p], *error = hits->error[q][p];
       unsigned wanted = 0;
@@ -226,8 +227,9 @@ inline void bound_tile(const ScreenTile& tile, ScreenHits* hits) {
                       norm_factor * F32::load(tile.rows.norm + row) + constant;
         s.store(score + r);
         e.store(error + r);
-        // Not (upper < threshold): what is no number stays.
-        const unsigned dropped = lane_bits(s + e < threshold);
+        // Not (upper < threshold): what is no number stays. So does -Inf: partial sums overflowed,
+        // and the score may be anything.
+        const unsigned dropped = lane_bits(s + e < threshold) & lane_bits(s >= lowest);
         wanted |= (~dropped & ((1u << F32::kWidth) - 1)) << r;
       }
       hits->wanted[q][p] = static_cast<uint16_t>(wanted);

@@ -20,7 +20,7 @@ struct MarginTile {
   int64_t query_count, panel_count;
   const ScreenHits* products;
   const float *squares, *target_squares, *thresholds;
-  float weight, per_joint, rounding;
+  float weight, per_joint, rounding, tiny;
 };
 
 }  // namespace
@@ -55,7 +55,7 @@ class Selection {
   void add(int64_t row, float score, float error) {
     float lower = score - error, upper = score + error;
     if (!(lower > -kInfinity && lower < kInfinity)) lower = -kInfinity;
-    if (!(upper < kInfinity)) upper = kInfinity;  // NaN as well
+    if (!(score > -kInfinity && upper < kInfinity)) upper = kInfinity;  // NaN as well
     entries_.push_back({row, lower, upper, 0.0f, false});
     if (static_cast<int64_t>(entries_.size()) >= limit_) compact();
   }
@@ -74,9 +74,11 @@ class Selection {
     const int64_t k = problem_->k;
     if (static_cast<int64_t>(entries_.size()) > k) {
       // The k that look best give a threshold that is exact.
-      std::nth_element(
-          entries_.begin(), entries_.begin() + (k - 1), entries_.end(),
-          [](const Entry& a, const Entry& b) { return a.lower + a.upper > b.lower + b.upper; });
+      const auto middle = [](const Entry& e) {  // never NaN
+        return e.lower > -kInfinity ? e.lower + e.upper : e.upper;
+      };
+      std::nth_element(entries_.begin(), entries_.begin() + (k - 1), entries_.end(),
+                       [middle](const Entry& a, const Entry& b) { return middle(a) > middle(b); });
       for (int64_t i = 0; i < k; ++i) evaluate(&entries_[i]);
       drop_by_bounds();
     }
@@ -109,7 +111,7 @@ class Selection {
     if (!(lower > -kInfinity)) return;
     const double margin = 0x1p-22 * (std::abs(lower) + std::abs(shift_)) + 0x1p-140;
     const auto threshold = static_cast<float>(lower - margin);
-    raise(std::nextafter(std::min(threshold, std::numeric_limits<float>::max()), -kInfinity));
+    raise(std::nextafter(std::min(threshold, kLargestFloat), -kInfinity));
   }
 
   void drop_by_bounds() {
@@ -347,8 +349,10 @@ class Search {
     tile.thresholds = thresholds;
     // Rounded up: the weight and 1 / J; and the roundings of 3 J products and a few more.
     tile.weight = static_cast<float>(problem_.margin->weight * (1 + 0x1p-20));
+    if (problem_.margin->weight > 0) tile.weight = std::nextafter(tile.weight, kInfinity);
     tile.per_joint = static_cast<float>(1 / joints * (1 + 0x1p-20));
     tile.rounding = static_cast<float>((3 * joints + 16) * 0x1p-23);
+    tile.tiny = static_cast<float>((3 * joints + 16) * 0x1p-100);
     DGPOSE_DISPATCH(margin_bounds(tile, hits));
   }
 
@@ -375,7 +379,7 @@ class Search {
             error += static_cast<float>(std::abs(augmented) * 0x1p-22);
             score = static_cast<float>(augmented);
             ++roots;
-            if (score + error < selection.threshold()) continue;
+            if (score > -kInfinity && score + error < selection.threshold()) continue;
           }
           selection.add(first_row + local, score, error);
         }

@@ -2,7 +2,7 @@
 
 // products: y.y' of the same tile (scores of a screen without bounds); squares [16 * panels] and
 // target_squares [queries]: ||y||^2 in float32. rounding: relative error of rms^2 to
-// (||y|| + ||y'||)^2.
+// (||y|| + ||y'||)^2. tiny: what denormals may lose of 3 J products.
 DGPOSE_INLINE unsigned margin_lanes(bool m) { return m; }
 #if DGPOSE_ISA == DGPOSE_ISA_AVX2
 DGPOSE_INLINE unsigned margin_lanes(Mask m) {
@@ -15,6 +15,7 @@ DGPOSE_INLINE unsigned margin_lanes(Mask m) { return m.v; }
 inline void margin_bounds(const MarginTile& tile, ScreenHits* hits) {
   const F32 per_joint = F32::set1(tile.per_joint), weight = F32::set1(tile.weight);
   const F32 zero = F32::set1(0.0f), two = F32::set1(2.0f), rounding = F32::set1(tile.rounding);
+  const F32 tiny = F32::set1(tile.tiny), lowest = F32::set1(-kLargestFloat);
   for (int64_t q = 0; q < tile.query_count; ++q) {
     const F32 threshold = F32::set1(tile.thresholds[q]);
     const F32 target = F32::set1(tile.target_squares[q]);
@@ -25,11 +26,13 @@ inline void margin_bounds(const MarginTile& tile, ScreenHits* hits) {
         const F32 sum = pose + target;
         const F32 product = F32::load(tile.products->score[q][p] + r);
         // (a + b)^2 <= 2 (a^2 + b^2)
-        const F32 square = (sum - two * product + rounding * sum) * per_joint;
-        const F32 rms = sqrt(max(square, zero));
-        const F32 upper =
-            F32::load(hits->score[q][p] + r) + F32::load(hits->error[q][p] + r) + weight * rms;
-        wanted |= (~margin_lanes(upper < threshold) & ((1u << F32::kWidth) - 1)) << r;
+        const F32 square = (sum - two * product + (rounding * sum + tiny)) * per_joint;
+        const F32 rms = sqrt(max(zero, square));  // in this order NaN stays NaN
+        const F32 score = F32::load(hits->score[q][p] + r);
+        const F32 upper = score + F32::load(hits->error[q][p] + r) + weight * rms;
+        // What is no number stays, as in bound_tile.
+        const unsigned dropped = margin_lanes(upper < threshold) & margin_lanes(score >= lowest);
+        wanted |= (~dropped & ((1u << F32::kWidth) - 1)) << r;
       }
       hits->wanted[q][p] = static_cast<uint16_t>(wanted);
     }
