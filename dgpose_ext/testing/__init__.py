@@ -56,6 +56,8 @@ class OpSpec:
     tolerance: Mapping[torch.dtype, tuple[float, float]] = field(default_factory=dict)
     #: (rtol, atol) between instruction sets; None: bit-identical.
     isa_tolerance: tuple[float, float] | None = None
+    #: The devices with native kernels.
+    devices: tuple[str, ...] = ("cpu", "cuda")
     #: Whether torch.compile(fullgraph=True) can hold a call (not where a result is None or float).
     compilable: bool = True
 

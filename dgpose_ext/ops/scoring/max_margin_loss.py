@@ -1,4 +1,7 @@
-"""max_margin_loss: the structured hinge and its gradients. Maths: csrc/scoring/max_margin_loss.h."""
+"""max_margin_loss: the structured hinge and its gradients.
+
+Maths: csrc/scoring/max_margin_loss.h.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,9 @@ def max_margin_loss(
         positives: [B, D], the embedding of every query's true pose.
         margin_weight: finite and not negative.
         reduction: of the B hinges: "mean" (NaN for B = 0), "sum" or "none".
-        sparse_grad: the gradient of candidates becomes a coalesced sparse COO tensor that holds
-            only the violators' rows (for torch.optim.SparseAdam and SGD; not under torch.compile).
-            False: a dense tensor [N, D].
+        sparse_grad: the gradient of candidates becomes a sparse COO tensor that holds only the
+            violators' rows, each once, ascending (for torch.optim.SparseAdam and SGD; not under
+            torch.compile). False: a dense tensor [N, D].
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
 
     Returns:
@@ -64,9 +67,7 @@ def max_margin_loss(
     """
     require_embeddings(queries, candidates)
     require_margin(poses, targets, margin_weight, queries, candidates)
-    require_rows(
-        "positives", positives, "[B, D]", queries, B=queries.shape[0], D=queries.shape[1]
-    )
+    require_rows("positives", positives, "[B, D]", queries, B=queries.shape[0], D=queries.shape[1])
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     refuse_gradients("the margin of max_margin_loss", poses=poses, targets=targets)
@@ -74,16 +75,14 @@ def max_margin_loss(
     wide = any(t.dtype == torch.float64 for t in embeddings)
     dtype = torch.float64 if wide else torch.float32
     chosen = _backend.choose(backend, queries.device, "max_margin_loss")
-    arguments = (
-        *(t.to(dtype) for t in embeddings), poses.float(), targets.float(),
-        float(margin_weight), chosen,
-    )  # fmt: skip
+    query_rows, positive_rows = queries.to(dtype), positives.to(dtype)
+    margin = (poses.float(), targets.float(), float(margin_weight), chosen)
     if torch.is_grad_enabled() and any(t.requires_grad for t in embeddings):
         losses, violators = _MaxMarginLoss.apply(  # type: ignore[no-untyped-call]
-            *arguments, sparse_grad
+            query_rows, candidates, positive_rows, *margin, sparse_grad
         )
     else:
-        losses, violators = _losses(*arguments)
+        losses, violators = _losses(query_rows, candidates.to(dtype), positive_rows, *margin)
     if reduction == "none":
         return losses, violators
     # In float64: whatever the order of torch's sum, it does not show.
@@ -102,7 +101,8 @@ def _losses(
     margin_weight: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """losses [B] and violators [B]; poses and targets float32, the others float32 or float64."""
+    """losses [B] and violators [B]; poses and targets float32, queries, candidates and positives
+    float32 or float64."""
     search = _backend.implementation(backend, "max_margin_topk", search_reference.max_margin_topk)
     _, indices = search(queries.float(), candidates.float(), poses, targets, 1, margin_weight)
     violators = indices[:, 0].contiguous()
@@ -124,12 +124,14 @@ class _MaxMarginLoss(torch.autograd.Function):
         backend: str,
         sparse_grad: bool,
     ) -> tuple[Tensor, Tensor]:
+        # Cast here: autograd cannot take a sparse gradient through a cast.
+        rows = candidates.to(queries.dtype)
         losses, violators = _losses(
-            queries, candidates, positives, poses, targets, margin_weight, backend
+            queries, rows, positives, poses, targets, margin_weight, backend
         )
         ctx.mark_non_differentiable(violators)
-        ctx.save_for_backward(queries, candidates, positives, violators, losses)
-        ctx.backend, ctx.sparse_grad = backend, sparse_grad
+        ctx.save_for_backward(queries, rows, positives, violators, losses)
+        ctx.backend, ctx.sparse_grad, ctx.dtype = backend, sparse_grad, candidates.dtype
         return losses, violators
 
     @staticmethod
@@ -154,10 +156,12 @@ class _MaxMarginLoss(torch.autograd.Function):
                 rows, places = _compact_rows(violators, losses)
                 values = run(grad, queries, places, losses, len(rows))
                 grad_candidates = torch.sparse_coo_tensor(
-                    rows[None], values, candidates.shape, is_coalesced=True
-                )
+                    rows[None], values.to(ctx.dtype), candidates.shape,
+                    is_coalesced=True, check_invariants=False,
+                )  # fmt: skip
             else:
                 grad_candidates = run(grad, queries, violators, losses, candidates.shape[0])
+                grad_candidates = grad_candidates.to(ctx.dtype)
         return grad_queries, grad_candidates, grad_positives, *(None,) * 5
 
 
