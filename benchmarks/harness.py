@@ -96,6 +96,8 @@ def environment() -> dict[str, Any]:
         "onnxruntime",
         "kornia",
         "pyrender",
+        "faiss-cpu",
+        "pykeops",
     ):
         try:
             versions[package] = metadata.version(package)
