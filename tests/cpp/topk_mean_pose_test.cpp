@@ -12,7 +12,7 @@ namespace {
 
 // Candidates of one number: their rank is their order by it.
 TEST(TopkMeanPose, MeanByRank) {
-  const int64_t count = 2000, joints = 3, size = 3 * joints;
+  const int64_t count = 2000, joints = 30, size = 3 * joints;
   const std::vector<float> queries = {1, -1};
   std::vector<float> rows(count), poses(count * size);
   for (int64_t n = 0; n < count; ++n) rows[n] = static_cast<float>(n);
