@@ -80,6 +80,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch numpy setuptools wheel cmake ninja pybind11
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[systems,onnx,dev]'
+	$(BIN)/pip install -q --no-deps mmpose==1.3.2  # an oracle: its NumPy codecs (tests/mmpose_oracle.py)
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

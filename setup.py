@@ -74,8 +74,13 @@ setup(
     packages=[
         *find_packages(".", include=["dgpose_ext", "dgpose_ext.*"]),
         *find_packages("python", include=["dgpose", "dgpose.*"]),
+        "dgpose.benchmarks",
     ],
-    package_dir={"dgpose": "python/dgpose", "dgpose_ext": "dgpose_ext"},
+    package_dir={
+        "dgpose": "python/dgpose",
+        "dgpose_ext": "dgpose_ext",
+        "dgpose.benchmarks": "benchmarks",
+    },
     package_data={
         "dgpose_ext": ["py.typed", "*.pyi"],
         "dgpose": ["py.typed", "weights/*"],

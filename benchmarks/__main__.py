@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from benchmarks.harness import run_module
+from .harness import RESULTS, modules, run_module
 
 
 def main() -> None:
     """Runs and writes results/."""
-    stems = sorted(p.stem.removeprefix("bench_") for p in Path(__file__).parent.glob("bench_*.py"))
-    wanted = sys.argv[1:] or stems
-    if unknown := set(wanted) - set(stems):
-        sys.exit(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(stems)}")
-    for stem in wanted:
-        print(f"wrote {run_module(f'benchmarks.bench_{stem}')}")
+    known = modules()
+    wanted = sys.argv[1:] or list(known)
+    if unknown := set(wanted) - set(known):
+        sys.exit(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for op in wanted:
+        path = RESULTS / f"{op}.json"
+        run_module(known[op], path)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

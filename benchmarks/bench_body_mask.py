@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.body_mask import people
+
+from .gpu import GpuCase
+from .harness import Case
 
 SIZE = (128, 64)
 
 
 def _ours(batch: int, backend: str = "cpu", dtype: torch.dtype | None = None) -> Callable[[], Any]:
-    from dgpose_ext import body_mask
-
     call = people(batch)
-    return lambda: body_mask(**call, dtype=dtype, backend=backend)
+    return lambda: dgpose_ext.body_mask(**call, dtype=dtype, backend=backend)
 
 
 def _opencv(batch: int) -> Callable[[], Any]:
@@ -85,7 +86,17 @@ def _case(name: str, batch: int, threads: int) -> Case:
         "dgpose_ext, uint8": lambda: _ours(batch, dtype=torch.uint8),
         "zero_ of uint8 masks": lambda: _zero(batch, torch.uint8),
     }
-    return Case(name, "masks", batch, threads, contenders, "dgpose_ext", "zero_ of the masks")
+    return Case(
+        name, "masks", batch, threads, contenders, "dgpose_ext", "zero_ of the masks",
+        call=lambda: (dgpose_ext.body_mask, people(batch)), traffic=batch * SIZE[0] * SIZE[1] * 4,
+    )  # fmt: skip
 
 
 CASES = [_case("64 people of 128x64", 64, 2), _case("one person of 128x64", 1, 1)]
+
+GPU_CASES = [
+    GpuCase(
+        "masks of 128x64", "people", 2048, lambda batch: (dgpose_ext.body_mask, people(batch)),
+        SIZE[0] * SIZE[1] * 4,
+    ),
+]  # fmt: skip

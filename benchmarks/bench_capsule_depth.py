@@ -6,37 +6,37 @@ writing depth and part once (the fill).
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.capsule_depth import hand_scene
+
+from .gpu import GpuCase
+from .harness import Case
 
 
 def _ours(batch: int, backend: str) -> Callable[[], Any]:
-    from dgpose_ext import capsule_depth
-
     scene = hand_scene(batch)
-    return lambda: capsule_depth(**scene, backend=backend)
+    return lambda: dgpose_ext.capsule_depth(**scene, backend=backend)
 
 
-def _broadcast(batch: int, compiled: bool) -> Callable[[], Any]:
+def _broadcast(scene: dict[str, Any], compiled: bool) -> Callable[[], Any]:
     """The same maths over [B, E, H, W] at once, as one would write it in torch."""
-    scene = hand_scene(batch)
     joints, edges, radii = scene["joints"], scene["edges"], scene["radii"]
+    device = joints.device
     fx, fy, cx, cy = scene["camera"]
     height, width = scene["size"]
 
     def render() -> tuple[torch.Tensor, torch.Tensor]:
-        dx = ((torch.arange(width) - cx) / fx).view(1, 1, 1, -1)
-        dy = ((torch.arange(height) - cy) / fy).view(1, 1, -1, 1)
+        dx = ((torch.arange(width, device=device) - cx) / fx).view(1, 1, 1, -1)
+        dy = ((torch.arange(height, device=device) - cy) / fy).view(1, 1, -1, 1)
         a, b = joints[:, edges[:, 0], :, None, None], joints[:, edges[:, 1], :, None, None]
         ra, rb = radii[:, edges[:, 0], None, None], radii[:, edges[:, 1], None, None]
         (ax, ay, az), (bx, by, bz) = a.unbind(2), b.unbind(2)
-        infinity = torch.tensor(float("inf"))
+        infinity = torch.tensor(float("inf"), device=device)
         dd = dx * dx + dy * dy + 1
 
         def sphere(x: Any, y: Any, z: Any, r: Any) -> torch.Tensor:
@@ -118,14 +118,14 @@ def _case(name: str, batch: int, threads: int, peers: bool) -> Case:
     if peers:
         contenders |= {
             "dgpose_ext reference (torch, edge by edge)": lambda: _ours(batch, "reference"),
-            "torch broadcast": lambda: _broadcast(batch, False),
-            "torch broadcast, torch.compile": lambda: _broadcast(batch, True),
+            "torch broadcast": lambda: _broadcast(hand_scene(batch), False),
+            "torch broadcast, torch.compile": lambda: _broadcast(hand_scene(batch), True),
+            "pyrender, OSMesa, 23,552 triangles": lambda: _mesh(batch),
         }
-        if importlib.util.find_spec("pyrender"):
-            contenders["pyrender, OSMesa, 23,552 triangles"] = lambda: _mesh(batch)
     return Case(
         name, "frames", batch, threads, contenders, "dgpose_ext", "fill of depth and part",
         note="128x128 hand, 46 capsules",
+        call=lambda: (dgpose_ext.capsule_depth, hand_scene(batch)), traffic=batch * 128 * 128 * 6,
     )  # fmt: skip
 
 
@@ -134,3 +134,12 @@ CASES = [
     _case("batch 16, one thread", 16, 1, peers=False),
     _case("one frame", 1, 1, peers=True),
 ]
+
+GPU_CASES = [
+    GpuCase(
+        "128x128 hand, 46 capsules", "frames", 4096,
+        lambda batch: (dgpose_ext.capsule_depth, hand_scene(batch)), 128 * 128 * 6,
+        compiled=False,  # minutes: the reference goes edge by edge
+        peers={"torch broadcast, torch.compile": lambda scene: _broadcast(scene, True)},
+    ),
+]  # fmt: skip

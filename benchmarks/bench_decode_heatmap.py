@@ -5,14 +5,19 @@ Limit: the maps read once. torch's sum is the fastest read that torch has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.decode_heatmap import gaussians
+
+from .gpu import GpuCase
+from .harness import Case
+from .onnx_graph import exported
 
 Shape = tuple[int, int, int, int]
 LARGE: Shape = (64, 18, 128, 128)
@@ -20,13 +25,24 @@ SMALL: Shape = (1, 17, 64, 48)
 BETA = 10.0
 
 
+def _call(
+    shape: Shape, method: str, dtype: torch.dtype = torch.float32
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    maps = gaussians(*shape).to(dtype)
+    return dgpose_ext.decode_heatmap, {"heatmaps": maps, "method": method, "beta": BETA}
+
+
 def _ours(
     shape: Shape, method: str, backend: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Callable[[], Any]:
-    from dgpose_ext import decode_heatmap
+    function, arguments = _call(shape, method, dtype)
+    return lambda: function(**arguments, backend=backend)
 
-    maps = gaussians(*shape).to(dtype)
-    return lambda: decode_heatmap(maps, method, beta=BETA, backend=backend)
+
+def _onnx(shape: Shape, method: str) -> Callable[[], Any]:
+    return exported(
+        lambda maps: dgpose_ext.decode_heatmap(maps, method, beta=BETA), gaussians(*shape)
+    )
 
 
 def _read(shape: Shape, dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -69,14 +85,12 @@ def _softmax(shape: Shape, compiled: bool = False) -> Callable[[], Any]:
 
 
 def _backward(shape: Shape, ours: bool) -> Callable[[], Any]:
-    from dgpose_ext import decode_heatmap
-
     maps = gaussians(*shape).requires_grad_()
     x, y = torch.arange(shape[3]).float(), torch.arange(shape[2]).float()
 
     def step() -> Any:
         if ours:
-            coords, _ = decode_heatmap(maps, "softargmax", beta=BETA, backend="cpu")
+            coords, _ = dgpose_ext.decode_heatmap(maps, "softargmax", beta=BETA, backend="cpu")
         else:
             p = (BETA * maps).flatten(2).softmax(2).view(maps.shape)
             coords = torch.stack([(p.sum(2) * x).sum(2), (p.sum(3) * y).sum(2)], -1)
@@ -141,8 +155,11 @@ def _case(name: str, shape: Shape, threads: int) -> Case:
             "loop in NumPy, quarter": lambda: _numpy_loop(shape, "quarter"),
             "loop in NumPy + OpenCV, dark": lambda: _numpy_loop(shape, "dark"),
             "dgpose_ext reference (torch), argmax": lambda: _ours(shape, "argmax", "reference"),
+            "exported, ONNX Runtime, argmax": lambda: _onnx(shape, "argmax"),
+            "exported, ONNX Runtime, dark": lambda: _onnx(shape, "dark"),
         },
         "dgpose_ext, argmax", "read of the maps (torch sum)",
+        call=lambda: _call(shape, "argmax"), traffic=math.prod(shape) * 4,
     )  # fmt: skip
 
 
@@ -156,6 +173,7 @@ CASES = [
             "read of the maps (torch sum)": lambda: _read(LARGE, torch.float16),
         },
         "dgpose_ext", "read of the maps (torch sum)",
+        call=lambda: _call(LARGE, "argmax", torch.float16), traffic=math.prod(LARGE) * 2,
     ),
     Case(
         "64x18 maps of 128x128: softargmax", "maps", LARGE[0] * LARGE[1], 2,
@@ -164,8 +182,10 @@ CASES = [
             "read of the maps (torch sum)": lambda: _read(LARGE),
             "torch softmax": lambda: _softmax(LARGE),
             "torch softmax, torch.compile": lambda: _softmax(LARGE, True),
+            "exported, ONNX Runtime": lambda: _onnx(LARGE, "softargmax"),
         },
         "dgpose_ext", "read of the maps (torch sum)",
+        call=lambda: _call(LARGE, "softargmax"), traffic=math.prod(LARGE) * 4,
     ),
     Case(
         "64x18 maps of 128x128: softargmax, forward and backward", "maps", LARGE[0] * LARGE[1], 2,
@@ -175,5 +195,27 @@ CASES = [
             "read of the maps + a new map filled": lambda: _read_and_fill(LARGE),
         },
         "dgpose_ext", "read of the maps + a new map filled",
+    ),
+]  # fmt: skip
+
+
+def _people(method: str, dtype: torch.dtype = torch.float32) -> Callable[[int], Any]:
+    return lambda batch: _call((batch, *LARGE[1:]), method, dtype)
+
+
+_PERSON = math.prod(LARGE[1:]) * 4  # bytes of the float32 maps of one
+
+GPU_CASES = [
+    *(
+        GpuCase(f"18 maps of 128x128, {method}", "people", LARGE[0], _people(method), _PERSON)
+        for method in ("argmax", "quarter", "dark", "softargmax")
+    ),
+    GpuCase(
+        "18 float16 maps, argmax", "people", LARGE[0], _people("argmax", torch.float16),
+        _PERSON // 2,
+    ),
+    GpuCase(
+        "softargmax, forward and backward", "people", LARGE[0], _people("softargmax"), 3 * _PERSON,
+        ("heatmaps",),
     ),
 ]  # fmt: skip

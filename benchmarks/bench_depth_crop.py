@@ -12,8 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.depth_crop import full_frame
+
+from .gpu import GpuCase
+from .harness import Case
 
 SIZE = 128
 
@@ -27,10 +30,8 @@ def _window() -> tuple[float, float, float, float, float, float]:
 
 
 def _ours(dtype: torch.dtype, backend: str = "cpu", **options: str) -> Callable[[], Any]:
-    from dgpose_ext import depth_crop
-
     call = full_frame(dtype)
-    return lambda: depth_crop(**call, **options, backend=backend)
+    return lambda: dgpose_ext.depth_crop(**call, **options, backend=backend)
 
 
 def _normalised(z: np.ndarray, mm: float, half: float) -> np.ndarray:
@@ -116,13 +117,16 @@ def _grid_sample(batch: int, compiled: bool = False) -> Callable[[], Any]:
     return torch.compile(crop) if compiled else crop
 
 
-def _ours_batch(batch: int) -> Callable[[], Any]:
-    from dgpose_ext import depth_crop
-
-    call = full_frame(torch.float32)
+def _frames(batch: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    call = full_frame(dtype)
     call["depth"] = call["depth"].expand(batch, -1, -1).contiguous()
     call["centers"] = call["centers"].expand(batch, -1).contiguous()
-    return lambda: depth_crop(**call, backend="cpu")
+    return call
+
+
+def _ours_batch(batch: int) -> Callable[[], Any]:
+    call = _frames(batch)
+    return lambda: dgpose_ext.depth_crop(**call, backend="cpu")
 
 
 def _limit(dtype: torch.dtype, batch: int = 1) -> Callable[[], Any]:
@@ -149,6 +153,7 @@ CASES = [
         },
         "dgpose_ext", "fill of the crop + copy of its rows",
         note="640x480 -> 128x128, from Python",
+        call=lambda: (dgpose_ext.depth_crop, full_frame(torch.uint16)), traffic=SIZE * SIZE * 6,
     ),
     Case(
         "one float32 frame", "frames", 1, 1,
@@ -161,6 +166,7 @@ CASES = [
         },
         "dgpose_ext", "fill of the crop + copy of its rows",
         note="640x480 -> 128x128, from Python",
+        call=lambda: (dgpose_ext.depth_crop, full_frame(torch.float32)), traffic=SIZE * SIZE * 8,
     ),
     Case(
         "32 float32 frames", "frames", 32, 2,
@@ -171,5 +177,26 @@ CASES = [
         },
         "dgpose_ext", "fill of the crops + copy of their rows",
         note="640x480 -> 128x128",
+        call=lambda: (dgpose_ext.depth_crop, _frames(32)), traffic=32 * SIZE * SIZE * 8,
     ),
 ]  # fmt: skip
+
+
+def _gpu_case(dtype: torch.dtype, interpolation: str) -> GpuCase:
+    _, _, _, hw_x, hw_y, _ = _window()
+    rows = min(SIZE, 2 * hw_y) if interpolation == "nearest" else 2 * hw_y
+    return GpuCase(
+        f"640x480 {str(dtype).removeprefix('torch.')} -> {SIZE}x{SIZE}, {interpolation}",
+        "frames", 1024,
+        lambda batch: (
+            dgpose_ext.depth_crop, _frames(batch, dtype) | {"interpolation": interpolation}
+        ),
+        int(rows * 2 * hw_x) * dtype.itemsize + SIZE * SIZE * 4,  # whole rows of the window
+    )  # fmt: skip
+
+
+GPU_CASES = [
+    _gpu_case(dtype, interpolation)
+    for dtype in (torch.uint16, torch.float32)
+    for interpolation in ("nearest", "bilinear")
+]

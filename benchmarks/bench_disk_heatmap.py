@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.disk_heatmap import people
+
+from .gpu import GpuCase
+from .harness import Case
 
 SHAPES = {"64 people of 128x128": (64, (128, 128)), "16 people of 128x64": (16, (128, 64))}
 
 
 def _ours(batch: int, size: tuple[int, int], dtype: torch.dtype | None = None) -> Callable[[], Any]:
-    from dgpose_ext import disk_heatmap
-
     call = people(batch, size=size)
-    return lambda: disk_heatmap(**call, dtype=dtype, backend="cpu")
+    return lambda: dgpose_ext.disk_heatmap(**call, dtype=dtype, backend="cpu")
 
 
 def _broadcast(batch: int, size: tuple[int, int], compiled: bool = False) -> Callable[[], Any]:
@@ -93,7 +94,18 @@ def _case(name: str, threads: int) -> Case:
         "OpenCV circle": lambda: _opencv(batch, size),
         "dgpose_ext, uint8": lambda: _ours(batch, size, torch.uint8),
     }
-    return Case(name, "maps", batch * 18, threads, contenders, "dgpose_ext", "zero_ of the maps")
+    return Case(
+        name, "maps", batch * 18, threads, contenders, "dgpose_ext", "zero_ of the maps",
+        call=lambda: (dgpose_ext.disk_heatmap, people(batch, size=size)),
+        traffic=batch * 18 * size[0] * size[1] * 4,
+    )  # fmt: skip
 
 
 CASES = [_case(name, threads) for name, threads in zip(SHAPES, (2, 1), strict=True)]
+
+GPU_CASES = [
+    GpuCase(
+        "18 maps of 128x128", "people", 64,
+        lambda batch: (dgpose_ext.disk_heatmap, people(batch, size=(128, 128))), 18 * 128 * 128 * 4,
+    ),
+]  # fmt: skip

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
 from dgpose_ext.testing.find_hand_center import full_frame
+
+from .harness import Case
 
 NEAR, FAR, SLABS, MIN_PIXELS, CUBE = 10.0, 1500.0, 20, 200, 250.0
 

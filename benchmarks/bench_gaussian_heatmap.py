@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case, kept_memory
+import dgpose_ext
 from dgpose_ext.testing.gaussian_heatmap import random_keypoints
+
+from .gpu import GpuCase
+from .harness import Case, kept_memory
 
 BATCH, COUNT, SIDE, SIGMA = 64, 18, 128, 2.0
 
@@ -28,11 +31,14 @@ def _keypoints() -> torch.Tensor:
     return keypoints
 
 
-def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
-    from dgpose_ext import gaussian_heatmap
+def _call(sigma: float = SIGMA, **options: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    arguments = {"keypoints": _keypoints(), "size": (SIDE, SIDE), "sigma": sigma}
+    return dgpose_ext.gaussian_heatmap, arguments | options
 
-    keypoints, size = _keypoints(), (SIDE, SIDE)
-    return lambda: gaussian_heatmap(keypoints, size, sigma, **options, backend=backend)
+
+def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
+    function, arguments = _call(sigma, **options)
+    return lambda: function(**arguments, backend=backend)
 
 
 def _fill(dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -103,9 +109,7 @@ def _gradients(run: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Any]
 
 
 def _ours_gradients(sigma: float) -> Callable[[], Any]:
-    from dgpose_ext import gaussian_heatmap
-
-    return _gradients(lambda k: gaussian_heatmap(k, (SIDE, SIDE), sigma, backend="cpu"))
+    return _gradients(lambda k: dgpose_ext.gaussian_heatmap(k, (SIDE, SIDE), sigma, backend="cpu"))
 
 
 def _kornia_gradients() -> Callable[[], Any]:
@@ -121,6 +125,7 @@ def _read() -> Callable[[], Any]:
     return lambda: maps.sum()
 
 
+_FLOATS = BATCH * COUNT * SIDE * SIDE * 4  # bytes of all maps
 _NOTE = f"{BATCH} x {COUNT} maps of {SIDE} x {SIDE}, sigma {SIGMA:g}"
 
 _KEPT_CASES = [
@@ -138,7 +143,7 @@ _KEPT_CASES = [
             "torch, naive": _torch_naive,
             "dgpose_ext reference (torch)": lambda: _ours(backend="reference"),
         },
-        "dgpose_ext", "fill", note=_NOTE,
+        "dgpose_ext", "fill", note=_NOTE, call=lambda: _call(), traffic=_FLOATS,
     ),
     Case(
         "truncated windows", "maps", BATCH * COUNT, 2,
@@ -148,6 +153,7 @@ _KEPT_CASES = [
             "NumPy, MSRA codec": _msra_loop,
         },
         "dgpose_ext", "fill", note=_NOTE + ", cutoff 3, rounded centres",
+        call=lambda: _call(cutoff=3.0, round_centers=True), traffic=_FLOATS,
     ),
     Case(
         "bfloat16 maps", "maps", BATCH * COUNT, 2,
@@ -157,6 +163,7 @@ _KEPT_CASES = [
             "dgpose_ext, float16": lambda: _ours(dtype=torch.float16),
         },
         "dgpose_ext", "fill", note=_NOTE,
+        call=lambda: _call(dtype=torch.bfloat16), traffic=_FLOATS // 2,
     ),
     Case(
         "gradients", "maps", BATCH * COUNT, 2,
@@ -186,3 +193,29 @@ CASES = [
         "dgpose_ext", "torch.full", note=_NOTE + ", glibc as it comes",
     ),
 ]  # fmt: skip
+
+
+def _people(sigma: float = SIGMA, **options: Any) -> Callable[[int], Any]:
+    def call(batch: int) -> tuple[Callable[..., Any], dict[str, Any]]:
+        function, arguments = _call(sigma, **options)
+        return function, arguments | {"keypoints": arguments["keypoints"][:batch]}
+
+    return call
+
+
+_PERSON = _FLOATS // BATCH  # bytes of the float32 maps of one
+
+GPU_CASES = [
+    GpuCase("18 maps of 128x128", "people", BATCH, _people(), _PERSON),
+    GpuCase("truncated windows", "people", BATCH, _people(cutoff=3.0, round_centers=True), _PERSON),
+    GpuCase("normalised to sum 1", "people", BATCH, _people(normalize="sum"), _PERSON),
+    GpuCase("bfloat16 maps", "people", BATCH, _people(dtype=torch.bfloat16), _PERSON // 2),
+    GpuCase(
+        "forward and backward, sigma 20",
+        "people",
+        BATCH,
+        _people(20.0),
+        2 * _PERSON,
+        ("keypoints",),
+    ),
+]

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.harness import Case
+from .harness import Case
 
 CAMERA = (588.03, 587.07, 320.0, 240.0)
 CENTER = (330.0, 250.0, 720.0)

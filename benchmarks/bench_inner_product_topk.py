@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Case
-from benchmarks.pose_embeddings import SOURCE, search_call
+from .harness import Case
+from .pose_embeddings import SOURCE, search_call
 
 
 def _ours(batch: int, count: int, dim: int, k: int) -> Callable[[], Any]:

@@ -12,8 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Case, kept_memory
+import dgpose_ext
 from dgpose_ext.testing.limb_heatmap import BODY_LIMBS, bodies
+
+from .gpu import GpuCase
+from .harness import Case, kept_memory
 
 BATCH, SIDE, SIGMA = 64, 128, 2.0
 COUNT = len(BODY_LIMBS)
@@ -24,11 +27,15 @@ def _keypoints() -> torch.Tensor:
     return keypoints
 
 
-def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
-    from dgpose_ext import limb_heatmap
+def _call(sigma: float = SIGMA, **options: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    limbs = torch.tensor(BODY_LIMBS)
+    arguments = {"keypoints": _keypoints(), "limbs": limbs, "size": (SIDE, SIDE), "sigma": sigma}
+    return dgpose_ext.limb_heatmap, arguments | options
 
-    keypoints, limbs, size = _keypoints(), torch.tensor(BODY_LIMBS), (SIDE, SIDE)
-    return lambda: limb_heatmap(keypoints, limbs, size, sigma, **options, backend=backend)
+
+def _ours(sigma: float = SIGMA, backend: str = "cpu", **options: Any) -> Callable[[], Any]:
+    function, arguments = _call(sigma, **options)
+    return lambda: function(**arguments, backend=backend)
 
 
 def _fill(dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
@@ -62,9 +69,9 @@ def _gradients(run: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Cal
 
 
 def _ours_gradients(sigma: float) -> Callable[[], Any]:
-    from dgpose_ext import limb_heatmap
-
-    return _gradients(lambda k, limbs: limb_heatmap(k, limbs, (SIDE, SIDE), sigma, backend="cpu"))
+    return _gradients(
+        lambda k, limbs: dgpose_ext.limb_heatmap(k, limbs, (SIDE, SIDE), sigma, backend="cpu")
+    )
 
 
 def _torch_gradients_compiled() -> Callable[[], Any]:
@@ -80,6 +87,7 @@ def _read() -> Callable[[], Any]:
     return lambda: maps.sum()
 
 
+_FLOATS = BATCH * COUNT * SIDE * SIDE * 4  # bytes of all maps
 _NOTE = f"{BATCH} x {COUNT} limbs of bodies, {SIDE} x {SIDE}, sigma {SIGMA:g}"
 
 _KEPT_CASES = [
@@ -93,7 +101,7 @@ _KEPT_CASES = [
             "torch, broadcast, torch.compile": lambda: _torch(True),
             "dgpose_ext reference (torch)": lambda: _ours(backend="reference"),
         },
-        "dgpose_ext", "fill", note=_NOTE,
+        "dgpose_ext", "fill", note=_NOTE, call=lambda: _call(), traffic=_FLOATS,
     ),
     Case(
         "bfloat16 maps", "maps", BATCH * COUNT, 2,
@@ -103,6 +111,7 @@ _KEPT_CASES = [
             "dgpose_ext, float16": lambda: _ours(dtype=torch.float16),
         },
         "dgpose_ext", "fill", note=_NOTE,
+        call=lambda: _call(dtype=torch.bfloat16), traffic=_FLOATS // 2,
     ),
     Case(
         "gradients", "maps", BATCH * COUNT, 2,
@@ -120,4 +129,28 @@ _KEPT_CASES = [
 CASES = [
     replace(case, contenders={name: kept_memory(make) for name, make in case.contenders.items()})
     for case in _KEPT_CASES
+]
+
+
+def _people(sigma: float = SIGMA, **options: Any) -> Callable[[int], Any]:
+    def call(batch: int) -> tuple[Callable[..., Any], dict[str, Any]]:
+        function, arguments = _call(sigma, **options)
+        return function, arguments | {"keypoints": arguments["keypoints"][:batch]}
+
+    return call
+
+
+_PERSON = _FLOATS // BATCH  # bytes of the float32 maps of one
+
+GPU_CASES = [
+    GpuCase(f"{COUNT} maps of 128x128", "people", BATCH, _people(), _PERSON),
+    GpuCase("bfloat16 maps", "people", BATCH, _people(dtype=torch.bfloat16), _PERSON // 2),
+    GpuCase(
+        "forward and backward, sigma 20",
+        "people",
+        BATCH,
+        _people(20.0),
+        2 * _PERSON,
+        ("keypoints",),
+    ),
 ]

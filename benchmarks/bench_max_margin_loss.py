@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Case
-from benchmarks.pose_embeddings import JOINTS, SOURCE, embed, margin_call
+from .harness import Case
+from .pose_embeddings import JOINTS, SOURCE, embed, margin_call
 
 BATCH, COUNT, DIM = 128, 40_293, 1024
 

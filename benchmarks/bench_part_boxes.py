@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+import dgpose_ext
 from dgpose_ext.testing.part_boxes import people
+
+from .gpu import GpuCase
+from .harness import Case
 
 
 def _ours(batch: int, backend: str = "cpu") -> Callable[[], Any]:
-    from dgpose_ext import part_boxes
-
     call = people(batch)
-    return lambda: part_boxes(**call, backend=backend)
+    return lambda: dgpose_ext.part_boxes(**call, backend=backend)
 
 
 def _gather(batch: int, compiled: bool = False) -> Callable[[], Any]:
@@ -94,7 +95,18 @@ def _case(name: str, batch: int, threads: int) -> Case:
         "dgpose_ext reference (torch)": lambda: _ours(batch, "reference"),
     }
     limit = "copies of keypoints, zero_ of boxes"
-    return Case(name, "people", batch, threads, contenders, "dgpose_ext", limit)
+    return Case(
+        name, "people", batch, threads, contenders, "dgpose_ext", limit,
+        call=lambda: (dgpose_ext.part_boxes, people(batch)),
+        traffic=batch * (18 * (2 * 4 + 1) + 7 * (4 * 4 + 1)),
+    )  # fmt: skip
 
 
 CASES = [_case("12,936 people", 12936, 2), _case("16 people", 16, 1)]
+
+GPU_CASES = [
+    GpuCase(
+        "7 boxes of 18 joints", "people", 1 << 18,
+        lambda batch: (dgpose_ext.part_boxes, people(batch)), 18 * (2 * 4 + 1) + 7 * (4 * 4 + 1),
+    ),
+]  # fmt: skip

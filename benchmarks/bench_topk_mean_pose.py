@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Case
-from benchmarks.pose_embeddings import SOURCE, margin_call
+from .harness import Case
+from .pose_embeddings import SOURCE, margin_call
 
 COUNT, DIM, K = 40_293, 1024, 500
 

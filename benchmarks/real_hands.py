@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import RESULTS, environment
 from dgpose import HandEstimator
 from dgpose.data import nyu
 from dgpose.data.cameras import CAMERAS
@@ -28,6 +27,8 @@ from dgpose.data.depth_io import open_source
 from dgpose.metrics.hand_residual import rendered_residual
 from dgpose.skeletons import NYU_SCORED14
 from dgpose.viz.hand import SheetTile, contact_sheet
+
+from .harness import RESULTS, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORED = list(NYU_SCORED14)

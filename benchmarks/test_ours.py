@@ -6,20 +6,16 @@ For watching one machine over time (`--benchmark-compare`). Ratios to peers come
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.harness import Case
+from .harness import Case, cases_of, modules
 
-STEMS = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
 CASES = [
-    pytest.param(case, id=f"{stem.removeprefix('bench_')}: {case.name}")
-    for stem in STEMS
-    for case in importlib.import_module(f"benchmarks.{stem}").CASES
+    pytest.param(case, id=f"{op}: {case.name}")
+    for op, module in modules().items()
+    for case in cases_of(module)
 ]
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dgpose_ext._loader import cpu_capability, why_no_core
+from dgpose_ext.ops.crop.crop_and_resize import crop_and_resize
 from dgpose_ext.ops.crop.depth_crop import crop_to_uvd, depth_crop
 from dgpose_ext.ops.crop.find_hand_center import find_hand_center
 from dgpose_ext.ops.crop.part_boxes import part_boxes
@@ -27,6 +28,7 @@ __all__ = [
     "body_mask",
     "capsule_depth",
     "cpu_capability",
+    "crop_and_resize",
     "crop_to_uvd",
     "decode_heatmap",
     "depth_crop",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +15,12 @@ import torch
 from dgpose_ext import _loader
 
 BACKENDS = ("cpu", "cuda", "triton", "reference")
+
+#: The ops that have a Triton kernel: dgpose_ext/triton/<family>/<op>.py.
+TRITON_OPS = frozenset(file.stem for file in Path(__file__).parent.glob("triton/*/[!_]*.py"))
+
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def missing(backend: str, op: str) -> str:
@@ -21,8 +31,35 @@ def missing(backend: str, op: str) -> str:
         why = _loader.why_no_cuda()
         return why or ("" if _loader.has_cuda_kernel(op) else f"{op} has no CUDA kernel.")
     if backend == "triton":
-        return "No Triton kernels are part of this version."
+        return why_no_triton() or ("" if op in TRITON_OPS else f"{op} has no Triton kernel.")
     return ""
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels in its interpreter, which needs no GPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_no_triton() -> str:
+    """One sentence: why no Triton kernel can run; empty where one can."""
+    if not _HAS_TRITON:
+        return "triton is not installed; it comes with a CUDA build of torch."
+    if not (_interpreted() or torch.cuda.is_available()):
+        return (
+            "No CUDA device is available to torch; set TRITON_INTERPRET=1 before the import to run "
+            "Triton kernels in the interpreter."
+        )
+    return ""
+
+
+def _import_once(module: str) -> bool:
+    if module not in sys.modules:
+        importlib.import_module(module)
+    return True
+
+
+# torch.compile cannot trace an import: it calls this while it traces.
+_import_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def choose(backend: str | None, device: torch.device, op: str) -> str:
@@ -44,9 +81,19 @@ def choose(backend: str | None, device: torch.device, op: str) -> str:
         raise ValueError(f"{op}: backend 'cpu' needs tensors on the CPU, got {device}")
     if wanted == "cuda" and device.type != "cuda":
         raise ValueError(f"{op}: backend 'cuda' needs tensors on a CUDA device, got {device}")
+    if wanted == "triton" and device.type != "cuda" and not _interpreted():
+        raise ValueError(f"{op}: backend 'triton' needs tensors on a CUDA device, got {device}")
     return wanted
 
 
 def implementation(backend: str, name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable behind op `name`: torch.ops.dgpose.<name>, or the pure-torch reference."""
-    return reference if backend == "reference" else getattr(torch.ops.dgpose, name)
+    """The callable behind op `name`: torch.ops.dgpose.<name>, the pure-torch reference, or the
+    function of the same name beside the Triton kernels, which are imported at their first use.
+    """
+    if backend == "reference":
+        return reference
+    if backend == "triton":
+        module = reference.__module__.replace(".reference.", ".triton.")
+        _import_once(module)
+        return getattr(sys.modules[module], name)  # type: ignore[no-any-return]
+    return getattr(torch.ops.dgpose, name)  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -61,12 +62,12 @@ def require_device(name: str, tensor: Tensor, other_name: str, other: Tensor) ->
 
 
 def refuse_gradients(op: str, **arguments: object) -> None:
-    """ValueError where an argument of an op without gradients requires one, and grad mode is on."""
+    """ValueError where an argument without a gradient requires one, and grad mode is on."""
     if not torch.is_grad_enabled():
         return
     for name, value in arguments.items():
         if isinstance(value, Tensor) and value.requires_grad:
-            raise ValueError(f"{name} must not require a gradient: {op} has none; detach it")
+            raise ValueError(f"{name} must not require a gradient: {op} has none for it; detach it")
 
 
 def visible_mask(visible: Tensor | None, keypoints: Tensor) -> Tensor | None:
@@ -79,6 +80,17 @@ def visible_mask(visible: Tensor | None, keypoints: Tensor) -> Tensor | None:
     return visible if visible.dtype == torch.bool else visible != 0
 
 
+def require_number(name: str, value: object, *, or_tensor: bool = False) -> None:
+    """TypeError unless the value is a real number (or a symbolic one, under torch.compile).
+
+    `or_tensor`: the argument may be a tensor too, which the caller has dealt with.
+    """
+    real = isinstance(value, int | float | torch.SymInt | torch.SymFloat)
+    if not real and not isinstance(value, numbers.Real):
+        wanted = "a number or a torch.Tensor" if or_tensor else "a number"
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+
+
 def require_integer(name: str, value: object) -> None:
     """TypeError unless the value is an integer (or a symbolic one, under torch.compile)."""
     if not isinstance(value, int | torch.SymInt):
@@ -88,6 +100,8 @@ def require_integer(name: str, value: object) -> None:
 def limb_list(limbs: Sequence[tuple[int, int]], joints: int) -> list[int]:
     """Pairs of joints in 0 .. K-1, one after the other, or ValueError / TypeError."""
     flat = []
+    if not isinstance(limbs, Sequence):
+        raise TypeError(f"limbs must be a sequence of pairs of joints, got {limbs!r}")
     for limb in limbs:
         if not (isinstance(limb, (tuple, list, Sequence)) and len(limb) == 2):
             raise ValueError(f"limbs must be pairs of joints, got {limb!r}")
@@ -155,6 +169,8 @@ def camera_tensor(
 
 def require_search_range(near: float, far: float) -> None:
     """ValueError unless `find_hand_center` can search [near, far] mm."""
+    require_number("near", near)
+    require_number("far", far)
     if not 0 <= near < far <= 65535:
         raise ValueError(
             f"near and far must fulfil 0 <= near < far <= 65535, got near = {near}, far = {far}"
@@ -163,7 +179,10 @@ def require_search_range(near: float, far: float) -> None:
 
 def camera_numbers(camera: Sequence[float]) -> tuple[float, float, float, float]:
     """(fx, fy, cx, cy) as finite numbers with positive focal lengths, or ValueError."""
-    values = tuple(float(v) for v in camera)
+    try:
+        values = tuple(float(v) for v in camera)
+    except (TypeError, ValueError):
+        raise TypeError(f"camera must be (fx, fy, cx, cy), got {camera!r}") from None
     if len(values) != 4:
         raise ValueError(f"camera must be (fx, fy, cx, cy), got {len(values)} numbers")
     fx, fy, cx, cy = values

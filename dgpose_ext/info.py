@@ -33,6 +33,7 @@ def collect() -> dict[str, object]:
     facts["CUDA"] = _loader.why_no_cuda() or ", ".join(
         torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     )
+    facts["Triton"] = _backend.why_no_triton() or "available"
     facts["threads"] = torch.get_num_threads()
     return facts
 

@@ -1,4 +1,4 @@
-"""decode_heatmap against NumPy and OpenCV expressions written here, and its laws.
+"""decode_heatmap against NumPy and OpenCV expressions, MMPose's and kornia's code, and its laws.
 
 What holds for every op stands in test_every_op.py.
 """
@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmpose_oracle import mmpose_codec
 
 from dgpose_ext import decode_heatmap
 from dgpose_ext.testing.decode_heatmap import METHODS, gaussians
@@ -81,6 +82,64 @@ def test_dark_equals_numpy(kernel: int) -> None:
         np.testing.assert_allclose(coords[b, k], want, rtol=0, atol=2e-4)
         moved += int(want != list(peak_of(maps[b, k].numpy())))
     assert moved > 20
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 48), (7, 33), (5, 5), (130, 131)])
+def test_argmax_and_quarter_equal_mmpose(height: int, width: int) -> None:
+    find = mmpose_codec("post_processing").get_heatmap_maximum
+    refine = mmpose_codec("refinement").refine_keypoints
+    maps = gaussians(3, 7, height, width, seed=width)
+    locations, values = find(maps.numpy())
+    coords, scores = decode_heatmap(maps)
+    assert np.array_equal(coords, locations)
+    assert np.array_equal(scores, values)
+    quarter = decoded(maps, "quarter")
+    for b in range(3):
+        want = refine(locations[b : b + 1].copy(), maps[b].numpy())
+        assert np.array_equal(quarter[b : b + 1], want)
+
+
+@pytest.mark.filterwarnings("ignore:Passing more than 2:DeprecationWarning")
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11, 17])
+def test_dark_equals_mmpose(kernel: int) -> None:
+    find = mmpose_codec("post_processing").get_heatmap_maximum
+    refine = mmpose_codec("refinement").refine_keypoints_dark
+    maps = gaussians(4, 9, 40, 36, seed=kernel)
+    locations, _ = find(maps.numpy())
+    coords = decoded(maps, "dark", blur_kernel=kernel)
+    for b in range(4):
+        want = refine(locations[b : b + 1].copy(), maps[b].numpy().copy(), kernel)
+        # MMPose takes logarithms and differences in float32.
+        np.testing.assert_allclose(coords[b : b + 1], want, rtol=0, atol=5e-4)
+
+
+def test_where_mmpose_differs() -> None:
+    """It puts keypoints of maps that are nowhere positive at (-1, -1)."""
+    locations, values = mmpose_codec("post_processing").get_heatmap_maximum(
+        np.zeros((1, 4, 5), np.float32)
+    )
+    coords, scores = decode_heatmap(torch.zeros((1, 1, 4, 5)))
+    assert locations.tolist() == [[-1, -1]]
+    assert coords.tolist() == [[[0, 0]]]
+    assert scores.item() == values.item() == 0
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 20.0])
+def test_softargmax_and_its_gradient_equal_kornia(beta: float) -> None:
+    """spatial_soft_argmax2d, and dsnt's softmax and expectation."""
+    geometry = pytest.importorskip("kornia.geometry")
+    maps = gaussians(2, 5, 23, 37, seed=3).double().requires_grad_()
+    coords, _ = decode_heatmap(maps, "softargmax", beta=beta)
+    # Its temperature multiplies up to 0.8 and divides since 0.9: scaled maps say the same to both.
+    soft = geometry.subpix.spatial_soft_argmax2d(beta * maps, normalized_coordinates=False)
+    p = geometry.subpix.spatial_softmax2d(beta * maps)
+    expectation = geometry.subpix.spatial_expectation2d(p, normalized_coordinates=False)
+    torch.testing.assert_close(coords, soft, rtol=0, atol=1e-9)
+    torch.testing.assert_close(coords, expectation, rtol=0, atol=1e-9)
+    weight = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    (ours,) = torch.autograd.grad((coords * weight).sum(), maps)
+    (theirs,) = torch.autograd.grad((soft * weight).sum(), maps)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
 def test_dark_finds_the_centre_of_a_gaussian() -> None:

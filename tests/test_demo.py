@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from dgpose.cli.app import app
 from dgpose.data.cameras import CAMERAS
-from dgpose.skeletons import FINGER_COLORS
-from dgpose.viz.hand import SheetTile, colour_depth, contact_sheet, draw_skeleton, overlay
+from dgpose.skeletons import FINGER_COLORS, NYU36
+from dgpose.viz.drawing import draw_skeleton
+from dgpose.viz.hand import SheetTile, colour_depth, contact_sheet, overlay
 
 
 def test_demo_saves_a_sheet_and_says_where(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_skeletons_are_drawn_in_finger_colours() -> None:
     picture = np.zeros((100, 100, 3), np.uint8)
     joints = np.full((36, 2), np.nan)
     joints[18:24] = np.linspace([20, 80], [60, 20], 6)  # the index finger alone
-    draw_skeleton(picture, joints)
+    draw_skeleton(picture, joints, NYU36)
     drawn = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
     assert FINGER_COLORS["index"] in drawn
     assert FINGER_COLORS["thumb"] not in drawn

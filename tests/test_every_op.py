@@ -55,7 +55,10 @@ def strided(value: Any) -> Any:
 def test_has_all_its_files(spec: OpSpec) -> None:
     """Folder = family, stem = op: everything about an op is found by its name."""
     stem, family = spec.name, spec.family
+    assert set(spec.devices) <= {"cpu", "cuda"}
+    cuda = [f"csrc/{family}/{stem}{end}" for end in ("_cuda.cu", "_op_cuda.cpp")]
     for path in (
+        *((*cuda, f"csrc/{family}/{stem}_op.h") if "cuda" in spec.devices else ()),
         f"csrc/{family}/{stem}.h",
         f"csrc/{family}/{stem}_cpu.cpp",
         f"csrc/{family}/{stem}_op.cpp",
@@ -68,6 +71,8 @@ def test_has_all_its_files(spec: OpSpec) -> None:
         f"docs/ops/{stem}.md",
     ):
         assert (ROOT / path).is_file(), f"{path} is missing"
+    for path in () if "cuda" in spec.devices else cuda:
+        assert not (ROOT / path).exists(), f"{path} is there, but the SPEC's devices lack 'cuda'"
     assert getattr(dgpose_ext, stem) is spec.function
     assert stem in dgpose_ext.__all__
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmpose_oracle import mmpose_codec
 from torch import Tensor
 
 from dgpose_ext import gaussian_heatmap
@@ -80,6 +82,54 @@ def test_msra_codec(sigma: int) -> None:
     want = msra(keypoints, visible, (48, 36), sigma)
     assert torch.equal(maps > 0, want > 0)
     assert (maps - want).abs().max() < 1e-6
+
+
+def people_around_the_border(seed: int) -> tuple[Tensor, Tensor]:
+    """4 people of 7 keypoints on maps of 48x36, some outside, and who of them is visible."""
+    keypoints = random_keypoints(4, 7, (48, 36), seed=seed)["keypoints"]
+    keypoints[0] = torch.tensor(
+        [[-0.4, -1.4], [10.5, 11.49], [200.0, 5.0], [35.4, 47.6], [-9.6, 20], [44, 3], [0, 53.4]]
+    )
+    return keypoints, (torch.arange(28).reshape(4, 7) % 5 > 0).float()
+
+
+@pytest.mark.parametrize("sigma", [1, 2, 3, 4])
+def test_equals_the_msra_codec_of_mmpose(sigma: int) -> None:
+    """The real code: each person alone, and the maximum over all of them."""
+    codec = mmpose_codec("gaussian_heatmap")
+    keypoints, visible = people_around_the_border(sigma)
+    maps = gaussian_heatmap(
+        keypoints, (48, 36), float(sigma), visible=visible, cutoff=3, round_centers=True
+    ).numpy()
+    points, seen = keypoints.numpy(), visible.numpy()
+    persons = [
+        codec.generate_gaussian_heatmaps((36, 48), points[n : n + 1], seen[n : n + 1], sigma)[0]
+        for n in range(4)
+    ]
+    together, _ = codec.generate_gaussian_heatmaps((36, 48), points, seen, sigma)
+    for got, want in ((maps, np.stack(persons)), (maps.max(0), together)):
+        assert np.array_equal(got > 0, want > 0)
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("sigma", [1.5, 2.0, 3.0])
+def test_equals_the_unbiased_codec_of_mmpose(sigma: float) -> None:
+    """The full map. MMPose leaves out keypoints whose 3 sigmas lie outside the image; ours draws
+    their tails."""
+    codec = mmpose_codec("gaussian_heatmap")
+    keypoints, visible = people_around_the_border(7)
+    want = np.zeros((4, 7, 48, 36))
+    drawn = np.zeros((4, 7), bool)
+    for n in range(4):
+        person = keypoints[n : n + 1].numpy(), visible[n : n + 1].numpy()
+        want[n], weights = codec.generate_unbiased_gaussian_heatmaps((36, 48), *person, sigma)
+        drawn[n] = weights[0] > 0
+    maps = gaussian_heatmap(
+        keypoints, (48, 36), sigma, visible=torch.from_numpy(drawn) & (visible > 0)
+    )
+    assert drawn.sum() > 10
+    # MMPose adds both squares in float32 before one exponential.
+    np.testing.assert_allclose(maps, want, rtol=3e-5, atol=1e-18)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

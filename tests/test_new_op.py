@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,11 +22,16 @@ FILES = (
     "csrc/{family}/{op}.h",
     "csrc/{family}/{op}_cpu.cpp",
     "csrc/{family}/{op}_simd.inl",
+    "csrc/{family}/{op}_cuda.cu",
+    "csrc/{family}/{op}_op.h",
     "csrc/{family}/{op}_op.cpp",
+    "csrc/{family}/{op}_op_cuda.cpp",
     "dgpose_ext/ops/{family}/__init__.py",
     "dgpose_ext/ops/{family}/{op}.py",
     "dgpose_ext/reference/{family}/__init__.py",
     "dgpose_ext/reference/{family}/{op}.py",
+    "dgpose_ext/triton/{family}/__init__.py",
+    "dgpose_ext/triton/{family}/{op}.py",
     "dgpose_ext/testing/{op}.py",
     "tests/test_{op}.py",
     "tests/cpp/{op}_test.cpp",
@@ -96,14 +102,14 @@ def test_writes_all_files(house: Path, name: str) -> None:
 def test_gradient_is_written_where_asked_for(house: Path) -> None:
     for name, wanted in ((PLAIN, False), (GRADIENT, True)):
         family, op = name.split("/")
-        for path in (f"csrc/{family}/{op}_op.cpp", f"dgpose_ext/ops/{family}/{op}.py"):
+        for path in (f"csrc/{family}/{op}_op.h", f"dgpose_ext/ops/{family}/{op}.py"):
             assert (f"{op}_backward" in (house / path).read_text()) is wanted
 
 
 def test_style(house: Path) -> None:
     new = [t.format(family=f, op=o) for f, _, o in (n.partition("/") for n in OPS) for t in FILES]
     python = [path for path in new if path.endswith(".py")] + ["dgpose_ext/__init__.py"]
-    cpp = [path for path in new if path.endswith((".h", ".cpp", ".inl"))]
+    cpp = [path for path in new if path.endswith((".h", ".cpp", ".inl", ".cu"))]
     beside = str(Path(sys.executable).parent)
     for command in (
         ["ruff", "check", "--no-cache", *python],
@@ -148,12 +154,16 @@ def test_refuses_with_one_line(house: Path, name: str, message: str) -> None:
 @pytest.mark.skipif(_loader.core is None, reason=_loader.why_no_core())
 def test_builds_and_passes_the_tests_of_every_op(tmp_path: Path) -> None:
     """In a house with no op but the new ones: quick to build, and nothing central lists an op."""
-    shared = ("csrc/core/", "csrc/torch/", "tools/", "dgpose_ext/triton/", "tests/conftest.py")
+    shared = ("csrc/core/", "csrc/torch/", "tools/", "tests/conftest.py", "tests/triton_worker.py")
     single = (
+        "dgpose_ext/triton/__init__.py",
+        "dgpose_ext/triton/_launch.py",
         "dgpose_ext/ops/__init__.py",
         "dgpose_ext/reference/__init__.py",
         "dgpose_ext/testing/__init__.py",
         "tests/test_every_op.py",
+        "tests/test_cuda.py",
+        "tests/test_triton.py",
     )
     paths = [
         path
@@ -169,24 +179,25 @@ def test_builds_and_passes_the_tests_of_every_op(tmp_path: Path) -> None:
     )
     write_ops(house)
     own = [f"tests/test_{name.partition('/')[2]}.py" for name in OPS]
+    core = tmp_path / "build/core"
     env = os.environ | {
-        "DGPOSE_BUILD_DIR": str(tmp_path / "build/core"),
-        "CMAKE_ARGS": "-DCMAKE_BUILD_TYPE=Debug",  # half the time of an optimised build
+        "DGPOSE_BUILD_DIR": str(core),
+        "DGPOSE_CUDA": "0",  # the kernels are built for the emulation instead
+        # Debug: half the time of an optimised build.
+        "CMAKE_ARGS": "-DCMAKE_BUILD_TYPE=Debug -DDGPOSE_BUILD_CUDA_EMULATION=ON",
     }
     build = run(house, "setup.py", "-q", "build_ext", "--inplace", env=env)
     assert build.returncode == 0, build.stdout[-4000:] + build.stderr[-4000:]
-    tests = run(
-        house,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/test_every_op.py",
-        *own,
-        env=env,
-    )
-    assert tests.returncode == 0, tests.stdout[-4000:]
+    emulation = ("cmake", "--build", str(core), "--target", "dgpose_cuda_emulation")
+    subprocess.run(emulation, check=True, stdout=subprocess.PIPE)
+    env["DGPOSE_CUDA_EMULATION"] = str(next(house.rglob("libdgpose_cuda_emulation.so")))
+    pytest_here = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    kernels = ["tests/test_cuda.py", "-k", "emulated or interpreter or test_compiles[90]"]
+    if importlib.util.find_spec("triton"):
+        kernels.insert(1, "tests/test_triton.py")
+    for chosen in (["tests/test_every_op.py", *own], kernels):
+        tests = run(house, *pytest_here, *chosen, env=env)
+        assert tests.returncode == 0, tests.stdout[-4000:]
+        assert " skipped" not in tests.stdout
     for name in OPS:
         assert name.partition("/")[2] in run(house, "-m", "dgpose_ext.info").stdout
-    assert " skipped" not in tests.stdout

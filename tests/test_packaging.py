@@ -69,12 +69,21 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
+def python_files() -> set[str]:
+    """The files of both packages; `benchmarks` is `dgpose.benchmarks` in a wheel."""
+    return {
+        path
+        for path in project_files()
+        if path.startswith(("dgpose_ext/", "python/dgpose/"))
+        or (path.startswith("benchmarks/") and path.endswith(".py"))
+    }
+
+
 def packages() -> set[str]:
     """The files of both packages, named as in a wheel."""
     return {
-        path.removeprefix("python/")
-        for path in project_files()
-        if path.startswith(("dgpose_ext/", "python/dgpose/"))
+        f"dgpose/{path}" if path.startswith("benchmarks/") else path.removeprefix("python/")
+        for path in python_files()
     }
 
 
@@ -89,20 +98,26 @@ def test_wheel_holds_types_and_weights(wheel: set[str]) -> None:
     assert [path for path in wheel if re.fullmatch(r"dgpose/weights/.*\.safetensors", path)]
 
 
+def test_wheel_holds_the_benchmarks_without_results(wheel: set[str]) -> None:
+    """They stand elsewhere in the checkout: an absolute import of one by another would break."""
+    assert {"dgpose/benchmarks/harness.py", "dgpose/benchmarks/bench_part_boxes.py"} <= wheel
+    assert not [path for path in wheel if "benchmarks/results" in path]
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(from|import) benchmarks\b", text, re.MULTILINE), path
+
+
 def test_sdist_holds_what_builds_the_core_and_nothing_else(sdist: Path) -> None:
     with tarfile.open(sdist) as tar:
         files = {member.name.partition("/")[2] for member in tar if member.isfile()}
     files = {path for path in files if ".egg-info/" not in path}
     sources = {path for path in project_files() if path.startswith("csrc/") and path.endswith(CPP)}
-    python = {
-        path for path in project_files() if path.startswith(("dgpose_ext/", "python/dgpose/"))
-    }
     root = {
         *("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md"),
         *("THIRD_PARTY.md", "pyproject.toml", "setup.py"),
     }
     made = {"PKG-INFO", "setup.cfg"}
-    assert files == sources | python | root | made
+    assert files == sources | python_files() | root | made
 
 
 def test_one_version() -> None:

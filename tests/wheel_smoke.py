@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import torch
@@ -48,6 +48,18 @@ def main() -> None:
     ).stdout
     print(info)
     assert "compiled core:    loaded" in info
+
+    # The benchmarks came along, and say which peer is missing.
+    harness = import_module("dgpose.benchmarks.harness")
+    module = harness.modules()["gaussian_heatmap"]
+    case = harness.cases_of(module)[0]
+    assert min(harness.run_contender(module, case, case.ours)) > 0
+    missing = ""
+    try:
+        harness.run_contender(module, case, "kornia (normalised)")
+    except harness.CannotRunError as error:
+        missing = str(error)
+    assert missing == "not installed: kornia (pip install 'dgpose-ext[bench]')", missing
 
     # The systems need an extra, and say which in one line.
     assert dgpose.__all__

@@ -38,7 +38,9 @@ Now replace its maths, in this order:
   dgpose_ext/reference/{family}/{op}.py: the maths in plain torch, the oracle of the tests
   dgpose_ext/ops/{family}/{op}.py: signature, docs, checks, fake kernels
   dgpose_ext/testing/{op}.py: sample inputs, tolerances, wrong calls
-  csrc/{family}/{op}_op.cpp, _cpu.cpp, _simd.inl: schema and loops
+  csrc/{family}/{op}_op.h, _cpu.cpp, _simd.inl: schema and loops
+  csrc/{family}/{op}_cuda.cu, dgpose_ext/triton/{family}/{op}.py: the same on a GPU, then
+    `python tools/compile_cuda.py --update` (its budget) and `make cuda-check`
   its tests, benchmark, docs page, line in CHANGELOG.md, row in README.md"""
 
 # Folders of csrc/ that hold no ops.

@@ -302,7 +302,8 @@ T atomicCAS(T* p, T compare, T x) {
 }
 
 // As in CUDA, the overloads of <cmath> stand in the global namespace.
-using std::ceil, std::exp, std::fabs, std::floor, std::isfinite, std::isnan, std::sqrt, std::trunc;
+using std::ceil, std::exp, std::exp2, std::fabs, std::floor, std::isfinite, std::isnan, std::log;
+using std::sqrt, std::trunc;
 
 template <class T>
 T min(T a, T b) {

@@ -19,13 +19,15 @@
 //   pixel is
 //                  exactly -1, the background exactly 1. An all-background crop stays 1.
 //
-// The same sequence of IEEE operations without fused multiply-add on every instruction set and in
-// the reference: bit-identical. A centre that is not finite, or mm, c, fx or fy that is not
+// The same sequence of IEEE operations without fused multiply-add on every instruction set, on GPUs
+// and in the reference: bit-identical. A centre that is not finite, or mm, c, fx or fy that is not
 // positive and finite, gives an all-background crop. No input makes it read outside the image.
 #pragma once
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
+#include "core/host_device.h"
 #include "crop/depth_image.h"
 
 namespace dgpose {
@@ -44,15 +46,35 @@ struct CropCube {
   double u, v, mm, fx, fy, cube_mm;
 };
 
+// Rows of float32 or float64, of which one is set: a row a frame, or one for all (step 0).
+struct CropRows {
+  const float* f32;
+  const double* f64;
+  int64_t step;
+
+  DGPOSE_HOST_DEVICE bool given() const { return f32 != nullptr || f64 != nullptr; }
+};
+
+// The cubes of B frames. What is given as rows replaces the numbers.
+struct CropCubes {
+  CropRows centers;  // u, v, mm
+  CropRows cameras;  // fx, fy, ..
+  CropRows edges;    // cube_mm
+  double fx, fy, cube_mm;
+};
+
 // One frame into out [S, S]. Neither allocates nor starts threads.
 template <class T>
 void depth_crop_frame_cpu(const DepthImage<T>& image, const CropCube& cube,
                           const CropOptions& options, float* out);
 
-// B frames of one size, `frame_stride` pixels apart, into out [B, S, S]; a frame is one task. cubes
-// [B].
+// B frames of one size, `frame_stride` pixels apart, into out [B, S, S]; a frame is one task.
 template <class T>
 void depth_crop_cpu(const DepthImage<T>& first, int64_t batch, int64_t frame_stride,
-                    const CropCube* cubes, const CropOptions& options, float* out);
+                    const CropCubes& cubes, const CropOptions& options, float* out);
+template <class T>
+CudaError depth_crop_cuda(const DepthImage<T>& first, int64_t batch, int64_t frame_stride,
+                          const CropCubes& cubes, const CropOptions& options, float* out,
+                          CudaStream stream);
 
 }  // namespace dgpose

@@ -102,17 +102,16 @@ class RowSampler {
 #endif
 
 template <class T>
-void crop_nearest(const DepthImage<T>& image, const CropAxis& x_axis, const CropAxis& y_axis,
-                  float mm, float scale, int64_t size, float* out) {
-  const F32 v_mm = F32::set1(mm), v_scale = F32::set1(scale);
+void crop_nearest(const DepthImage<T>& image, const CropWindow& window, int64_t size, float* out) {
+  const F32 v_mm = F32::set1(window.mm), v_scale = F32::set1(window.scale);
   for (int64_t block = 0; block < size; block += kBlock) {
     const int64_t n = size - block < kBlock ? size - block : kBlock;
     int32_t column[kBlock];
-    const RowSampler<T> sampler(column, x_axis.nearest(block, n, column), image.width);
+    const RowSampler<T> sampler(column, nearest_taps(window.x, block, n, column), image.width);
     alignas(64) float z[kBlock] = {};  // 0, missing, where the window leaves the image
     for (int64_t j = 0; j < size; ++j) {
       float* out_row = out + j * size + block;
-      const int64_t y = y_axis.nearest(j);
+      const int64_t y = window.y.nearest(j);
       if (y < 0) {
         fill_background(out_row, n);
         continue;
@@ -126,21 +125,20 @@ void crop_nearest(const DepthImage<T>& image, const CropAxis& x_axis, const Crop
 }
 
 template <class T>
-void crop_bilinear(const DepthImage<T>& image, const CropAxis& x_axis, const CropAxis& y_axis,
-                   float mm, float scale, int64_t size, float* out) {
-  const F32 v_mm = F32::set1(mm), v_scale = F32::set1(scale);
+void crop_bilinear(const DepthImage<T>& image, const CropWindow& window, int64_t size, float* out) {
+  const F32 v_mm = F32::set1(window.mm), v_scale = F32::set1(window.scale);
   const F32 zero = F32::set1(0.0f), one = F32::set1(1.0f), minus_one = F32::set1(-1.0f);
   for (int64_t block = 0; block < size; block += kBlock) {
     const int64_t n = size - block < kBlock ? size - block : kBlock;
     LinearTaps column;
-    const Span inside = x_axis.linear(block, n, &column);
+    const Span inside = linear_taps(window.x, block, n, &column);
     const RowSampler<T> left(column.pixel[0], inside, image.width);
     const RowSampler<T> right(column.pixel[1], inside, image.width);
     alignas(64) float z[2][2][kBlock] = {};  // upper and lower row, left and right pixel
     for (int64_t j = 0; j < size; ++j) {
       float* out_row = out + j * size + block;
       LinearTap tap;
-      if (!y_axis.linear(j, &tap)) {
+      if (!window.y.linear(j, &tap)) {
         fill_background(out_row, n);
         continue;
       }
@@ -189,12 +187,12 @@ inline void stretch_to_nearest_pixel(float* out, int64_t count) {
 }
 
 template <class T>
-void crop_frame(const DepthImage<T>& image, const CropAxis& x_axis, const CropAxis& y_axis,
-                float mm, float scale, const CropOptions& options, float* out) {
+void crop_frame(const DepthImage<T>& image, const CropWindow& window, const CropOptions& options,
+                float* out) {
   if (options.interpolation == CropInterpolation::kBilinear) {
-    crop_bilinear(image, x_axis, y_axis, mm, scale, options.size, out);
+    crop_bilinear(image, window, options.size, out);
   } else {
-    crop_nearest(image, x_axis, y_axis, mm, scale, options.size, out);
+    crop_nearest(image, window, options.size, out);
   }
   if (options.normalize == CropNormalize::kNearestPixel) {
     stretch_to_nearest_pixel(out, options.size * options.size);

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "core/host_device.h"
+
 namespace dgpose {
 
 // T is uint16_t or float; values are millimetres. 0, negative, NaN and Inf are missing depth.
@@ -11,7 +13,7 @@ struct DepthImage {
   const T* data;  // pixel (x, y) is data[y * row_stride + x]
   int64_t height, width, row_stride;
 
-  const T* row(int64_t y) const { return data + y * row_stride; }
+  DGPOSE_HOST_DEVICE const T* row(int64_t y) const { return data + y * row_stride; }
 };
 
 }  // namespace dgpose

@@ -4,10 +4,12 @@
 // by `margin` (by `lone_margin` where one joint alone is), clipped to 0 .. W-1 and 0 .. H-1:
 //   (x1, y1, x2, y2) = (min x - m, min y - m, max x + m, max y + m).
 // No joint: present is false and the box (0, 0, 1, 1). One subtraction or addition, rounded once:
-// the same bits on every instruction set and in the reference.
+// the same bits on every instruction set, on GPUs and in the reference.
 #pragma once
 
 #include <cstdint>
+
+#include "core/cuda_api.h"
 
 namespace dgpose {
 
@@ -26,5 +28,12 @@ struct PartBoxesParams {
 template <class T>
 void part_boxes_cpu(const PartBoxesParams<T>& params, const T* keypoints, const bool* visible,
                     T* boxes, bool* present);
+
+// The lists travel in the kernel's parameters: at most so many parts, and members in all of them.
+// boxes is aligned to 16 bytes.
+constexpr int64_t kMaxCudaParts = 128, kMaxCudaPartMembers = 512;
+template <class T>
+CudaError part_boxes_cuda(const PartBoxesParams<T>& params, const T* keypoints, const bool* visible,
+                          T* boxes, bool* present, CudaStream stream);
 
 }  // namespace dgpose

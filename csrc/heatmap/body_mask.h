@@ -15,6 +15,8 @@
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
+
 namespace dgpose {
 
 struct BodyMaskParams {
@@ -28,5 +30,12 @@ struct BodyMaskParams {
 template <class T>
 void body_mask_cpu(const BodyMaskParams& params, const double* keypoints, const bool* visible,
                    const int64_t* edges, T one, T* out);
+
+// The same with at most kBodyMaskCudaLimbs limbs between joints below 2^31: they travel to the GPU
+// in the parameters of the kernel. edges lies in the host's memory.
+constexpr int64_t kBodyMaskCudaLimbs = 384;
+template <class T>
+CudaError body_mask_cuda(const BodyMaskParams& params, const double* keypoints, const bool* visible,
+                         const int64_t* edges, T one, T* out, CudaStream stream);
 
 }  // namespace dgpose

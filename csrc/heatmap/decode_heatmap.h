@@ -17,11 +17,15 @@
 // argmax, without gradient for the coordinates.
 //
 // Precision: float (double for double maps) for argmax, quarter and softargmax, whose lanes are
-// summed in one order; double for the step of dark. The same bits on every instruction set.
+// summed in one order; double for the step of dark. The same bits on every instruction set; on CUDA
+// devices too for argmax and quarter, while dark and softargmax agree within rounding.
+//
+// On CUDA devices a map has at most 2^31 - 1 rows and columns.
 #pragma once
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
 #include "core/half.h"
 
 namespace dgpose {
@@ -43,6 +47,9 @@ struct DecodeHeatmapParams {
 template <class In, class T>
 void decode_heatmap_cpu(const DecodeHeatmapParams& params, const In* heatmaps, T* coords,
                         T* scores);
+template <class In, class T>
+CudaError decode_heatmap_cuda(const DecodeHeatmapParams& params, const In* heatmaps, T* coords,
+                              T* scores, CudaStream stream);
 
 // grad_heatmaps [B, K, H, W], dense: the gradient of sum(grad_coords * coords) +
 // sum(grad_scores * scores) of softargmax. That of the score goes to the peak. coords are those of
@@ -51,5 +58,9 @@ template <class T>
 void decode_heatmap_backward_cpu(const DecodeHeatmapParams& params, const T* heatmaps,
                                  const T* coords, const T* grad_coords, const T* grad_scores,
                                  T* grad_heatmaps);
+template <class T>
+CudaError decode_heatmap_backward_cuda(const DecodeHeatmapParams& params, const T* heatmaps,
+                                       const T* coords, const T* grad_coords, const T* grad_scores,
+                                       T* grad_heatmaps, CudaStream stream);
 
 }  // namespace dgpose

@@ -6,6 +6,7 @@
 
 #include "core/parallel.h"
 #include "core/simd.h"
+#include "heatmap/blur_taps.h"
 
 namespace dgpose {
 namespace {
@@ -80,26 +81,6 @@ Shift quarter_shift(const In* map, int64_t height, int64_t width, int64_t x, int
   if (1 < y && y < height - 1 && 0 < x) shift.y = toward(width);
   return shift;
 }
-
-// The taps that OpenCV gives a Gaussian of this size without a sigma: fixed ones up to nine taps.
-struct BlurTaps {
-  int64_t radius = 0;
-  std::array<double, kMaxBlurKernel> weight{};
-
-  explicit BlurTaps(int64_t size) : radius(size / 2) {
-    static constexpr double kSmall[5][5] = {
-        {256}, {128, 64}, {96, 64, 16}, {72, 56, 28, 8}, {60, 51, 30, 13, 4}};  // from the middle
-    const double sigma = 0.3 * (static_cast<double>(size - 1) * 0.5 - 1) + 0.8;
-    double sum = 0;
-    for (int64_t i = 0; i < size; ++i) {
-      const int64_t distance = i < radius ? radius - i : i - radius;
-      const double t = static_cast<double>(distance) / sigma;
-      weight[i] = size <= 9 ? kSmall[radius][distance] : std::exp(-0.5 * t * t);
-      sum += weight[i];
-    }
-    for (double& w : weight) w /= sum;
-  }
-};
 
 // Only what the differences need is blurred: five by five pixels.
 template <class In>

@@ -4,11 +4,13 @@
 // <= radius, in float64. trunc cuts toward zero, as int() does. A keypoint that is not visible or
 // not finite gives a map of zeros. Keypoints may lie anywhere: the disk is clipped at the border.
 //
-// A map is zeros and a few runs of ones, so the kernel only sets memory (the C library's memset,
-// which has its own code for every processor) and needs no body for each instruction set.
+// A map is zeros and a few runs of ones, so on the CPU memory is only set (the C library's memset,
+// which has its own code for every processor): no body for each instruction set.
 #pragma once
 
 #include <cstdint>
+
+#include "core/cuda_api.h"
 
 namespace dgpose {
 
@@ -22,5 +24,8 @@ struct DiskHeatmapParams {
 template <class T>
 void disk_heatmap_cpu(const DiskHeatmapParams& params, const double* keypoints, const bool* visible,
                       T one, T* out);
+template <class T>
+CudaError disk_heatmap_cuda(const DiskHeatmapParams& params, const double* keypoints,
+                            const bool* visible, T one, T* out, CudaStream stream);
 
 }  // namespace dgpose

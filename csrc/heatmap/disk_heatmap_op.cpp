@@ -1,49 +1,19 @@
-// Schema, checks and allocation of disk_heatmap.
-#include "heatmap/disk_heatmap.h"
-
-#include <torch/csrc/stable/library.h>
-
-#include <optional>
-
-#include "torch/binary_type.h"
+// disk_heatmap on the CPU.
+#include "heatmap/disk_heatmap_op.h"
 
 namespace dgpose {
 namespace {
 
-Tensor disk_heatmap(const Tensor keypoints, const std::optional<Tensor> visible, int64_t height,
-                    int64_t width, double radius, ScalarType dtype) {
-  DGPOSE_CHECK_SHAPE(keypoints, "[B, K, 2]", -1, -1, 2);
-  STD_TORCH_CHECK(keypoints.scalar_type() == ScalarType::Double, "keypoints must be float64");
-  const int64_t batch = keypoints.size(0), joints = keypoints.size(1);
-  STD_TORCH_CHECK(height >= 0 && width >= 0, "size must not be negative");
-  STD_TORCH_CHECK(radius >= 0 && radius <= 4096, "radius must be in 0 .. 4096, got ", radius);
-  std::optional<Tensor> seen;
-  if (visible) {
-    STD_TORCH_CHECK(has_shape(*visible, {batch, joints}), "visible must have shape [B, K], got ",
-                    shape_of(*visible));
-    STD_TORCH_CHECK(visible->scalar_type() == ScalarType::Bool, "visible must be bool");
-    seen = torch::stable::contiguous(*visible);
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+  template <class T>
+  void run(const DiskHeatmapParams& params, const double* keypoints, const bool* visible, T one,
+           T* out) const {
+    disk_heatmap_cpu(params, keypoints, visible, one, out);
   }
-  const Tensor dense = torch::stable::contiguous(keypoints);
-  Tensor out = torch::stable::new_empty(keypoints, {batch, joints, height, width}, dtype);
-  const DiskHeatmapParams params{batch * joints, height, width, radius};
-  dispatch_binary(dtype, [&](auto one) {
-    disk_heatmap_cpu(params, dense.const_data_ptr<double>(),
-                     seen ? seen->const_data_ptr<bool>() : nullptr, one,
-                     static_cast<decltype(one)*>(out.mutable_data_ptr()));
-  });
-  return out;
-}
+};
 
 }  // namespace
 }  // namespace dgpose
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dgpose, m) {
-  m.def(
-      "disk_heatmap(Tensor keypoints, Tensor? visible, SymInt height, SymInt width, float radius, "
-      "ScalarType dtype) -> Tensor");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(dgpose, CPU, m) {
-  m.impl("disk_heatmap", TORCH_BOX(&dgpose::disk_heatmap));
-}
+DGPOSE_REGISTER_CPU()

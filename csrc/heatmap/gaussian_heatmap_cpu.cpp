@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/simd.h"
-#include "heatmap/map_tasks.h"
+#include "core/tasks.h"
 
 namespace dgpose {
 namespace {

@@ -1,6 +1,6 @@
 // See gaussian_heatmap.h for the maths. V is F32, or F64 in the scalar region.
 
-#include "heatmap/map_elements.inl"
+#include "core/elements.inl"
 
 // ---- exp(-a), a >= 0 ----
 

@@ -12,7 +12,9 @@
 // away. No value is a denormal number. Joints in one place have u = (1, 0): a Gaussian.
 //
 // A map is 0 where a joint of its limb is invisible or not finite, where sigma is not finite and
-// positive, or where float64 holds no finite |b - a| or 2 / sigma.
+// positive, or where float64 holds no finite |b - a| or 2 / sigma. On CUDA devices also where a
+// limb names a joint outside 0 .. K-1, which the CPU's binding refuses: there a look would mean to
+// wait.
 //
 // Gradients, with F = a + c u the foot of p and t = c / |b - a| (1/2 for joints in one place):
 //   dh/da = (1 - t) h (p - F) / sigma^2,  dh/db = t h (p - F) / sigma^2,
@@ -24,11 +26,13 @@
 //
 // Forward: the same bits on every instruction set, and for a limb given from either end. Backward:
 // gathered map by map and limb by limb, sums of 8 rows in T, of all in float64, in a fixed order:
-// deterministic, equal within rounding on other instruction sets.
+// deterministic, equal within rounding on other instruction sets. CUDA devices agree within
+// rounding in both.
 #pragma once
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
 #include "core/half.h"
 
 namespace dgpose {
@@ -54,11 +58,18 @@ struct LimbMaps {
 // (double, double), here and below.
 template <class T, class Element>
 void limb_heatmap_cpu(const LimbMaps<T>& limbs, Element* maps);
+template <class T, class Element>
+CudaError limb_heatmap_cuda(const LimbMaps<T>& limbs, Element* maps, CudaStream stream);
 
 // Gradients of sum(grad_maps * maps): grad_keypoints [B, K, 2], grad_sigmas [B, L]. Incoming
-// gradients are used only where a map is not 0.
+// gradients are used only where a map is not 0. scratch: kLimbScratch numbers a map.
+constexpr int64_t kLimbScratch = 4;
 template <class T, class Element>
 void limb_heatmap_backward_cpu(const LimbMaps<T>& limbs, const Element* grad_maps,
                                T* grad_keypoints, T* grad_sigmas);
+template <class T, class Element>
+CudaError limb_heatmap_backward_cuda(const LimbMaps<T>& limbs, const Element* grad_maps,
+                                     double* scratch, T* grad_keypoints, T* grad_sigmas,
+                                     CudaStream stream);
 
 }  // namespace dgpose

@@ -1,20 +1,16 @@
 #include "heatmap/limb_heatmap.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "core/simd.h"
-#include "heatmap/map_tasks.h"
+#include "core/tasks.h"
+#include "heatmap/limb_geometry.h"
 
 namespace dgpose {
 namespace {
 
-// Pixels that a row computes together. The same on every instruction set, so that all of them
-// compute the same pixels and fill the same others with 0.
-constexpr int64_t kColumns = 16;
-static_assert(kColumns <= kPadding);
+static_assert(kLimbColumns <= kPadding);
 
 // For one map, in half widths: s = rows[y].across + columns.across[x], and along the
 // limb u (p - a) = rows[y].along + columns.along[x].
@@ -60,80 +56,6 @@ void sum_map(const LimbColumns<double>& columns, const LimbRow<double>* rows, in
   scalar::limb_sums<scalar::F64>(columns, rows, row_count, grad, width, sums);
 }
 
-struct Point {
-  double x, y;
-};
-
-// A limb that is drawn.
-struct Limb {
-  int64_t joint_a, joint_b;  // in [0, B K)
-  Point a, b, u;
-  double length, sigma, scale;  // pixels, pixels, half widths a pixel
-};
-
-bool is_before(Point p, Point q) {
-  const double near_p = std::abs(p.x) + std::abs(p.y), near_q = std::abs(q.x) + std::abs(q.y);
-  if (near_p != near_q) return near_p < near_q;
-  return p.x != q.x ? p.x < q.x : p.y < q.y;
-}
-
-// False where the map is 0 throughout.
-template <class T>
-bool make_limb(const LimbMaps<T>& g, int64_t map, Limb* out) {
-  const int64_t limb = map % g.limb_count, first = map / g.limb_count * g.joint_count;
-  out->joint_a = first + g.limbs[2 * limb];
-  out->joint_b = first + g.limbs[2 * limb + 1];
-  if (g.visible && !(g.visible[out->joint_a] && g.visible[out->joint_b])) return false;
-  out->a = {g.keypoints[2 * out->joint_a], g.keypoints[2 * out->joint_a + 1]};
-  out->b = {g.keypoints[2 * out->joint_b], g.keypoints[2 * out->joint_b + 1]};
-  if (is_before(out->b, out->a)) {
-    std::swap(out->a, out->b);
-    std::swap(out->joint_a, out->joint_b);
-  }
-  out->sigma = g.sigmas[map];
-  out->scale = 1 / (kLimbHalfWidth * out->sigma);
-  // Not hypot: it differs between processors, and a root of squares over- and underflows.
-  const Point e{out->b.x - out->a.x, out->b.y - out->a.y};
-  const double longer = std::max(std::abs(e.x), std::abs(e.y));
-  out->u = {1, 0};
-  out->length = 0;
-  if (longer > 0) {
-    const Point scaled{e.x / longer, e.y / longer};
-    const double norm = std::sqrt(scaled.x * scaled.x + scaled.y * scaled.y);
-    out->u = {scaled.x / norm, scaled.y / norm};
-    out->length = longer * norm;
-  }
-  return std::isfinite(out->a.x) && std::isfinite(out->a.y) && std::isfinite(out->b.x) &&
-         std::isfinite(out->b.y) && std::isfinite(out->length) && std::isfinite(out->sigma) &&
-         out->sigma > 0 && std::isfinite(2 / out->sigma);
-}
-
-// The pixels [begin, end) of an axis of `size` pixels that may lie in [low, high], and some more.
-// In floating point until clamped: huge values and NaN must not reach the conversion.
-struct Span {
-  int64_t begin, end;
-};
-Span pixels_within(double low, double high, int64_t size) {
-  const double first = low - 1, last = high + 2;  // the conversion cuts them
-  const double n = static_cast<double>(size);
-  const int64_t begin = first > 0 ? (first < n ? static_cast<int64_t>(first) : size) : 0;
-  const int64_t end = last < n ? (last > 0 ? static_cast<int64_t>(last) : 0) : size;
-  return {begin, std::max(begin, end)};
-}
-
-// A span of x around the limb in every row y: slope (y - a.y) + [low, high] from a.x.
-struct Strip {
-  double slope = 0, low = -std::numeric_limits<double>::infinity(), high = -low;
-};
-
-// |direction.x (x - a.x) + direction.y (y - a.y)| in [low, high]; anything where that hardly
-// depends on x.
-Strip make_strip(Point direction, double low, double high) {
-  if (!(std::abs(direction.x) > 1e-6)) return {};
-  const double p = low / direction.x, q = high / direction.x;
-  return {-direction.y / direction.x, std::min(p, q), std::max(p, q)};
-}
-
 // Scratch memory of one task and the maps drawn with it.
 template <class T>
 class LimbAxes {
@@ -141,85 +63,32 @@ class LimbAxes {
   LimbAxes(int64_t height, int64_t width)
       : across_(width + kPadding), along_(width + kPadding), rows_(height), width_(width) {}
 
-  // Rows [y_begin, y_end) of the map, row y at rows()[y - y_begin].
-  void set(const Limb& limb, int64_t y_begin, int64_t y_end) {
-    const Point n{-limb.u.y * limb.scale, limb.u.x * limb.scale};
-    const Point u{limb.u.x * limb.scale, limb.u.y * limb.scale};
-    const double largest = std::numeric_limits<T>::max();
-    length_ = static_cast<T>(std::min(limb.length * limb.scale, largest));
-    const double reach = std::sqrt(double{kLimbExponentOfZero<T>}) / limb.scale;
-
-    // The capsule lies within the rectangle around it along its direction, and within the one
-    // along the axes.
-    const Span y = pixels_within(std::min(limb.a.y, limb.b.y) - reach,
-                                 std::max(limb.a.y, limb.b.y) + reach, y_end);
-    const double left = std::min(limb.a.x, limb.b.x) - reach;
-    const double right = std::max(limb.a.x, limb.b.x) + reach;
-    const Strip line = make_strip({-limb.u.y, limb.u.x}, -reach, reach);
-    const Strip ends = make_strip(limb.u, -reach, limb.length + reach);
+  // Rows [y_begin, y_end) of a map of `height` rows, row y at rows()[y - y_begin].
+  void set(const Limb& limb, int64_t height, int64_t y_begin, int64_t y_end) {
+    const LimbFrame<T> frame = make_frame<T>(limb, height, width_);
+    length_ = frame.length;
+    per_length_ = frame.per_length;
     for (int64_t i = y_begin; i < y_end; ++i) {
-      LimbRow<T>& row = rows_[i - y_begin];
-      row = {};
-      if (i < y.begin || i >= y.end) continue;
-      const double dy = static_cast<double>(i) - limb.a.y;
-      row.across = static_cast<T>(dy * n.y);
-      row.along = static_cast<T>(dy * u.y);
-      double low = left, high = right;
-      for (const Strip& strip : {line, ends}) {
-        const double middle = limb.a.x + strip.slope * dy;
-        if (middle + strip.low > low) low = middle + strip.low;
-        if (middle + strip.high < high) high = middle + strip.high;
-      }
-      const Span x = pixels_within(low, high, width_);
-      if (x.begin == x.end) continue;
-      row.begin = x.begin / kColumns * kColumns;
-      row.end = std::min((x.end + kColumns - 1) / kColumns * kColumns, width_);
+      const Span x = frame.row_span(i, width_);
+      rows_[i - y_begin] = {frame.row_across(i), frame.row_along(i), x.begin, x.end};
     }
-
-    const Span x = pixels_within(left, right, width_);
-    const int64_t x_begin = x.begin / kColumns * kColumns;
-    const int64_t x_end = std::min((x.end + kColumns - 1) / kColumns * kColumns, width_);
-    for (int64_t i = x_begin; i < x_end; ++i) {
-      const double dx = static_cast<double>(i) - limb.a.x;
-      across_[i] = static_cast<T>(dx * n.x);
-      along_[i] = static_cast<T>(dx * u.x);
+    for (int64_t i = frame.x.begin; i < frame.x.end; ++i) {
+      across_[i] = frame.column_across(i);
+      along_[i] = frame.column_along(i);
     }
   }
 
   void set_zero(int64_t row_count) { std::fill_n(rows_.begin(), row_count, LimbRow<T>{}); }
 
-  LimbColumns<T> columns() const {
-    const bool is_point = !(length_ >= std::numeric_limits<T>::min());
-    return {across_.data(), along_.data(), length_, is_point ? T(0) : 1 / length_};
-  }
+  LimbColumns<T> columns() const { return {across_.data(), along_.data(), length_, per_length_}; }
   const LimbRow<T>* rows() const { return rows_.data(); }
 
  private:
   std::vector<T> across_, along_;
   std::vector<LimbRow<T>> rows_;
   int64_t width_;
-  T length_ = 0;
+  T length_ = 0, per_length_ = 0;
 };
-
-// Gradients of one map, in float64: of a, b and sigma.
-struct LimbGradient {
-  Point a, b;
-  double sigma;
-};
-
-template <class T>
-LimbGradient gradient_of(const Limb& limb, const LimbColumns<T>& columns, const double* sums) {
-  const bool is_point = columns.per_length == 0;
-  const double s = sums[0], o = sums[2];
-  const double s_b = is_point ? s / 2 : sums[1], o_b = is_point ? o / 2 : sums[3];
-  const double s_a = s - s_b, o_a = o - o_b;
-  // p - F = sqrt(2 ln 2) sigma (s n + o u)
-  const double factor = kLimbHalfWidth / limb.sigma;
-  const Point u = limb.u;
-  return {{factor * (o_a * u.x - s_a * u.y), factor * (o_a * u.y + s_a * u.x)},
-          {factor * (o_b * u.x - s_b * u.y), factor * (o_b * u.y + s_b * u.x)},
-          kLimbHalfWidth * factor * sums[4]};
-}
 
 }  // namespace
 
@@ -237,7 +106,7 @@ void limb_heatmap_cpu(const LimbMaps<T>& g, Element* maps) {
       const int64_t y = begin % g.height, count = std::min(g.height - y, end - begin);
       Limb limb;
       if (make_limb(g, begin / g.height, &limb)) {
-        axes.set(limb, y, y + count);
+        axes.set(limb, g.height, y, y + count);
       } else {
         axes.set_zero(count);
       }
@@ -261,10 +130,10 @@ void limb_heatmap_backward_cpu(const LimbMaps<T>& g, const Element* grad_maps, T
       LimbAxes<T>& axes = scratch[task];
       for (int64_t map = begin; map < end; ++map) {
         if (!make_limb(g, map, &limbs[map])) continue;
-        axes.set(limbs[map], 0, g.height);
+        axes.set(limbs[map], g.height, 0, g.height);
         double sums[5];
         sum_map(axes.columns(), axes.rows(), g.height, grad_maps + map * pixels, g.width, sums);
-        gradients[map] = gradient_of(limbs[map], axes.columns(), sums);
+        gradients[map] = gradient_of(limbs[map], axes.columns().per_length == 0, sums);
       }
     });
     for (int64_t map = 0; map < count; ++map) {

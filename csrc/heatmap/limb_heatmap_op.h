@@ -87,10 +87,13 @@ std::tuple<Tensor, Tensor> backward(const Tensor grad_maps, const Tensor keypoin
   Tensor grad_keypoints =
       torch::stable::new_empty(keypoints, {keypoints.size(0), keypoints.size(1), 2});
   Tensor grad_sigma = torch::stable::new_empty(keypoints, {keypoints.size(0), limbs.size(0)});
+  Tensor scratch = torch::stable::new_empty(
+      keypoints, {keypoints.size(0), limbs.size(0), Device::kScratch}, ScalarType::Double);
   dispatch_map(keypoints.scalar_type(), grad.scalar_type(),
                [&]<class T, class Element>(T, Element) {
                  device.backward(in.maps<T>(grad.size(2), grad.size(3)),
                                  static_cast<const Element*>(grad.const_data_ptr()),
+                                 scratch.template mutable_data_ptr<double>(),
                                  grad_keypoints.template mutable_data_ptr<T>(),
                                  grad_sigma.template mutable_data_ptr<T>());
                });

@@ -1,7 +1,7 @@
 // See limb_heatmap.h for the maths. V is F32, or F64 in the scalar region.
 
+#include "core/elements.inl"
 #include "core/power_of_2.inl"
-#include "heatmap/map_elements.inl"
 
 // s, o and c of the pixels x .. of one row.
 template <class V>

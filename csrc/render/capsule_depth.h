@@ -26,13 +26,16 @@
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
+
 namespace dgpose {
 
 // T is float or double. All arrays are dense, row-major.
 template <class T>
 struct CapsuleScene {
   const T* joints;       // [B, J, 3] mm
-  const int64_t* edges;  // [E, 2] joint indices, each in [0, J); an edge (j, j) is a sphere
+  const int64_t* edges;  // [E, 2] joint indices, each in [0, J); an edge (j, j) is a sphere. On a
+                         // GPU an edge with another index is not drawn and has no gradient
   const T* radii;        // [B, J] or [1, J] mm
   const T* cameras;      // [B, 4] or [1, 4]: fx, fy, cx, cy in pixels
   int64_t batch, joint_count, edge_count, height, width;
@@ -42,17 +45,27 @@ struct CapsuleScene {
 // depth [B, H, W] mm (background where nothing is hit), part [B, H, W] (edge index, -1 background).
 template <class T>
 void capsule_depth_cpu(const CapsuleScene<T>& scene, T background, T* depth, int16_t* part);
+template <class T>
+CudaError capsule_depth_cuda(const CapsuleScene<T>& scene, T background, T* depth, int16_t* part,
+                             CudaStream stream);
 
 // normals [B, 3, H, W]: outward unit normals of the visible surface, 0 on the background.
 template <class T>
 void capsule_depth_normals_cpu(const CapsuleScene<T>& scene, const T* depth, const int16_t* part,
                                T* normals);
+template <class T>
+CudaError capsule_depth_normals_cuda(const CapsuleScene<T>& scene, const T* depth,
+                                     const int16_t* part, T* normals, CudaStream stream);
 
 // Gradients of sum(grad_depth * depth) through the visible surface: grad_joints [B, J, 3],
-// grad_radii [B, J] (also for shared radii: the caller sums). Summed in float64 in row order, hence
-// deterministic.
+// grad_radii [B, J] (also for shared radii: the caller sums). Summed in float64 in a fixed
+// order, hence deterministic.
 template <class T>
 void capsule_depth_backward_cpu(const CapsuleScene<T>& scene, const T* grad_depth, const T* depth,
                                 const int16_t* part, T* grad_joints, T* grad_radii);
+template <class T>
+CudaError capsule_depth_backward_cuda(const CapsuleScene<T>& scene, const T* grad_depth,
+                                      const T* depth, const int16_t* part, T* grad_joints,
+                                      T* grad_radii, CudaStream stream);
 
 }  // namespace dgpose

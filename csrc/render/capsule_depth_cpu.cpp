@@ -6,6 +6,7 @@
 
 #include "core/parallel.h"
 #include "core/simd.h"
+#include "render/capsule_geometry.h"
 
 #define DGPOSE_SIMD_BODY "render/capsule_depth_simd.inl"
 #include "core/foreach_isa.inl"
@@ -14,9 +15,6 @@ namespace dgpose {
 namespace {
 
 constexpr int64_t kPadding = 16;  // rays are read by the whole vector
-
-// |n.d| below this is a silhouette seen edge-on, where the depth has no derivative: no gradient.
-constexpr double kGrazing = 1e-6;
 
 void draw_rows(const CapsuleScene<float>& scene, int64_t frame, int64_t row_begin, int64_t row_end,
                const float* ray_x, float* depth, int16_t* part) {
@@ -34,45 +32,10 @@ bool is_edge(const CapsuleScene<T>& scene, int16_t part) {
   return part >= 0 && part < scene.edge_count;
 }
 
-// The visible surface at one pixel: parameter s along the capsule and outward unit normal n.
 template <class T>
-struct SurfacePoint {
-  T s, n[3], ray[3];
-};
-
-template <class T>
-SurfacePoint<T> surface_point(const CapsuleScene<T>& scene, int64_t frame, int64_t x, int64_t y,
-                              T depth, int16_t part) {
-  const T* camera = scene.cameras + (scene.camera_per_frame ? frame * 4 : 0);
-  const T* radii = scene.radii + (scene.radii_per_frame ? frame * scene.joint_count : 0);
-  const int64_t ia = scene.edges[2 * part], ib = scene.edges[2 * part + 1];
-  const T* a = scene.joints + (frame * scene.joint_count + ia) * 3;
-  const T* b = scene.joints + (frame * scene.joint_count + ib) * 3;
-  SurfacePoint<T> point;
-  point.ray[0] = (static_cast<T>(x) - camera[2]) / camera[0];
-  point.ray[1] = (static_cast<T>(y) - camera[3]) / camera[1];
-  point.ray[2] = 1;
-  T from_a[3], g[3];
-  for (int i = 0; i < 3; ++i) {
-    from_a[i] = depth * point.ray[i] - a[i];
-    g[i] = b[i] - a[i];
-  }
-  const T e = radii[ia] - radii[ib];
-  const T D = (g[0] * g[0] + g[1] * g[1]) + g[2] * g[2] - e * e;
-  const T along = (g[0] * from_a[0] + g[1] * from_a[1]) + g[2] * from_a[2] - radii[ia] * e;
-  if (D > 0) {
-    point.s = std::min(std::max(along / D, T(0)), T(1));
-  } else {
-    point.s = radii[ia] >= radii[ib] ? T(0) : T(1);  // one ball holds the other
-  }
-  T length2 = 0;
-  for (int i = 0; i < 3; ++i) {
-    point.n[i] = from_a[i] - point.s * g[i];
-    length2 += point.n[i] * point.n[i];
-  }
-  const T scale = length2 > 0 ? 1 / std::sqrt(length2) : T(0);
-  for (T& component : point.n) component *= scale;
-  return point;
+SurfacePoint<T> surface_of_part(const CapsuleScene<T>& scene, int64_t frame, int64_t x, int64_t y,
+                                T depth, int16_t part) {
+  return surface_point(scene, frame, scene.edges[2 * part], scene.edges[2 * part + 1], x, y, depth);
 }
 
 }  // namespace
@@ -127,7 +90,7 @@ void capsule_depth_normals_cpu(const CapsuleScene<T>& scene, const T* depth, con
         T* out = normals + frame * 3 * pixels + y * scene.width + x;
         SurfacePoint<T> point{};
         if (is_edge(scene, part[at]))
-          point = surface_point(scene, frame, x, y, depth[at], part[at]);
+          point = surface_of_part(scene, frame, x, y, depth[at], part[at]);
         for (int i = 0; i < 3; ++i) out[i * pixels] = point.n[i];
       }
     }
@@ -146,7 +109,7 @@ void capsule_depth_backward_cpu(const CapsuleScene<T>& scene, const T* grad_dept
         for (int64_t x = 0; x < scene.width; ++x) {
           const int64_t at = (frame * scene.height + y) * scene.width + x;
           if (!is_edge(scene, part[at]) || grad_depth[at] == 0) continue;
-          const SurfacePoint<T> p = surface_point(scene, frame, x, y, depth[at], part[at]);
+          const SurfacePoint<T> p = surface_of_part(scene, frame, x, y, depth[at], part[at]);
           const double facing = p.n[0] * p.ray[0] + p.n[1] * p.ray[1] + p.n[2] * p.ray[2];
           if (!(facing < -kGrazing)) continue;
           const double scale = static_cast<double>(grad_depth[at]) / facing;

@@ -1,171 +1,41 @@
-// Schemas, checks and allocation of capsule_depth, its normals and its backward.
-#include "render/capsule_depth.h"
-
-#include <torch/csrc/stable/library.h>
-
-#include "torch/checks.h"
+// capsule_depth on the CPU.
+#include "render/capsule_depth_op.h"
 
 namespace dgpose {
 namespace {
 
-// Dense inputs (kept alive here) and the scene of pointers into them.
-template <class T>
-struct SceneInputs {
-  Tensor joints, edges, radii, cameras;
-  CapsuleScene<T> scene;
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+  template <class T>
+  void forward(const CapsuleScene<T>& scene, T background, T* depth, int16_t* part) const {
+    check_edges(scene);
+    capsule_depth_cpu<T>(scene, background, depth, part);
+  }
+  template <class T>
+  void normals(const CapsuleScene<T>& scene, const T* depth, const int16_t* part,
+               T* normals) const {
+    check_edges(scene);
+    capsule_depth_normals_cpu<T>(scene, depth, part, normals);
+  }
+  template <class T>
+  void backward(const CapsuleScene<T>& scene, const T* grad_depth, const T* depth,
+                const int16_t* part, T* grad_joints, T* grad_radii) const {
+    check_edges(scene);
+    capsule_depth_backward_cpu<T>(scene, grad_depth, depth, part, grad_joints, grad_radii);
+  }
+
+ private:
+  template <class T>
+  static void check_edges(const CapsuleScene<T>& scene) {
+    for (int64_t i = 0; i < 2 * scene.edge_count; ++i) {
+      const int64_t joint = scene.edges[i];
+      STD_TORCH_CHECK(joint >= 0 && joint < scene.joint_count, "edges must lie in [0, ",
+                      scene.joint_count, "), got ", joint);
+    }
+  }
 };
-
-void check_scene(const Tensor& joints, const Tensor& edges, const Tensor& radii,
-                 const Tensor& cameras, int64_t height, int64_t width) {
-  STD_TORCH_CHECK(is_floating(joints), "joints must be float32 or float64");
-  DGPOSE_CHECK_SHAPE(joints, "[B, J, 3]", -1, -1, 3);
-  DGPOSE_CHECK_SHAPE(edges, "[E, 2]", -1, 2);
-  DGPOSE_CHECK_SHAPE(radii, "[B, J] or [1, J]", -1, joints.size(1));
-  DGPOSE_CHECK_SHAPE(cameras, "[B, 4] or [1, 4]", -1, 4);
-  STD_TORCH_CHECK(radii.size(0) == 1 || radii.size(0) == joints.size(0),
-                  "radii must have shape [B, J] or [1, J], got ", shape_of(radii));
-  STD_TORCH_CHECK(cameras.size(0) == 1 || cameras.size(0) == joints.size(0),
-                  "camera must have shape [B, 4] or [1, 4], got ", shape_of(cameras));
-  DGPOSE_CHECK_SAME_DTYPE(radii, joints);
-  DGPOSE_CHECK_SAME_DTYPE(cameras, joints);
-  STD_TORCH_CHECK(edges.scalar_type() == ScalarType::Long, "edges must be int64");
-  STD_TORCH_CHECK(edges.size(0) <= INT16_MAX, "edges must have at most 32767 rows, got ",
-                  edges.size(0));
-  STD_TORCH_CHECK(height >= 0 && width >= 0, "size must not be negative, got (", height, ", ",
-                  width, ")");
-}
-
-template <class T>
-SceneInputs<T> make_scene(const Tensor& joints, const Tensor& edges, const Tensor& radii,
-                          const Tensor& cameras, int64_t height, int64_t width) {
-  SceneInputs<T> in{torch::stable::contiguous(joints),
-                    torch::stable::contiguous(edges),
-                    torch::stable::contiguous(radii),
-                    torch::stable::contiguous(cameras),
-                    {}};
-  in.scene = {in.joints.template const_data_ptr<T>(),
-              in.edges.template const_data_ptr<int64_t>(),
-              in.radii.template const_data_ptr<T>(),
-              in.cameras.template const_data_ptr<T>(),
-              joints.size(0),
-              joints.size(1),
-              edges.size(0),
-              height,
-              width,
-              radii.size(0) > 1 || joints.size(0) == 1,
-              cameras.size(0) > 1 || joints.size(0) == 1};
-  for (int64_t i = 0; i < 2 * in.scene.edge_count; ++i) {
-    const int64_t joint = in.scene.edges[i];
-    STD_TORCH_CHECK(joint >= 0 && joint < in.scene.joint_count, "edges must lie in [0, ",
-                    in.scene.joint_count, "), got ", joint);
-  }
-  return in;
-}
-
-void check_maps(const Tensor& joints, const Tensor& depth, const Tensor& part) {
-  DGPOSE_CHECK_SHAPE(depth, "[B, H, W]", joints.size(0), -1, -1);
-  DGPOSE_CHECK_SHAPE(part, "[B, H, W]", joints.size(0), depth.size(1), depth.size(2));
-  DGPOSE_CHECK_SAME_DTYPE(depth, joints);
-  STD_TORCH_CHECK(part.scalar_type() == ScalarType::Short, "part must be int16");
-}
-
-template <class T>
-void run_forward(const Tensor& joints, const Tensor& edges, const Tensor& radii,
-                 const Tensor& cameras, double background, Tensor& depth, Tensor& part) {
-  const auto in = make_scene<T>(joints, edges, radii, cameras, depth.size(1), depth.size(2));
-  capsule_depth_cpu<T>(in.scene, static_cast<T>(background), depth.mutable_data_ptr<T>(),
-                       part.mutable_data_ptr<int16_t>());
-}
-
-std::tuple<Tensor, Tensor> forward(const Tensor joints, const Tensor edges, const Tensor radii,
-                                   const Tensor cameras, int64_t height, int64_t width,
-                                   double background) {
-  check_scene(joints, edges, radii, cameras, height, width);
-  Tensor depth = torch::stable::new_empty(joints, {joints.size(0), height, width});
-  Tensor part =
-      torch::stable::new_empty(joints, {joints.size(0), height, width}, ScalarType::Short);
-  if (joints.scalar_type() == ScalarType::Double) {
-    run_forward<double>(joints, edges, radii, cameras, background, depth, part);
-  } else {
-    run_forward<float>(joints, edges, radii, cameras, background, depth, part);
-  }
-  return {depth, part};
-}
-
-template <class T>
-void run_normals(const Tensor& joints, const Tensor& edges, const Tensor& radii,
-                 const Tensor& cameras, const Tensor& depth, const Tensor& part, Tensor& normals) {
-  const auto in = make_scene<T>(joints, edges, radii, cameras, depth.size(1), depth.size(2));
-  const Tensor dense_depth = torch::stable::contiguous(depth);
-  const Tensor dense_part = torch::stable::contiguous(part);
-  capsule_depth_normals_cpu<T>(in.scene, dense_depth.const_data_ptr<T>(),
-                               dense_part.const_data_ptr<int16_t>(), normals.mutable_data_ptr<T>());
-}
-
-Tensor normals(const Tensor joints, const Tensor edges, const Tensor radii, const Tensor cameras,
-               const Tensor depth, const Tensor part) {
-  check_maps(joints, depth, part);
-  check_scene(joints, edges, radii, cameras, depth.size(1), depth.size(2));
-  Tensor out = torch::stable::new_empty(joints, {joints.size(0), 3, depth.size(1), depth.size(2)});
-  if (joints.scalar_type() == ScalarType::Double) {
-    run_normals<double>(joints, edges, radii, cameras, depth, part, out);
-  } else {
-    run_normals<float>(joints, edges, radii, cameras, depth, part, out);
-  }
-  return out;
-}
-
-template <class T>
-void run_backward(const Tensor& grad_depth, const Tensor& joints, const Tensor& edges,
-                  const Tensor& radii, const Tensor& cameras, const Tensor& depth,
-                  const Tensor& part, Tensor& grad_joints, Tensor& grad_radii) {
-  const auto in = make_scene<T>(joints, edges, radii, cameras, depth.size(1), depth.size(2));
-  // Autograd hands over gradients with any strides (after a cat, an expand, a sum).
-  const Tensor dense_grad = torch::stable::contiguous(grad_depth);
-  const Tensor dense_depth = torch::stable::contiguous(depth);
-  const Tensor dense_part = torch::stable::contiguous(part);
-  capsule_depth_backward_cpu<T>(
-      in.scene, dense_grad.const_data_ptr<T>(), dense_depth.const_data_ptr<T>(),
-      dense_part.const_data_ptr<int16_t>(), grad_joints.mutable_data_ptr<T>(),
-      grad_radii.mutable_data_ptr<T>());
-}
-
-std::tuple<Tensor, Tensor> backward(const Tensor grad_depth, const Tensor joints,
-                                    const Tensor edges, const Tensor radii, const Tensor cameras,
-                                    const Tensor depth, const Tensor part) {
-  check_maps(joints, depth, part);
-  check_scene(joints, edges, radii, cameras, depth.size(1), depth.size(2));
-  DGPOSE_CHECK_SHAPE(grad_depth, "[B, H, W]", joints.size(0), depth.size(1), depth.size(2));
-  DGPOSE_CHECK_SAME_DTYPE(grad_depth, joints);
-  Tensor grad_joints = torch::stable::new_empty(joints, {joints.size(0), joints.size(1), 3});
-  Tensor grad_radii = torch::stable::new_empty(joints, {joints.size(0), joints.size(1)});
-  if (joints.scalar_type() == ScalarType::Double) {
-    run_backward<double>(grad_depth, joints, edges, radii, cameras, depth, part, grad_joints,
-                         grad_radii);
-  } else {
-    run_backward<float>(grad_depth, joints, edges, radii, cameras, depth, part, grad_joints,
-                        grad_radii);
-  }
-  return {grad_joints, grad_radii};
-}
 
 }  // namespace
 }  // namespace dgpose
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dgpose, m) {
-  m.def(
-      "capsule_depth(Tensor joints, Tensor edges, Tensor radii, Tensor cameras, SymInt height, "
-      "SymInt width, float background) -> (Tensor depth, Tensor part)");
-  m.def(
-      "capsule_depth_normals(Tensor joints, Tensor edges, Tensor radii, Tensor cameras, "
-      "Tensor depth, Tensor part) -> Tensor");
-  m.def(
-      "capsule_depth_backward(Tensor grad_depth, Tensor joints, Tensor edges, Tensor radii, "
-      "Tensor cameras, Tensor depth, Tensor part) -> (Tensor grad_joints, Tensor grad_radii)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(dgpose, CPU, m) {
-  m.impl("capsule_depth", TORCH_BOX(&dgpose::forward));
-  m.impl("capsule_depth_normals", TORCH_BOX(&dgpose::normals));
-  m.impl("capsule_depth_backward", TORCH_BOX(&dgpose::backward));
-}
+DGPOSE_REGISTER_CPU()

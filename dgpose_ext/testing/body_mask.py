@@ -56,6 +56,10 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     calls += [_call(dtype, 1, n, size=(n, 30)) for n in ODD_SIZES]
     calls += [_call(dtype, 1, n, size=(30, n)) for n in (*ODD_SIZES, 64, 127, 128, 129)]
     calls += [_call(dtype, 5, limbs=())]
+    # More than one tile of the CUDA kernel in either direction, and more limbs and points than it
+    # takes at once.
+    far = _call(torch.float32, 2, 5)["keypoints"] * 9
+    calls += [_call(dtype, keypoints=far.to(dtype), limbs=LIMBS * 8, size=(450, 600), radius=1.5)]
     return calls
 
 
@@ -109,6 +113,10 @@ SPEC = OpSpec(
             r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
         ),
         BadInput(
+            {"keypoints": torch.zeros((1, 5, 2), dtype=torch.bool)}, TypeError,
+            "keypoints must be of dtype float32, .*, got bool",
+        ),
+        BadInput(
             {"keypoints": torch.zeros((1, 5, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: body_mask has none",
         ),
@@ -121,12 +129,20 @@ SPEC = OpSpec(
             r"limbs must lie in 0 .. K-1 with K = 5, got \(0, 5\)",
         ),
         BadInput({"limbs": ((0, -1),)}, ValueError, "limbs must lie in 0 .. K-1"),
+        BadInput(
+            {"limbs": None}, TypeError, "limbs must be a sequence of pairs of joints, got None"
+        ),
         BadInput({"limbs": (0, 1)}, ValueError, "limbs must be pairs of joints, got 0"),
         BadInput({"limbs": ((0, 1.0),)}, TypeError, "a joint of limbs must be an integer, got 1.0"),
+        BadInput(
+            {"visible": torch.ones((2, 5), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
+        ),
         BadInput({"size": (-1, 7)}, ValueError, "size must not be negative"),
         BadInput({"radius": 0.5}, ValueError, "radius must be in 1 .. 4096 pixels, got 0.5"),
+        BadInput({"radius": "4"}, TypeError, "radius must be a number, got '4'"),
         BadInput({"radius": float("nan")}, ValueError, "radius must be in 1 .. 4096 pixels"),
-        BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of float32, .*, got int32"),
+        BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of .*, got torch.int32"),
         BadInput(
             {"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton, reference"
         ),

@@ -65,7 +65,8 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     camera_inside = _chain(dtype, 1, 3, 4)
     camera_inside["joints"] = camera_inside["joints"] - torch.tensor([0, 0, 250]).to(dtype)
     normals = _chain(dtype, 2, 6, 5) | {"background": -1.0, "return_normals": True}
-    return [*calls, per_frame, nested, along, camera_inside, normals]
+    many = _chain(dtype, 1, 140, 6)  # more capsules than a group of the CUDA kernel
+    return [*calls, per_frame, nested, along, camera_inside, normals, many]
 
 
 def _raw_calls() -> list[tuple[str, tuple[object, ...]]]:
@@ -99,6 +100,9 @@ def _hostile() -> list[Sample]:
         bad_radius = _chain(torch.float32, 2, 5, 0)
         bad_radius["radii"][0, 1] = value
         calls += [call, bad_radius]
+    bad_camera = _chain(torch.float32, 2, 5, 0) | {"return_normals": True}
+    bad_camera["camera"] = torch.tensor([bad_camera["camera"], [float("nan")] * 4])
+    calls.append(bad_camera)
     return calls
 
 
@@ -138,6 +142,15 @@ SPEC = OpSpec(
         BadInput(
             {"joints": _JOINTS.int()}, TypeError, "joints must be of dtype float32, .*, got int32"
         ),
+        BadInput({"edges": [[0, 1]]}, TypeError, "edges must be a torch.Tensor, got list"),
+        BadInput(
+            {"edges": torch.zeros((2, 3), dtype=torch.int64)}, ValueError,
+            r"edges must have shape \[E, 2\], got \[2, 3\]",
+        ),
+        BadInput(
+            {"edges": _EDGES.to("meta")}, ValueError,
+            r"edges must be on the device of joints \(cpu\), got meta",
+        ),
         BadInput({"edges": _EDGES.int()}, TypeError, "edges must be of dtype int64, got int32"),
         BadInput(
             {"edges": torch.tensor([[0, 9]])}, ValueError, r"edges must lie in \[0, 6\), got 9"
@@ -146,9 +159,23 @@ SPEC = OpSpec(
             {"radii": torch.zeros((1, 2))}, ValueError,
             r"radii must have shape \[B, J\] with J = 6, got \[1, 2\]",
         ),
+        BadInput(
+            {"radii": torch.zeros((1, 6), dtype=torch.int32)}, TypeError,
+            "radii must be of dtype float32, .*, got int32",
+        ),
+        BadInput(
+            {"radii": torch.zeros((1, 6), device="meta")}, ValueError,
+            r"radii must be on the device of joints \(cpu\), got meta",
+        ),
+        BadInput({"camera": None}, TypeError, r"camera must be \(fx, fy, cx, cy\), got None"),
+        BadInput(
+            {"camera": torch.ones(4, requires_grad=True)}, ValueError,
+            "camera must not require a gradient: capsule_depth has none for it",
+        ),
         BadInput({"camera": (0.0,) * 4}, ValueError, "camera .* must be finite with fx, fy > 0"),
         BadInput({"camera": (1.0, 2.0)}, ValueError, r"camera must be .*, got 2 numbers"),
         BadInput({"size": (-1, 4)}, ValueError, r"size must not be negative, got \(-1, 4\)"),
+        BadInput({"background": "0"}, TypeError, "background must be a number, got '0'"),
         BadInput({"size": (16.0, 4)}, TypeError, "size must be an integer, got 16.0"),
         BadInput({"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton"),
         BadInput({"backend": "cuda"}, RuntimeError, "backend 'cuda' is not available"),

@@ -49,6 +49,8 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
         {"heatmaps": ties, "method": "quarter"},
         _call(dtype, 40, 40, method="dark", blur_kernel=17),
         _call(dtype, 12, 40, method="dark", blur_kernel=63),
+        # More than a CUDA block reads at once.
+        _call(dtype, 80, 64, method="softargmax", beta=20.0),
         {"heatmaps": torch.zeros((1, 2, 9, 20), dtype=dtype), "method": "softargmax"},
     ]
 
@@ -91,10 +93,13 @@ def _hostile() -> list[Sample]:
 
 
 def _gradient_samples() -> list[Sample]:
-    return [
+    calls = [
         _call(torch.float64, height, width, seed, method="softargmax", beta=beta)
         for seed, (height, width, beta) in enumerate([(4, 5, 3.0), (3, 17, 1.0), (9, 16, 12.0)])
     ]
+    # More than a CUDA block writes at once.
+    large = gaussians(1, 1, 36, 64).double()
+    return [*calls, {"heatmaps": large, "method": "softargmax", "beta": 5.0}]
 
 
 _CLOSE = (1e-5, 1e-5)  # dark and softargmax sum in another order than torch; the others are equal
@@ -146,6 +151,7 @@ SPEC = OpSpec(
         BadInput({"blur_kernel": 4}, ValueError, r"blur_kernel must be odd .* \[1, 63\], got 4"),
         BadInput({"blur_kernel": 65}, ValueError, r"blur_kernel must be odd .* \[1, 63\], got 65"),
         BadInput({"blur_kernel": 5.0}, TypeError, "blur_kernel must be an integer, got 5.0"),
+        BadInput({"beta": "1"}, TypeError, "beta must be a number, got '1'"),
         BadInput({"beta": 0.0}, ValueError, r"beta must lie in \(0, 1e30\], got 0.0"),
         BadInput({"beta": math.nan}, ValueError, r"beta must lie in \(0, 1e30\], got nan"),
         BadInput(

@@ -148,8 +148,14 @@ SPEC = OpSpec(
             "centers must be of dtype float32, float64, got int64",
         ),
         BadInput({"camera": (0.0, 0.0, 0.0, 0.0)}, ValueError, "camera .* must be finite"),
+        BadInput(
+            {"centers": torch.zeros((2, 3), device="meta")}, ValueError,
+            r"centers must be on the device of depth \(cpu\), got meta",
+        ),
+        BadInput({"camera": "nyu"}, TypeError, r"camera must be \(fx, fy, cx, cy\), got 'nyu'"),
         BadInput({"camera": torch.zeros(3, 4)}, ValueError, r"camera must .* B = 2, got \[3, 4\]"),
         BadInput({"cube_mm": 0.0}, ValueError, "cube_mm must be positive and finite, got 0.0"),
+        BadInput({"cube_mm": "1"}, TypeError, "cube_mm must be a number or a .*, got '1'"),
         BadInput({"cube_mm": float("nan")}, ValueError, "cube_mm must be positive and finite"),
         BadInput(
             {"cube_mm": torch.ones(3)}, ValueError,

@@ -38,6 +38,8 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     calls += [_call(dtype, radius=radius) for radius in (0, 0.5, 1, 2.5, 7, 40.0)]
     calls += [_call(dtype, 1, 4, n, size=(n, 7)) for n in ODD_SIZES]
     calls += [_call(dtype, 1, 4, n, size=(5, n)) for n in ODD_SIZES]
+    # Several bands of the CUDA kernel, and rows that are longer than its blocks.
+    calls += [_call(dtype, size=(300, 64), radius=160), _call(dtype, size=(5, 2100), radius=1900)]
     return calls
 
 
@@ -100,10 +102,15 @@ SPEC = OpSpec(
             r"visible must have shape \[B, K\] with B = 2, K = 3, got \[2, 4\]",
         ),
         BadInput({"size": 7}, ValueError, r"size must be \(H, W\), got 7"),
+        BadInput(
+            {"visible": torch.ones((2, 3), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
+        ),
         BadInput({"size": (-1, 7)}, ValueError, "size must not be negative"),
         BadInput({"radius": -1.0}, ValueError, "radius must be in 0 .. 4096 pixels, got -1.0"),
+        BadInput({"radius": "4"}, TypeError, "radius must be a number, got '4'"),
         BadInput({"radius": float("nan")}, ValueError, "radius must be in 0 .. 4096 pixels"),
-        BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of float32, .*, got int32"),
+        BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of .*, got torch.int32"),
         BadInput(
             {"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton, reference"
         ),

@@ -107,6 +107,7 @@ SPEC = OpSpec(
     raw_calls=_raw_calls,
     empty=_empty,
     hostile=_hostile,
+    devices=("cpu",),  # one frame, one answer on the host: a GPU would only wait
     compilable=False,
     bad=(
         BadInput({"depth": 3}, TypeError, "depth must be a torch.Tensor, got int"),

@@ -139,7 +139,16 @@ SPEC = OpSpec(
             "keypoints must be of dtype float32, .*, got int32",
         ),
         BadInput({"sigma": 0.0}, ValueError, "sigma must be finite and positive, got 0.0"),
+        BadInput({"sigma": -1.0}, ValueError, "sigma must be finite and positive, got -1.0"),
         BadInput({"sigma": float("nan")}, ValueError, "sigma must be finite and positive, got nan"),
+        BadInput(
+            {"sigma": [2.0, 2.0, 2.0]}, TypeError,
+            r"sigma must be a number or a torch.Tensor, got \[2.0, 2.0, 2.0\]",
+        ),
+        BadInput(
+            {"sigma": torch.ones(3, device="meta")}, ValueError,
+            r"sigma must be on the device of keypoints \(cpu\), got meta",
+        ),
         BadInput(
             {"sigma": torch.ones(4)}, ValueError,
             r"sigma must be a number or have shape \[K\], .* with B = 2, K = 3, got \[4\]",
@@ -153,7 +162,12 @@ SPEC = OpSpec(
             r"visible must have shape \[B, K\] with B = 2, K = 3, got \[2\]",
         ),
         BadInput({"visible": 1}, TypeError, "visible must be a torch.Tensor, got int"),
+        BadInput(
+            {"visible": torch.ones((2, 3), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
+        ),
         BadInput({"cutoff": -1.0}, ValueError, "cutoff must be positive or None, got -1.0"),
+        BadInput({"cutoff": "3"}, TypeError, "cutoff must be a number, got '3'"),
         BadInput({"normalize": "max"}, ValueError, "normalize must be 'peak' or 'sum', got 'max'"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be float32, .*, got torch.int32"),
         BadInput({"size": (-1, 4)}, ValueError, r"size must not be negative, got \(-1, 4\)"),

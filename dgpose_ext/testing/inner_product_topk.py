@@ -142,7 +142,7 @@ def bad_gradients(op: str) -> tuple[BadInput, ...]:
     return tuple(
         BadInput(
             {name: torch.zeros(shape, requires_grad=True)}, ValueError,
-            f"{name} must not require a gradient: {op} has none; detach it",
+            f"{name} must not require a gradient: {op} has none for it; detach it",
         )
         for name, shape in shapes.items()
     )  # fmt: skip

@@ -17,6 +17,10 @@ BODY_LIMBS = (
 )
 
 
+#: More than one tile of the CUDA kernels in either direction.
+_TILES = ((150, 6), (2, 530))
+
+
 def random_limbs(
     batch: int, size: tuple[int, int], dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> Sample:
@@ -54,6 +58,7 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     ]
     calls += [random_limbs(1, (5, n), dtype, n) | {"sigma": 1.5} for n in ODD_SIZES]
     calls += [random_limbs(1, (n, 20), dtype, n) | {"sigma": 0.7} for n in ODD_SIZES]
+    calls += [random_limbs(1, size, dtype) | {"sigma": 9.0} for size in _TILES]
     plain = random_limbs(2, (20, 33), dtype, 1)
     visible = torch.tensor([[1, 0, 1, 1], [0, 1, 1, 1]])
     calls += [
@@ -123,6 +128,11 @@ def _gradient_samples() -> list[Sample]:
         first,
         first | {"sigma": _sigmas((4,), torch.float64), "visible": visible},
         first | {"limbs": torch.tensor([[0, 1], [1, 0], [0, 1], [3, 3]])},
+        *(
+            random_limbs(1, size, torch.float64)
+            | {"limbs": torch.tensor([[3, 1]]), "sigma": torch.tensor([9.0]).double()}
+            for size in _TILES
+        ),
     ]
 
 
@@ -176,6 +186,7 @@ SPEC = OpSpec(
             {"limbs": torch.zeros((1, 2))}, TypeError, "limbs must be of dtype int64, got float32"
         ),
         BadInput({"sigma": 0.0}, ValueError, "sigma must be finite and positive, got 0.0"),
+        BadInput({"sigma": "2"}, TypeError, "sigma must be a number or a torch.Tensor, got '2'"),
         BadInput({"sigma": float("nan")}, ValueError, "sigma must be finite and positive, got nan"),
         BadInput(
             {"sigma": torch.ones(3)}, ValueError,
@@ -188,6 +199,10 @@ SPEC = OpSpec(
         BadInput(
             {"visible": torch.ones(2)}, ValueError,
             r"visible must have shape \[B, K\] with B = 2, K = 4, got \[2\]",
+        ),
+        BadInput(
+            {"visible": torch.ones((2, 4), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
         ),
         BadInput({"visible": 1}, TypeError, "visible must be a torch.Tensor, got int"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be float32, .*, got torch.int32"),

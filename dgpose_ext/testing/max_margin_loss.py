@@ -96,7 +96,7 @@ SPEC = OpSpec(
         ),
         BadInput(
             {"targets": torch.zeros((3, 17, 3), requires_grad=True)}, ValueError,
-            "targets must not require a gradient: the margin of max_margin_loss has none; detach",
+            "targets must not require a gradient: max_margin_loss has none for it; detach it",
         ),
     ),
 )  # fmt: skip

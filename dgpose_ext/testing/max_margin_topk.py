@@ -139,7 +139,7 @@ SPEC = OpSpec(
         *BAD_EMBEDDINGS, *BAD_K, *BAD_MARGIN, *bad_gradients("max_margin_topk"),
         BadInput(
             {"targets": torch.zeros((3, 17, 3), requires_grad=True)}, ValueError,
-            "targets must not require a gradient: max_margin_topk has none; detach it",
+            "targets must not require a gradient: max_margin_topk has none for it; detach it",
         ),
     ),
 )  # fmt: skip

@@ -80,6 +80,8 @@ def _hostile() -> list[Sample]:
             call = _call(torch.float32)
             call["keypoints"][:, 3, axis] = value
             calls += [call, call | {"margin": 3e38}]
+        margins = torch.tensor([value, -3.0])
+        calls += [_call(torch.float32, margin=margins), _call(torch.float32, lone_margin=margins)]
     return calls
 
 
@@ -102,6 +104,10 @@ SPEC = OpSpec(
             r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
         ),
         BadInput(
+            {"keypoints": torch.zeros((2, 5, 2), dtype=torch.bool)}, TypeError,
+            "keypoints must be of dtype float32, .*, got bool",
+        ),
+        BadInput(
             {"keypoints": torch.zeros((2, 5, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: part_boxes has none",
         ),
@@ -114,9 +120,21 @@ SPEC = OpSpec(
             r"visible must have shape \[B, K\] with B = 2, K = 5, got \[2, 4\]",
         ),
         BadInput({"parts": ((0, 5),)}, ValueError, "parts must lie in 0 .. K-1 with K = 5, got 5"),
+        BadInput(
+            {"visible": torch.ones((2, 5), device="meta")}, ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
+        ),
+        BadInput(
+            {"parts": None}, TypeError, "parts must be a sequence of sequences of joints, got None"
+        ),
         BadInput({"parts": (0, 1)}, ValueError, "parts must be sequences of joints, got 0"),
         BadInput({"parts": ((0.5,),)}, TypeError, "a joint of parts must be an integer, got 0.5"),
         BadInput({"margin": -1.0}, ValueError, "margin must be finite and not negative, got -1.0"),
+        BadInput({"margin": "6"}, TypeError, "margin must be a number or a torch.Tensor, got '6'"),
+        BadInput(
+            {"margin": torch.ones(2, device="meta")}, ValueError,
+            r"margin must be on the device of keypoints \(cpu\), got meta",
+        ),
         BadInput({"lone_margin": float("inf")}, ValueError, "lone_margin must be finite"),
         BadInput(
             {"margin": torch.zeros(3)}, ValueError,

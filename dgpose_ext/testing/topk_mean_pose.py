@@ -84,7 +84,7 @@ SPEC = OpSpec(
         ),
         BadInput(
             {"poses": torch.zeros((200, 17, 3), requires_grad=True)}, ValueError,
-            "poses must not require a gradient: topk_mean_pose has none; detach it",
+            "poses must not require a gradient: topk_mean_pose has none for it; detach it",
         ),
     ),
 )  # fmt: skip

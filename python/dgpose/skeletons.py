@@ -24,6 +24,7 @@ __all__ = [
     "COCO17",
     "DPIG_LIMBS",
     "DPIG_PARTS",
+    "DPIG_PART_NAMES",
     "FINGER_COLORS",
     "H36M17",
     "ICVL16",
@@ -265,8 +266,13 @@ DPIG_PARTS: tuple[tuple[int, ...], ...] = (
     (11, 12, 13),
     (8, 9, 10),
 )
-"""OpenPose-18 joints of DPIG's seven parts: head and shoulders, upper body, legs, left arm, right
-arm, left leg, right leg."""
+"""OpenPose-18 joints of DPIG's seven parts, in the order of DPIG_PART_NAMES."""
+
+DPIG_PART_NAMES: tuple[str, ...] = (
+    *("head_and_shoulders", "upper_body", "legs"),
+    *("left_arm", "right_arm", "left_leg", "right_leg"),
+)
+"""DPIG's seven parts."""
 
 COCO17 = _body(
     "coco17",

@@ -90,7 +90,13 @@ TEST(DepthCrop, FramesOfABatchWithStrides) {
   std::vector<float> store(3 * frame_stride, 500.0f);
   store[frame_stride + 2 * row_stride + 3] = 450.0f;
   const DepthImage<float> first{store.data(), height, width, row_stride};
-  const CropCube cubes[] = {pixel_cube(5), pixel_cube(5), pixel_cube(5)};
+  const CropCube cube = pixel_cube(5);
+  const double centers[] = {2, 2, 500, 2, 2, 500, 2, 2, 500};
+  CropCubes cubes{};
+  cubes.centers = {nullptr, centers, 3};
+  cubes.fx = cube.fx;
+  cubes.fy = cube.fy;
+  cubes.cube_mm = cube.cube_mm;
   std::vector<float> out(3 * 25);
   depth_crop_cpu(first, 3, frame_stride, cubes, {5}, out.data());
   for (int64_t i = 0; i < 75; ++i) {

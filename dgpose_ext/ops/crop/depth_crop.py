@@ -16,6 +16,7 @@ from dgpose_ext._validate import (
     require_device,
     require_dtype,
     require_integer,
+    require_number,
     require_shape,
     require_tensor,
 )
@@ -65,10 +66,10 @@ def depth_crop(
         crop of background.
 
     No gradients: depth comes from a sensor. Autocast changes nothing. Bit-identical on every
-    instruction set and in the reference.
+    instruction set, on GPUs and in the reference.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype.
+        TypeError: an argument is of another type, or a tensor of another dtype.
         ValueError: shapes, devices, camera, cube_mm, size or an option do not fit; an argument
             requires a gradient.
     """
@@ -118,6 +119,7 @@ def depth_crop(
 
 
 def _cube_number(cube_mm: float) -> float:
+    require_number("cube_mm", cube_mm, or_tensor=True)
     if not 0 < cube_mm < math.inf:
         raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
     return float(cube_mm)
@@ -151,11 +153,16 @@ def crop_to_uvd(
     Returns:
         [B, J, 3] u = u_c + a hw_x, v = v_c + b hw_y (pixels, v down), d = mm_c + c cube_mm/2 (mm),
         in the dtype of coords. Plain torch arithmetic: differentiable in coords.
+
+    Raises:
+        TypeError: an argument is of another type, or coords of another dtype.
+        ValueError: shapes, devices, camera or cube_mm do not fit.
     """
     require_shape("coords", require_tensor("coords", coords), "[B, J, 3]")
     require_dtype("coords", coords, (torch.float32, torch.float64, torch.float16, torch.bfloat16))
     batch = coords.shape[0]
     require_shape("centers", require_tensor("centers", centers), "[B, 3]", B=batch)
+    require_device("centers", centers, "coords", coords)
     cameras = camera_tensor(camera, like=coords, dtype=coords.dtype, batch=batch)
     half = _cube_tensor(cube_mm, like=coords, dtype=coords.dtype, batch=batch)[:, None] / 2
     centers = centers.to(coords.dtype)

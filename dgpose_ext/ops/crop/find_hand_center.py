@@ -13,6 +13,7 @@ from dgpose_ext._validate import (
     camera_numbers,
     require_dtype,
     require_integer,
+    require_number,
     require_search_range,
     require_shape,
     require_tensor,
@@ -54,15 +55,17 @@ def find_hand_center(
         (u, v, mm): pixels (centres at integers) and mm, as depth_crop takes them; None if there is
         no such component. Depth counts in units of 1/16 mm and all sums are integers: every backend
         gives the same bits. Under torch.compile the call is a graph break (it returns numbers).
+        Autocast changes nothing.
 
     Raises:
-        TypeError: depth is no tensor or has another dtype.
+        TypeError: an argument is of another type, or depth of another dtype.
         ValueError: a shape, the camera or a number does not fit.
     """
     depth = require_tensor("depth", depth)
     require_dtype("depth", depth, (torch.uint16, torch.float32))
     require_shape("depth", depth, "[H, W]")
     require_search_range(near, far)
+    require_number("cube_mm", cube_mm)
     if not 0 < cube_mm < math.inf:
         raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
     for name, value, least in (

@@ -14,6 +14,7 @@ from dgpose_ext._validate import (
     require_device,
     require_dtype,
     require_integer,
+    require_number,
     require_shape,
     require_size,
     require_tensor,
@@ -47,8 +48,10 @@ def part_boxes(
     Args:
         keypoints: [B, K, 2] (x, y) in pixels. float16, bfloat16, float32, float64, int16, int32 or
             int64.
-        parts: P sequences of joints in 0 .. K-1.
-        margin, lone_margin: pixels, finite and not negative: a number, or a tensor [B].
+        parts: P sequences of joints in 0 .. K-1. The CUDA kernel takes at most 128 with 512 joints
+            in all.
+        margin, lone_margin: pixels: a number, finite and not negative, or a tensor [B], whose
+            values are not looked at (NaN gives boxes of NaN).
         size: (H, W) of the image, at least (1, 1).
         visible: [B, K], any dtype: joints of 0 are left out. None: all are visible.
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
@@ -63,7 +66,8 @@ def part_boxes(
     number of threads.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype, or a joint of parts is no integer.
+        TypeError: an argument is of another type, or a tensor of another dtype; a joint of parts is
+            no integer.
         ValueError: shapes, devices, parts, margins or size do not fit; an argument requires a
             gradient.
     """
@@ -99,6 +103,8 @@ def _flat(parts: Sequence[Sequence[int]], joints: int) -> tuple[list[int], list[
     """The joints of all parts, and where each part ends among them."""
     members: list[int] = []
     part_end = []
+    if not isinstance(parts, Sequence):
+        raise TypeError(f"parts must be a sequence of sequences of joints, got {parts!r}")
     for part in parts:
         if not isinstance(part, (tuple, list, Sequence)):
             raise ValueError(f"parts must be sequences of joints, got {part!r}")
@@ -113,6 +119,7 @@ def _flat(parts: Sequence[Sequence[int]], joints: int) -> tuple[list[int], list[
 
 
 def _margin_number(name: str, value: float) -> float:
+    require_number(name, value, or_tensor=True)
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be finite and not negative, got {value}")
     return float(value)

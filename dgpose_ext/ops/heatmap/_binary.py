@@ -42,5 +42,5 @@ def map_dtype(dtype: torch.dtype | None, keypoints: Tensor) -> torch.dtype:
         return keypoints.dtype if keypoints.dtype.is_floating_point else torch.float32
     if dtype not in MAP_DTYPES:
         wanted = ", ".join(str(d).removeprefix("torch.") for d in MAP_DTYPES)
-        raise TypeError(f"dtype must be one of {wanted}, got {str(dtype).removeprefix('torch.')}")
+        raise TypeError(f"dtype must be one of {wanted}, got {dtype!r}")
     return dtype

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dgpose_ext import _backend, _fake
-from dgpose_ext._validate import limb_list, require_size
+from dgpose_ext._validate import limb_list, require_number, require_size
 from dgpose_ext.ops.heatmap._binary import keypoints_and_visible, map_dtype
 from dgpose_ext.reference.heatmap import body_mask as reference
 
@@ -50,13 +50,15 @@ def body_mask(
     instruction set and number of threads.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype, or a joint of limbs is no integer.
+        TypeError: an argument is of another type, or a tensor of another dtype; a joint of limbs is
+            no integer.
         ValueError: shapes, devices, limbs, size or radius do not fit; keypoints requires a
             gradient.
     """
     points, seen = keypoints_and_visible("body_mask", keypoints, visible)
     pairs = limb_list(limbs, keypoints.shape[1])
     height, width = require_size("size", size)
+    require_number("radius", radius)
     if not 1 <= radius <= 4096:
         raise ValueError(f"radius must be in 1 .. 4096 pixels, got {radius}")
     result = map_dtype(dtype, keypoints)

@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dgpose_ext import _backend, _fake
-from dgpose_ext._validate import require_dtype, require_integer, require_shape, require_tensor
+from dgpose_ext._validate import (
+    require_dtype,
+    require_integer,
+    require_number,
+    require_shape,
+    require_tensor,
+)
 from dgpose_ext.reference.heatmap import decode_heatmap as reference
 
 #: In the order of HeatmapDecoding in csrc/heatmap/decode_heatmap.h.
@@ -54,7 +60,8 @@ def decode_heatmap(
     bit-identical on every instruction set.
 
     Raises:
-        TypeError: heatmaps is no tensor or has another dtype; blur_kernel is no integer.
+        TypeError: heatmaps is no tensor or has another dtype; blur_kernel is no integer or beta no
+            number.
         ValueError: heatmaps has another shape or no pixels, or requires a gradient that the method
             has not; an unknown method; blur_kernel or beta is out of range.
     """
@@ -70,6 +77,7 @@ def decode_heatmap(
         raise ValueError(
             f"blur_kernel must be odd and lie in [1, {MAX_BLUR_KERNEL}], got {blur_kernel}"
         )
+    require_number("beta", beta)
     if not 0 < beta <= 1e30:
         raise ValueError(f"beta must lie in (0, 1e30], got {beta}")
     chosen = _backend.choose(backend, heatmaps.device, "decode_heatmap")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dgpose_ext import _backend, _fake
-from dgpose_ext._validate import require_size
+from dgpose_ext._validate import require_number, require_size
 from dgpose_ext.ops.heatmap._binary import keypoints_and_visible, map_dtype
 from dgpose_ext.reference.heatmap import disk_heatmap as reference
 
@@ -38,17 +38,19 @@ def disk_heatmap(
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
 
     Returns:
-        [B, K, H, W] of zeros and ones. A keypoint that is NaN or Inf gives zeros.
+        [B, K, H, W] of zeros and ones. A keypoint that is NaN, Inf or so far outside that its disk
+        does not reach the image gives zeros.
 
     No gradients: the maps are steps. Autocast changes nothing. Bit-identical on every backend and
     for any number of threads.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype.
+        TypeError: an argument is of another type, or a tensor of another dtype.
         ValueError: shapes, devices, size or radius do not fit; keypoints requires a gradient.
     """
     centers, seen = keypoints_and_visible("disk_heatmap", keypoints, visible)
     height, width = require_size("size", size)
+    require_number("radius", radius)
     if not 0 <= radius <= 4096:
         raise ValueError(f"radius must be in 0 .. 4096 pixels, got {radius}")
     result = map_dtype(dtype, keypoints)

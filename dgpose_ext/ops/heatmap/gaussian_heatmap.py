@@ -16,6 +16,7 @@ from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import (
     require_device,
     require_dtype,
+    require_number,
     require_shape,
     require_size,
     require_tensor,
@@ -60,30 +61,33 @@ def gaussian_heatmap(
 
     Returns:
         [B, K, H, W]. A map is 0 where its keypoint is invisible or not finite, where a sigma of
-        a tensor is not finite and positive, or, for "sum", where no pixel lies in the window. In
-        float32 one axis' exponential below 2^-63 counts as 0.
+        a tensor is not finite and positive, or, for "sum", where no pixel lies in the window.
+        Keypoints may lie anywhere outside the image. In float32 one axis' exponential below 2^-63
+        counts as 0.
 
     Gradients flow to keypoints and sigma (once differentiable), not through rounding. Autocast
     changes nothing. Deterministic; the maps are bit-identical on every instruction set, gradients
     within rounding.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype.
-        ValueError: shapes or devices do not fit; sigma or cutoff is not positive; `normalize` is
-            unknown.
+        TypeError: an argument is of another type, or a tensor of another dtype.
+        ValueError: shapes, devices or size do not fit; sigma or cutoff as a number is not positive;
+            `normalize` is unknown.
     """
     keypoints = require_tensor("keypoints", keypoints)
     require_dtype("keypoints", keypoints, _DTYPES)
     require_shape("keypoints", keypoints, "[B, K, 2]")
     height, width = require_size("size", size)
-    if cutoff is not None and not cutoff > 0:
-        raise ValueError(f"cutoff must be positive or None, got {cutoff}")
+    if cutoff is not None:
+        require_number("cutoff", cutoff)
+        if not cutoff > 0:
+            raise ValueError(f"cutoff must be positive or None, got {cutoff}")
     if normalize not in ("peak", "sum"):
         raise ValueError(f"normalize must be 'peak' or 'sum', got {normalize!r}")
     if dtype is None:
         dtype = keypoints.dtype
     elif dtype not in _DTYPES:
-        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype}")
+        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype!r}")
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     sigmas = _sigma_tensor(sigma, keypoints, compute)
     visible = visible_mask(visible, keypoints)
@@ -104,6 +108,7 @@ def _sigma_tensor(sigma: float | Tensor, keypoints: Tensor, dtype: torch.dtype) 
     """sigma as [B, K, 2] of `dtype` beside the keypoints, or ValueError."""
     batch, count, _ = keypoints.shape
     if not isinstance(sigma, Tensor):
+        require_number("sigma", sigma, or_tensor=True)
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be finite and positive, got {sigma}")
         return keypoints.new_full((batch, count, 2), sigma, dtype=dtype)

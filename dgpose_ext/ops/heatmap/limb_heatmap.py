@@ -18,6 +18,7 @@ from dgpose_ext._validate import (
     limb_tensor,
     require_device,
     require_dtype,
+    require_number,
     require_shape,
     require_size,
     require_tensor,
@@ -66,9 +67,10 @@ def limb_heatmap(
     rounding.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype, or a joint of limbs is no integer.
+        TypeError: an argument is of another type, or a tensor of another dtype; a joint of limbs is
+            no integer.
         ValueError: shapes, devices or limbs do not fit; sigma is not positive. (The values of a
-            tensor of limbs are looked at on the CPU only.)
+            tensor of limbs are looked at on the CPU only; on a GPU a limb outside 0 .. K-1 is 0.)
     """
     keypoints = require_tensor("keypoints", keypoints)
     require_dtype("keypoints", keypoints, _DTYPES)
@@ -78,7 +80,7 @@ def limb_heatmap(
     if dtype is None:
         dtype = keypoints.dtype
     elif dtype not in _DTYPES:
-        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype}")
+        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype!r}")
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     sigmas = _sigma_tensor(sigma, keypoints, pairs.shape[0], compute)
     visible = visible_mask(visible, keypoints)
@@ -98,6 +100,7 @@ def _sigma_tensor(
     """sigma as [B, L] of `dtype` beside the keypoints, or ValueError."""
     batch = keypoints.shape[0]
     if not isinstance(sigma, Tensor):
+        require_number("sigma", sigma, or_tensor=True)
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be finite and positive, got {sigma}")
         return keypoints.new_full((batch, limbs), sigma, dtype=dtype)

@@ -12,8 +12,10 @@ from torch.autograd.function import once_differentiable
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import (
     camera_tensor,
+    refuse_gradients,
     require_device,
     require_dtype,
+    require_number,
     require_shape,
     require_size,
     require_tensor,
@@ -43,7 +45,8 @@ def capsule_depth(
         radii: [B, J] or [1, J] mm, the radius at each joint. A capsule with a radius <= 0 or a
             non-finite joint is not drawn.
         camera: (fx, fy, cx, cy) in pixels, or a tensor [4], [1, 4] or [B, 4]. Pixel centres are
-            integers, (0, 0) the first.
+            integers, (0, 0) the first. The values of a tensor are not looked at: with NaN in it
+            nothing is drawn, a focal length that is not positive has no meaning.
         size: (H, W).
         background: depth where nothing is hit.
         return_normals: also return the outward unit normals.
@@ -55,13 +58,14 @@ def capsule_depth(
         (0 on the background).
 
     Gradients of depth flow to joints and radii through the visible surface (once differentiable;
-    moving silhouettes and occlusion borders have none). Part, normals and camera have none. Under
+    moving silhouettes and occlusion borders have none). Part and normals have none. Under
     autocast the op computes in float32. Deterministic; depth and part are bit-identical on every
-    instruction set.
+    instruction set and on GPUs.
 
     Raises:
-        TypeError: an argument is no tensor or has another dtype.
-        ValueError: shapes, devices or the camera do not fit; an edge names no joint.
+        TypeError: an argument is of another type, or a tensor of another dtype.
+        ValueError: shapes, devices or the camera do not fit; an edge names no joint (on a
+            GPU, where nobody reads the edges beforehand, it is not drawn instead).
     """
     joints = require_tensor("joints", joints)
     require_dtype("joints", joints, _DTYPES)
@@ -78,7 +82,9 @@ def capsule_depth(
         )
     require_device("edges", edges, "joints", joints)
     require_device("radii", radii, "joints", joints)
+    refuse_gradients("capsule_depth", camera=camera)
     height, width = require_size("size", size)
+    require_number("background", background)
     if edges.shape[0] > 32767:
         raise ValueError(f"edges must have at most 32767 rows, got {edges.shape[0]}")
     if edges.device.type == "cpu" and not torch.compiler.is_compiling() and edges.numel():

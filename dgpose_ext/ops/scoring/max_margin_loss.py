@@ -70,7 +70,7 @@ def max_margin_loss(
     require_rows("positives", positives, "[B, D]", queries, B=queries.shape[0], D=queries.shape[1])
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    refuse_gradients("the margin of max_margin_loss", poses=poses, targets=targets)
+    refuse_gradients("max_margin_loss", poses=poses, targets=targets)
     embeddings = (queries, candidates, positives)
     wide = any(t.dtype == torch.float64 for t in embeddings)
     dtype = torch.float64 if wide else torch.float32

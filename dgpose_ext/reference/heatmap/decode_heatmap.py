@@ -59,7 +59,8 @@ def _peak(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     largest = flat.masked_fill(flat.isnan(), -math.inf).amax(2, keepdim=True)
     index = (flat == largest).to(torch.uint8).argmax(2)
     scores = flat.gather(2, index[..., None])[..., 0]
-    return index % maps.shape[3], index // maps.shape[3], scores
+    y = index // maps.shape[3]
+    return index - y * maps.shape[3], y, scores  # % with a dynamic size has no ONNX translation
 
 
 def _softmax(maps: Tensor, scores: Tensor, beta: float) -> Tensor:
@@ -88,7 +89,7 @@ def _quarter_shift(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([shift_x, shift_y], -1)
 
 
-def _blur_taps(size: int) -> list[float]:
+def blur_taps(size: int) -> list[float]:
     """The taps of OpenCV's Gaussian of this size without a sigma."""
     radius = size // 2
     sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
@@ -102,7 +103,7 @@ def _blur_taps(size: int) -> list[float]:
 
 def _dark_shift(maps: Tensor, x: Tensor, y: Tensor, blur_kernel: int) -> Tensor:
     height, width = maps.shape[2:]
-    taps = torch.tensor(_blur_taps(blur_kernel), dtype=maps.dtype, device=maps.device)
+    taps = torch.tensor(blur_taps(blur_kernel), dtype=maps.dtype, device=maps.device)
     radius = blur_kernel // 2
     blurred = maps.reshape(-1, 1, height, width)
     blurred = F.conv2d(blurred, taps.view(1, 1, -1, 1), padding=(radius, 0))

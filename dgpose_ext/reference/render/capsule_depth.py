@@ -103,7 +103,8 @@ def _surface(
     s = torch.where(d_cone > 0, (((g * from_a).sum(-1) - ra * e) / d_cone).clamp(0, 1), inside)
     normal = from_a - s[..., None] * g
     normal = normal / normal.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(depth.dtype).tiny)
-    return ends, s, normal * shown[..., None], ray
+    # Not products: a camera of NaN makes both NaN on the background too.
+    return ends, torch.where(shown, s, 0), torch.where(shown[..., None], normal, 0), ray
 
 
 def capsule_depth_normals(

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dgpose.cli.bench import bench
+from dgpose.cli.body import crop, heatmap
 from dgpose.cli.demo import demo
 from dgpose.cli.hand import app as hand_app
 
@@ -40,7 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pose from depth images and photographs.",
 )
-app.command()(demo)
+for _command in (bench, crop, demo, heatmap):
+    app.command()(_command)
 app.add_typer(hand_app, name="hand")
 for _name, (_, _help) in _LOADED_WHEN_CALLED.items():
     app.add_typer(typer.Typer(help=_help), name=_name)

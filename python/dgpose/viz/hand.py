@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +12,22 @@ import numpy.typing as npt
 
 from dgpose.data.cameras import Camera
 from dgpose.skeletons import FINGER_COLORS, NYU14, NYU36
+from dgpose.viz.drawing import (
+    BACKGROUND,
+    TEXT,
+    LegendEntry,
+    Picture,
+    draw_skeleton,
+    page_of_tiles,
+    titled,
+)
 
-__all__ = ["SheetTile", "colour_depth", "contact_sheet", "draw_skeleton", "hand_view", "overlay"]
+__all__ = ["SheetTile", "colour_depth", "contact_sheet", "hand_view", "overlay"]
 
-Picture = npt.NDArray[np.uint8]
 Center = tuple[float, float, float]
 
 _HEIGHT = 480
-_BACKGROUND = (24, 24, 28)
-_PAGE = (52, 54, 60)
-_TEXT = (235, 235, 235)
 _TRUTH = (255, 255, 255)
-_OUTLINE = (20, 20, 20)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-# Lines and circles are placed to 1/16 of a pixel.
-_SHIFT = 4
 
 
 def colour_depth(depth: npt.NDArray[Any], near: float, far: float) -> Picture:
@@ -47,43 +47,8 @@ def colour_depth(depth: npt.NDArray[Any], near: float, far: float) -> Picture:
     share = np.clip((far - np.where(valid, values, far)) / max(far - near, 1e-6), 0, 1)
     dark, pale = np.array([38, 48, 72], np.float32), np.array([222, 232, 244], np.float32)
     picture: Picture = (dark + share[..., None] * (pale - dark)).astype(np.uint8)
-    picture[~valid] = _BACKGROUND
+    picture[~valid] = BACKGROUND
     return picture
-
-
-def draw_skeleton(
-    picture: Picture,
-    joints_px: npt.NDArray[Any],
-    *,
-    color: tuple[int, int, int] | None = None,
-    thickness: int = 2,
-) -> None:
-    """Draw bones and joints into an RGB picture.
-
-    Args:
-        picture: `[H, W, 3]`, changed in place.
-        joints_px: `[36, 2]` (NYU36) or `[14, 2]` (NYU14) pixels of the picture; bones with a joint
-            that is not finite are left out.
-        color: one RGB colour for all; None: the colour of each finger, and dots on the joints.
-        thickness: of the bones, in pixels.
-    """
-    points = np.asarray(joints_px, np.float64)
-    skeleton = NYU14 if len(points) == len(NYU14) else NYU36
-    drawable: npt.NDArray[np.bool_] = np.all(np.abs(points) < 1e5, axis=1)  # not NaN either
-    fixed = np.zeros(points.shape, np.int64)
-    fixed[drawable] = np.rint(points[drawable] * (1 << _SHIFT)).astype(np.int64)
-    corners = [(int(x), int(y)) for x, y in fixed]
-    for outline, width in ((_OUTLINE, thickness + 2), (None, thickness)):
-        for (a, b), finger in zip(skeleton.edges, skeleton.edge_colors, strict=True):
-            if drawable[a] and drawable[b]:
-                shade = outline or color or finger
-                cv2.line(picture, corners[a], corners[b], shade, width, cv2.LINE_AA, _SHIFT)
-    if color is None:
-        radius = int((0.5 * thickness + 1.2) * (1 << _SHIFT))
-        for joint, group in enumerate(skeleton.groups):
-            if drawable[joint]:
-                shade = FINGER_COLORS[group]
-                cv2.circle(picture, corners[joint], radius, shade, -1, cv2.LINE_AA, _SHIFT)
 
 
 def hand_view(
@@ -153,17 +118,24 @@ def overlay(
         half = np.array([camera.fx, camera.fy]) * (cube_mm / 2 / center[2])
         corners = _moved(np.array([center[:2] - half, center[:2] + half]), views[0][1])
         top_left, bottom_right = np.clip(corners, -1e4, 1e4).round().astype(int).tolist()
-        cv2.rectangle(whole, top_left, bottom_right, _TEXT, 1, cv2.LINE_AA)
+        cv2.rectangle(whole, top_left, bottom_right, TEXT, 1, cv2.LINE_AA)
     for (view, matrix), thickness in zip(views, (2, 3), strict=False):
-        if truth_px is not None:
-            draw_skeleton(view, _moved(truth_px, matrix), color=_TRUTH, thickness=1)
-        if joints_px is not None:
-            draw_skeleton(view, _moved(joints_px, matrix), thickness=thickness)
-    body = np.hstack([view for view, _ in views])
-    bar: Picture = np.full((32, body.shape[1], 3), _PAGE, np.uint8)
-    _write(bar, title, (10, 21), 0.5)
-    picture: Picture = np.vstack([bar, body])
-    return picture
+        _draw_hands(view, matrix, joints_px, truth_px, thickness)
+    return titled(np.hstack([view for view, _ in views]), title)
+
+
+def _draw_hands(
+    view: Picture,
+    matrix: npt.NDArray[np.float64],
+    joints_px: npt.NDArray[Any] | None,
+    truth_px: npt.NDArray[Any] | None,
+    thickness: int,
+) -> None:
+    """The label thin and white, the estimate in finger colours over it."""
+    for joints, color, width in ((truth_px, _TRUTH, 1), (joints_px, None, thickness)):
+        if joints is not None:
+            skeleton = NYU14 if len(joints) == len(NYU14) else NYU36
+            draw_skeleton(view, _moved(joints, matrix), skeleton, color=color, thickness=width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,21 +180,11 @@ def contact_sheet(
     """
     if not tiles:
         raise ValueError("tiles must hold at least one tile, got none")
-    gap, caption, header = 8, 26, 76
-    rows = math.ceil(len(tiles) / columns)
-    sheet: Picture = np.full(
-        (header + rows * (size + caption + gap), columns * (size + gap) + gap, 3),
-        _PAGE,
-        np.uint8,
-    )
-    _write(sheet, title, (gap + 4, 28), 0.65)
-    _legend(sheet, (gap + 4, 56), with_truth=any(tile.truth_px is not None for tile in tiles))
-    for number, tile in enumerate(tiles):
-        top = header + (number // columns) * (size + caption + gap)
-        left = gap + (number % columns) * (size + gap)
-        sheet[top : top + size, left : left + size] = _tile_picture(tile, size)
-        _write(sheet, tile.caption, (left + 2, top + size + 18), 0.45)
-    return sheet
+    legend = [LegendEntry(name, color) for name, color in FINGER_COLORS.items()]
+    if any(tile.truth_px is not None for tile in tiles):
+        legend.append(LegendEntry("ground truth", _TRUTH, 1))
+    pictures = [(_tile_picture(tile, size), tile.caption) for tile in tiles]
+    return page_of_tiles(pictures, title, legend, columns=columns)
 
 
 def _tile_picture(tile: SheetTile, size: int) -> Picture:
@@ -236,22 +198,8 @@ def _tile_picture(tile: SheetTile, size: int) -> Picture:
         values = np.nan_to_num(np.asarray(tile.depth, np.float32), posinf=0.0, neginf=0.0)
         small = cv2.warpAffine(values, matrix, (size, size), flags=cv2.INTER_NEAREST)
         picture = colour_depth(small, *_range(values))
-    if tile.truth_px is not None:
-        draw_skeleton(picture, _moved(tile.truth_px, matrix), color=_TRUTH, thickness=1)
-    if tile.joints_px is not None:
-        draw_skeleton(picture, _moved(tile.joints_px, matrix), thickness=2)
+    _draw_hands(picture, matrix, tile.joints_px, tile.truth_px, 2)
     return picture
-
-
-def _legend(picture: Picture, place: tuple[int, int], *, with_truth: bool) -> None:
-    entries = [(name, color, 4) for name, color in FINGER_COLORS.items()]
-    if with_truth:
-        entries.append(("ground truth", _TRUTH, 1))
-    x, y = place
-    for name, color, thickness in entries:
-        cv2.line(picture, (x, y - 4), (x + 22, y - 4), color, thickness, cv2.LINE_AA)
-        _write(picture, name, (x + 28, y), 0.45)
-        x += 28 + cv2.getTextSize(name, _FONT, 0.45, 1)[0][0] + 22
 
 
 def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
@@ -266,9 +214,3 @@ def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
 def _moved(points: npt.NDArray[Any], matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     moved: npt.NDArray[np.float64] = points @ matrix[:, :2].T + matrix[:, 2]
     return moved
-
-
-def _write(picture: Picture, text: str, place: tuple[int, int], scale: float) -> None:
-    # OpenCV's own font has ASCII only.
-    ascii_text = text.encode("ascii", "replace").decode()
-    cv2.putText(picture, ascii_text, place, _FONT, scale, _TEXT, 1, cv2.LINE_AA)

@@ -1,4 +1,6 @@
-// Elements of maps in memory, shared by loop bodies. V is F32, or F64 in the scalar region.
+// Elements of arrays as vectors: float32 and float64 as they are, 16-bit floats widened on the way
+// in and rounded to nearest even on the way out. A *_simd.inl that handles them includes this file
+// first.
 
 // Fused where the processor does it: for gradients, which are not promised bit for bit.
 DGPOSE_INLINE F64 multiply_add(F64 a, F64 b, F64 c) { return a * b + c; }
@@ -9,8 +11,6 @@ DGPOSE_INLINE F32 multiply_add(F32 a, F32 b, F32 c) {
   return fma(a, b, c);
 #endif
 }
-
-// ---- elements of maps: float32 and float64 as they are, halves converted ----
 
 DGPOSE_INLINE void store_as(F64 v, double* p) { v.store(p); }
 DGPOSE_INLINE void stream_as(F64 v, double* p) { v.store(p); }
@@ -25,22 +25,32 @@ template <class Element>
 DGPOSE_INLINE void stream_as(F32 v, Element* p) {
   store_as(v, p);
 }
-// Both for 0 <= v < 2, which is what a map holds.
 DGPOSE_INLINE void store_as(F32 v, Half* p) {
   uint32_t u;
   std::memcpy(&u, &v.v, 4);
-  if (v.v >= 6.103515625e-5f) {  // 2^-14: normal
-    p->bits = static_cast<uint16_t>(((u + 0xFFFu + ((u >> 13) & 1u)) >> 13) - (112u << 10));
+  const uint32_t sign = (u >> 16) & 0x8000u;
+  u &= 0x7FFFFFFFu;
+  uint32_t h;
+  if (u > 0x7F800000u) {  // NaN, quiet
+    h = 0x7E00u | ((u >> 13) & 0x3FFu);
+  } else if (u >= 0x47800000u) {  // 2^16 and more
+    h = 0x7C00u;
+  } else if (u >= 0x38800000u) {  // 2^-14: normal; what rounds to 2^16 becomes Inf by itself
+    h = ((u + 0xFFFu + ((u >> 13) & 1u)) >> 13) - (112u << 10);
   } else {  // 0.5 has a unit in the last place of 2^-24, as denormal halves have
-    const float shifted = v.v + 0.5f;
+    float shifted;
+    std::memcpy(&shifted, &u, 4);
+    shifted += 0.5f;
     std::memcpy(&u, &shifted, 4);
-    p->bits = static_cast<uint16_t>(u - 0x3F000000u);
+    h = u - 0x3F000000u;
   }
+  p->bits = static_cast<uint16_t>(h | sign);
 }
 DGPOSE_INLINE void store_as(F32 v, BFloat16* p) {
   uint32_t u;
   std::memcpy(&u, &v.v, 4);
-  p->bits = static_cast<uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
+  p->bits = static_cast<uint16_t>(v.v == v.v ? (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16
+                                             : (u >> 16) | 0x40u);
 }
 DGPOSE_INLINE F32 load_as(F32, const Half* p) {
   const uint32_t h = p->bits, sign = (h & 0x8000u) << 16;
@@ -69,11 +79,14 @@ DGPOSE_INLINE F32 load_as(F32, const BFloat16* p) {
 
 DGPOSE_INLINE __m128i to_half(F32 v) { return _mm256_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT); }
 DGPOSE_INLINE __m128i to_bfloat16(F32 v) {
-  const __m256i u = _mm256_castps_si256(v.v);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-  const __m256i high =
+  const __m256i u = _mm256_castps_si256(v.v), high = _mm256_srli_epi32(u, 16);
+  const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+  const __m256i rounded =
       _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7FFF)), odd), 16);
-  return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q));
+  const __m256i bits = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
 }
 DGPOSE_INLINE void stream_as(F32 v, float* p) { _mm256_stream_ps(p, v.v); }
 DGPOSE_INLINE void store_as(F32 v, Half* p) {
@@ -100,10 +113,12 @@ DGPOSE_INLINE F32 load_as(F32, const BFloat16* p) {
 
 DGPOSE_INLINE __m256i to_half(F32 v) { return _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT); }
 DGPOSE_INLINE __m256i to_bfloat16(F32 v) {
-  const __m512i u = _mm512_castps_si512(v.v);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  return _mm512_cvtepi32_epi16(
-      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), odd), 16));
+  const __m512i u = _mm512_castps_si512(v.v), high = _mm512_srli_epi32(u, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), odd), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v.v, v.v, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
 }
 DGPOSE_INLINE void stream_as(F32 v, float* p) { _mm512_stream_ps(p, v.v); }
 DGPOSE_INLINE void store_as(F32 v, Half* p) {

@@ -1,5 +1,5 @@
-// Shared by the kernels that draw real-valued maps: the cut into tasks, and which results bypass
-// the caches.
+// How kernels that write large arrays cut their work into tasks, and which results bypass the
+// caches.
 #pragma once
 
 #include <algorithm>
@@ -32,9 +32,9 @@ inline int64_t task_count(int64_t items, int64_t elements) {
 
 // Past the caches where they could not hold the result and every row starts on a whole line.
 template <class Element>
-bool is_streamed(const Element* maps, int64_t elements, int64_t width) {
+bool is_streamed(const Element* out, int64_t elements, int64_t width) {
   return elements * static_cast<int64_t>(sizeof(Element)) >= kStreamedBytes && width % 16 == 0 &&
-         reinterpret_cast<uintptr_t>(maps) % 64 == 0;
+         reinterpret_cast<uintptr_t>(out) % 64 == 0;
 }
 
 }  // namespace dgpose

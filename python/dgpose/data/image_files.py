@@ -1,0 +1,100 @@
+"""Colour images by name, from a folder or a .zip."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from os import PathLike
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ImageFiles", "ImageFormatError"]
+
+_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class ImageFormatError(ValueError):
+    """An image cannot be decoded. The message names the file."""
+
+
+class ImageFiles:
+    """The images of a folder or of a .zip.
+
+    A keypoint file and the images do not always agree on names: an image is also found without its
+    folder, without its ending, and in either of the two spellings of DeepFashion's flattened names
+    (`fashionWOMENBlouses_Shirtsid...`, `fasionWOMENBlousesShirtsid...`). Of several that would do,
+    none is taken.
+
+    Args:
+        path: the folder or the .zip.
+
+    Raises:
+        ImageFormatError: the .zip is damaged.
+        OSError: there is no such folder or file.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        if self.path.is_dir():
+            names = [file.name for file in self.path.iterdir()]
+        else:
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except zipfile.BadZipFile as error:
+                raise ImageFormatError(
+                    f"{self.path}: images must be a folder or a .zip: {error}"
+                ) from None
+            names = self._zip.namelist()
+        self._names = frozenset(name for name in names if name.lower().endswith(_SUFFIXES))
+        self._similar: dict[str, str | None] = {}
+        for name in self._names:
+            key = _simplified(name)
+            self._similar[key] = None if key in self._similar else name
+
+    def read(self, name: str) -> npt.NDArray[np.uint8] | None:
+        """The image of this name, `[H, W, 3]` RGB; None if there is none.
+
+        Raises:
+            ImageFormatError: it cannot be decoded.
+        """
+        found = self._find(name)
+        if found is None:
+            return None
+        file = self.path / found
+        try:
+            content = file.read_bytes() if self._zip is None else self._zip.read(found)
+        except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            raise ImageFormatError(f"{file}: {error}") from None
+        data = np.frombuffer(content, np.uint8)
+        try:
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except cv2.error:  # more pixels than OpenCV reads
+            picture = None
+        if picture is None:
+            raise ImageFormatError(f"{file}: the image cannot be decoded")
+        rgb: npt.NDArray[np.uint8] = np.ascontiguousarray(picture[..., ::-1])
+        return rgb
+
+    def _find(self, name: str) -> str | None:
+        if name in self._names:
+            return name
+        parts = PurePosixPath(name)
+        inside = not parts.is_absolute() and ".." not in parts.parts
+        image = parts.suffix.lower() in _SUFFIXES
+        if self._zip is None and inside and image and (self.path / name).is_file():
+            return name
+        return self._similar.get(_simplified(name))
+
+
+def _simplified(name: str) -> str:
+    """The name without folder and ending, in one of DeepFashion's spellings."""
+    stem = PurePosixPath(name).name
+    if stem.lower().endswith(_SUFFIXES):
+        stem = stem.rpartition(".")[0]
+    if stem.startswith(("fashion", "fasion")):
+        stem = stem.replace("fashion", "fasion", 1).replace("_", "")
+    return stem
