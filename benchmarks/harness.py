@@ -170,6 +170,7 @@ def environment() -> dict[str, Any]:
         "kornia",
         "pyrender",
         "faiss-cpu",
+        "pykeops",
     ):
         try:
             versions[package] = metadata.version(package)

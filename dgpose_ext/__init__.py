@@ -14,6 +14,10 @@ from dgpose_ext.ops.heatmap.disk_heatmap import disk_heatmap
 from dgpose_ext.ops.heatmap.gaussian_heatmap import gaussian_heatmap
 from dgpose_ext.ops.heatmap.limb_heatmap import limb_heatmap
 from dgpose_ext.ops.render.capsule_depth import capsule_depth
+from dgpose_ext.ops.scoring.inner_product_topk import inner_product_topk
+from dgpose_ext.ops.scoring.max_margin_loss import max_margin_loss
+from dgpose_ext.ops.scoring.max_margin_topk import max_margin_topk
+from dgpose_ext.ops.scoring.topk_mean_pose import topk_mean_pose
 
 if TYPE_CHECKING:
     from dgpose_ext.hand_net.engine import HandNet
@@ -36,8 +40,12 @@ __all__ = [
     "disk_heatmap",
     "find_hand_center",
     "gaussian_heatmap",
+    "inner_product_topk",
     "limb_heatmap",
+    "max_margin_loss",
+    "max_margin_topk",
     "part_boxes",
+    "topk_mean_pose",
     "why_no_core",
 ]
 

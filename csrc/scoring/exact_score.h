@@ -25,4 +25,13 @@ inline bool ranks_before(float a, int64_t i, float b, int64_t j) {
   return i < j;
 }
 
+// What scoring ops search: queries [B, D], candidates [N, D]. Elements of a row are
+// dense; rows of candidates lie `row_stride` elements apart, so that a slice of columns is read in
+// place.
+struct InnerProducts {
+  const float* queries;
+  const float* candidates;
+  int64_t batch, count, dim, row_stride;
+};
+
 }  // namespace dgpose

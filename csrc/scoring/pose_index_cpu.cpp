@@ -11,6 +11,7 @@
 
 #include "core/parallel.h"
 #include "scoring/exact_score.h"
+#include "scoring/topk_mean_pose.h"
 
 namespace dgpose {
 namespace {
@@ -347,16 +348,7 @@ SearchStats PoseIndex::search(const Request& request, float* scores, int64_t* id
   for (int64_t b = 0; b < request.batch; ++b) {
     int64_t* found = ids + b * request.k;
     if (request.mean_poses) {
-      std::vector<double> sums(3 * joints_);
-      int64_t poses = 0;
-      for (int64_t i = 0; i < request.k && found[i] >= 0; ++i, ++poses) {
-        const float* pose = poses_.data() + found[i] * 3 * joints_;
-        for (int64_t j = 0; j < 3 * joints_; ++j) sums[j] += pose[j];
-      }
-      for (int64_t j = 0; j < 3 * joints_; ++j) {
-        request.mean_poses[b * 3 * joints_ + j] =
-            static_cast<float>(sums[j] / static_cast<double>(poses));
-      }
+      mean_pose(poses_.data(), joints_, found, request.k, request.mean_poses + b * 3 * joints_);
     }
     for (int64_t i = 0; i < request.k; ++i) found[i] = found[i] >= 0 ? ids_[found[i]] : -1;
   }

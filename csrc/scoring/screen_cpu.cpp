@@ -142,7 +142,7 @@ void screen_tile(const ScreenTile& tile, ScreenHits* hits) {
 
 QueryCode encode_query(const QueryPlan& plan, const float* query, uint32_t* words) {
   const int64_t per_group = words_per_group(plan.storage);
-  std::memset(words, 0, group_count(plan.storage, plan.dim) * per_group * 4);
+  std::fill_n(words, group_count(plan.storage, plan.dim) * per_group, 0u);
   int32_t sum = 0;
   const Coded coded = encode(plan, query, [&](int64_t i, float c) {
     switch (plan.storage) {

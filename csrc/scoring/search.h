@@ -20,6 +20,7 @@
 
 #include <cstdint>
 
+#include "scoring/exact_score.h"
 #include "scoring/screen.h"
 
 namespace dgpose {
@@ -48,6 +49,17 @@ struct SearchProblem {
   const uint64_t* allowed = nullptr;   // a bit a row; null: all
   const PoseMargin* margin = nullptr;  // null: scores alone
 };
+
+// All candidates, screened as they are.
+inline SearchProblem search_problem(const InnerProducts& products, int64_t k) {
+  return {products.candidates,
+          products.count,
+          products.dim,
+          products.row_stride,
+          products.queries,
+          products.batch,
+          k};
+}
 
 struct SearchStats {
   int64_t survivors = 0;  // rows that got an exact score, over all queries

@@ -48,7 +48,9 @@ class Selection {
         query_(query),
         shift_(shift),
         k_(std::min(problem.k, std::max<int64_t>(problem.count, 1))),
-        limit_(std::max<int64_t>(4 * k_, 1024)) {}
+        limit_(std::max<int64_t>(4 * k_, 1024)),
+        first_(std::max<int64_t>(2 * k_, 32)),
+        next_(first_) {}
 
   float threshold() const { return threshold_; }
   void raise(float threshold) { threshold_ = std::max(threshold_, threshold); }
@@ -59,13 +61,15 @@ class Selection {
     if (!(lower > -kInfinity && lower < kInfinity)) lower = -kInfinity;
     if (!(score > -kInfinity && upper < kInfinity)) upper = kInfinity;  // NaN as well
     entries_.push_back({row, lower, upper, 0.0f, false});
-    if (static_cast<int64_t>(entries_.size()) >= limit_) compact();
+    if (static_cast<int64_t>(entries_.size()) >= next_) compact();
   }
 
   // Drops what the threshold allows; where too much is left, exact values decide.
   void compact() {
     drop_by_bounds();
-    if (static_cast<int64_t>(entries_.size()) <= limit_ / 2) return;
+    const auto left = static_cast<int64_t>(entries_.size());
+    next_ = std::min(limit_, std::max(first_, 2 * left));
+    if (left <= limit_ / 2) return;
     for (Entry& entry : entries_) evaluate(&entry);
     keep_best();
   }
@@ -139,7 +143,9 @@ class Selection {
   const SearchProblem* problem_;
   int64_t query_;
   double shift_;
-  int64_t k_, limit_;
+  int64_t k_;
+  int64_t limit_;         // of entries: then exact values decide
+  int64_t first_, next_;  // the first compaction is early, since it gives the first threshold
   int64_t evaluated_ = 0;
   float threshold_ = -kInfinity;
   std::vector<Entry> entries_;
