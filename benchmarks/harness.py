@@ -125,9 +125,13 @@ def why_absent(backend: str, op: str) -> str:
 
 
 def seconds_per_call(
-    function: Callable[[], Any], wait: Callable[[], Any] = lambda: None
+    function: Callable[[], Any],
+    wait: Callable[[], Any] = lambda: None,
+    *,
+    seconds: float = 5,
+    at_least: int = 3,
 ) -> list[float]:
-    """Wall seconds of one call, 15 times (fewer, at least 3, where that would take over 5 s).
+    """Wall seconds of one call, 15 times (fewer, `at_least`, where they would take over `seconds`).
 
     Short calls are repeated within a round (>= 20 ms). `wait` returns when what was called has been
     done, where calls only queue their work.
@@ -139,7 +143,7 @@ def seconds_per_call(
     wait()
     once = max(time.perf_counter() - start, 1e-7)
     loops = max(1, round(0.02 / once))
-    rounds = max(3, min(ROUNDS, int(5 / (once * loops))))
+    rounds = max(at_least, min(ROUNDS, int(seconds / (once * loops))))
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -165,6 +169,8 @@ def environment() -> dict[str, Any]:
         "onnxruntime",
         "kornia",
         "pyrender",
+        "faiss-cpu",
+        "pykeops",
     ):
         try:
             versions[package] = metadata.version(package)

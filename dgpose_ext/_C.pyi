@@ -1,7 +1,7 @@
 """The compiled core: what the *_bind.cpp of csrc/ define. Tensor ops are in torch.ops.dgpose."""
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -86,3 +86,44 @@ class HandNetBuilder:
     def add_anchor_regression(self, input: int) -> int: ...
     def shape(self, arg0: int) -> _Shape: ...
     def finish(self, output: int) -> HandNetwork: ...
+
+# csrc/scoring/pose_index_bind.cpp
+
+class PoseIndexCore:
+    def __init__(self, storage: int, dim: int, joints: int) -> None: ...
+    @staticmethod
+    def from_arrays(
+        storage: int,
+        dim: int,
+        joints: int,
+        rows: _Floats,
+        poses: _Floats | None,
+        ids: npt.NDArray[np.int64],
+        mean: _Floats | None,
+        panels: npt.NDArray[np.uint8] | None,
+        bounds: _Floats | None,
+    ) -> PoseIndexCore: ...
+    def add(
+        self,
+        embeddings: _Floats,
+        poses: _Floats | None,
+        ids: npt.NDArray[np.int64] | None,
+    ) -> None: ...
+    def remove(self, ids: npt.NDArray[np.int64]) -> None: ...
+    def search(
+        self,
+        queries: _Floats,
+        k: int,
+        allowed: npt.NDArray[np.uint64] | None,
+        allowed_count: int,
+        only_ids: npt.NDArray[np.int64] | None,
+        targets: _Floats | None,
+        margin_weight: float,
+        mean_poses: bool,
+    ) -> tuple[_Floats, npt.NDArray[np.int64], _Floats]: ...
+    def poses(self, ids: npt.NDArray[np.int64]) -> _Floats: ...
+    def reserve(self, count: int) -> None: ...
+    def with_arrays(self, use: Callable[[dict[str, npt.NDArray[Any]]], object]) -> None: ...
+    def count(self) -> int: ...
+    def memory_bytes(self) -> int: ...
+    def stats(self) -> dict[str, float]: ...

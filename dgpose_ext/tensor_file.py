@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -46,8 +47,9 @@ def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
     return digest.hexdigest()
 
 
-def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path` and moves it into place: readers see the old or the new file.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be written beside `path`, moved into place at the end: readers see old or new.
 
     A missing folder is made. The file's mode is that of any new file (0o666 less the umask).
     """
@@ -55,13 +57,19 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Writes `data` through `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def write_tensor_file(

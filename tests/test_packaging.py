@@ -142,7 +142,7 @@ def stub_members(body: list[ast.stmt]) -> Members:
     found: Members = {}
     for node in body:
         if isinstance(node, ast.FunctionDef):
-            is_property = any(isinstance(d, ast.Name) for d in node.decorator_list)
+            is_property = "property" in map(ast.unparse, node.decorator_list)
             names = [a.arg for a in node.args.args if a.arg != "self"]
             found[node.name] = None if is_property else names
         elif isinstance(node, ast.ClassDef):

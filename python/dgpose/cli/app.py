@@ -16,6 +16,7 @@ from dgpose.cli.bench import bench
 from dgpose.cli.body import crop, heatmap
 from dgpose.cli.demo import demo
 from dgpose.cli.hand import app as hand_app
+from dgpose.cli.index import app as index_app
 
 __all__ = ["app"]
 
@@ -45,6 +46,7 @@ app = typer.Typer(
 for _command in (bench, crop, demo, heatmap):
     app.command()(_command)
 app.add_typer(hand_app, name="hand")
+app.add_typer(index_app, name="index")
 for _name, (_, _help) in _LOADED_WHEN_CALLED.items():
     app.add_typer(typer.Typer(help=_help), name=_name)
 

@@ -1,0 +1,52 @@
+"""topk_mean_pose beside torch: product, topk, gather, mean.
+
+Limit: the float32 product alone, as torch's BLAS does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .harness import Case
+from .pose_embeddings import SOURCE, margin_call
+
+COUNT, DIM, K = 40_293, 1024, 500
+
+
+def _ours(batch: int) -> Callable[[], Any]:
+    from dgpose_ext import topk_mean_pose
+
+    call = margin_call(batch, COUNT, DIM)
+    del call["targets"]
+    return lambda: topk_mean_pose(**call, k=K, backend="cpu")
+
+
+def _torch(batch: int) -> Callable[[], Any]:
+    call = margin_call(batch, COUNT, DIM)
+    queries, columns, poses = call["queries"], call["candidates"].T, call["poses"]
+    return lambda: poses[(queries @ columns).topk(K).indices].mean(1)
+
+
+def _product(batch: int) -> Callable[[], Any]:
+    call = margin_call(batch, COUNT, DIM)
+    queries, columns = call["queries"], call["candidates"].T
+    out = torch.empty((batch, COUNT))
+    return lambda: torch.mm(queries, columns, out=out)
+
+
+def _case(batch: int) -> Case:
+    return Case(
+        f"B={batch} N={COUNT} D={DIM} k={K}", "queries", batch, 2,
+        {
+            "dgpose_ext": lambda: _ours(batch),
+            "float32 product alone": lambda: _product(batch),
+            "torch": lambda: _torch(batch),
+        },
+        "dgpose_ext", "float32 product alone", note=f"embeddings of {SOURCE}", repeats=2,
+    )  # fmt: skip
+
+
+CASES = [_case(batch) for batch in (1, 64)]
