@@ -233,7 +233,13 @@ def test_errors_are_one_line(folder: Path) -> None:
     out = ("--out", folder / "out")
     images = ("--images", folder / "images")
     keypoints = folder / "k.csv"
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 60000, "width": 9}],
+        "annotations": [{"image_id": 1, "keypoints": [1] * 51}],
+    }
+    (folder / "large.json").write_text(json.dumps(coco))
     cases: list[tuple[tuple[object, ...], str]] = [
+        (("heatmap", folder / "large.json", *out), "to be drawn on black, got 60000x9"),
         (
             ("heatmap", folder / "bad.csv", *out),
             "bad.csv:2: keypoints_y must be a list",

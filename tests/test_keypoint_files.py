@@ -202,6 +202,10 @@ def test_coco_form_with_other_joints(tmp_path: Path) -> None:
             coco(annotations=[{"image_id": 7, "keypoints": [1e30] * 51}]),
             "annotations[0]: keypoints must be pixels, got 1e+30",
         ),
+        (
+            coco(annotations=[{"image_id": 7, "keypoints": [10**400] * 51}]),
+            "annotations[0]: keypoints must be pixels, got 1000",
+        ),
         ({"people": 3}, '"people" must be a list'),
         ({"people": [{}]}, 'person 0: must have "pose_keypoints_2d"'),
         (

@@ -238,6 +238,11 @@ def _canvas(
     given = _PRESETS[preset][0] if preset is not None else person.size
     if image is None:
         height, width = size or given or _no_size(person)
+        if max(height, width) > _MAX_SIDE:
+            raise ValueError(
+                f"{person.image} must have sides of 1 to {_MAX_SIDE} pixels to be drawn on black, "
+                f"got {height}x{width}: give --size HxW"
+            )
         image = np.zeros((height, width, 3), np.uint8)
     elif size is not None and image.shape[:2] != size:
         given = given or image.shape[:2]

@@ -270,8 +270,9 @@ def _numbers(place: str, name: str, value: Any) -> npt.NDArray[np.float32]:
     for number in value:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise KeypointFormatError(f"{place}: {name} must be numbers, got {number!r:.40}")
-        if math.isfinite(number) and abs(number) > _MAX_COORDINATE:
-            raise KeypointFormatError(f"{place}: {name} must be pixels, got {number:g}")
+        # NaN and Inf are missing joints; an integer may be too long for a float.
+        if abs(number) > _MAX_COORDINATE and number not in (math.inf, -math.inf):
+            raise KeypointFormatError(f"{place}: {name} must be pixels, got {number!r:.40}")
     return np.array(value, np.float32).reshape(-1, 3)
 
 
