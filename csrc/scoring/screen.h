@@ -111,4 +111,11 @@ void encode_panel(const QueryPlan& plan, const float* rows, int64_t count, int64
 void transpose_panel(const float* rows, int64_t count, int64_t stride, int64_t dim, uint8_t* panel,
                      float* norm);
 
+// Whether bfloat16 products are an instruction here, at twice the rate of float32.
+bool has_bfloat16_products();
+
+// The same as bfloat16, where that is so: error is at least ||e||; scratch [dim, 16].
+void narrow_panel(const float* rows, int64_t count, int64_t stride, int64_t dim, float* scratch,
+                  uint8_t* panel, float* norm, float* error);
+
 }  // namespace dgpose

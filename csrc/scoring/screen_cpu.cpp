@@ -216,17 +216,43 @@ void encode_panel(const QueryPlan& plan, const float* rows, int64_t count, int64
   }
 }
 
+namespace {
+
+// At least the root of a sum of squares in float32: it has at most dim + 1 roundings, all of them
+// relative to itself; squares that underflow lose less than 2^-126 each.
+void norms_above(const float* squares, int64_t dim, float* norms) {
+  const double grow = 1 / (1 - (static_cast<double>(dim) + 8) * 0x1p-24);
+  for (int64_t r = 0; r < kPanelRows; ++r) {
+    norms[r] = round_up(std::sqrt(squares[r] * grow + static_cast<double>(dim) * 0x1p-126));
+  }
+}
+
+}  // namespace
+
 void transpose_panel(const float* rows, int64_t count, int64_t stride, int64_t dim, uint8_t* panel,
                      float* norm) {
   alignas(64) float squares[kPanelRows];
   DGPOSE_DISPATCH(
       transpose_rows(rows, count, stride, dim, reinterpret_cast<float*>(panel), squares));
-  // The sum of squares has at most dim + 1 roundings, all of them relative to itself; squares that
-  // underflow lose less than 2^-126 each.
-  const double grow = 1 / (1 - (static_cast<double>(dim) + 8) * 0x1p-24);
+  norms_above(squares, dim, norm);
+}
+
+bool has_bfloat16_products() { return has_vnni(); }
+
+void narrow_panel([[maybe_unused]] const float* rows, [[maybe_unused]] int64_t count,
+                  [[maybe_unused]] int64_t stride, [[maybe_unused]] int64_t dim,
+                  [[maybe_unused]] float* scratch, [[maybe_unused]] uint8_t* panel,
+                  [[maybe_unused]] float* norm, [[maybe_unused]] float* error) {
+#if defined(__x86_64__)
+  alignas(64) float squares[kPanelRows];
+  transpose_panel(rows, count, stride, dim, reinterpret_cast<uint8_t*>(scratch), norm);
+  avx512::narrow_rows(scratch, dim, panel, squares);
+  norms_above(squares, dim, error);
+  // ||x^|| <= ||x|| + ||e||
   for (int64_t r = 0; r < kPanelRows; ++r) {
-    norm[r] = round_up(std::sqrt(squares[r] * grow + static_cast<double>(dim) * 0x1p-126));
+    norm[r] = round_up(static_cast<double>(norm[r]) + static_cast<double>(error[r]));
   }
+#endif
 }
 
 }  // namespace dgpose

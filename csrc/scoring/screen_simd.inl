@@ -353,3 +353,31 @@ inline void transpose_rows(const float* rows, int64_t count, int64_t stride, int
   }
   __builtin_memcpy(squares, sums, sizeof(sums));
 }
+
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+
+// A panel of float32 as one of bfloat16, and the sums of the squares of what that loses.
+inline void narrow_rows(const float* panel, int64_t dim, uint8_t* codes, float* squares) {
+  const __m512i low = _mm512_set1_epi32(0x7FFF), one = _mm512_set1_epi32(1);
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
+  const __m512i exponent = _mm512_set1_epi32(0x7F800000);
+  __m512 total = _mm512_setzero_ps();
+  // The bfloat16 in the upper half; 0 for a denormal, which the product may flush.
+  const auto coded = [&](const float* p) {
+    const __m512i u = _mm512_loadu_si512(p);
+    const __m512i even = _mm512_add_epi32(low, _mm512_and_si512(_mm512_srli_epi32(u, 16), one));
+    const __m512i bits = _mm512_and_si512(_mm512_add_epi32(u, even), high);
+    const __m512i code = _mm512_maskz_mov_epi32(_mm512_test_epi32_mask(bits, exponent), bits);
+    const __m512 lost = _mm512_sub_ps(_mm512_castsi512_ps(u), _mm512_castsi512_ps(code));
+    total = _mm512_fmadd_ps(lost, lost, total);
+    return code;
+  };
+  for (int64_t g = 0; g < dim; g += 2) {
+    const __m512i first = coded(panel + g * 16);
+    const __m512i second = g + 1 < dim ? coded(panel + (g + 1) * 16) : _mm512_setzero_si512();
+    _mm512_storeu_si512(codes + g * 32, _mm512_or_si512(_mm512_srli_epi32(first, 16), second));
+  }
+  _mm512_storeu_ps(squares, total);
+}
+
+#endif

@@ -45,7 +45,7 @@ struct SearchProblem {
   const float* queries;  // [B, D]
   int64_t batch;
   int64_t k;
-  const CodedRows* codes = nullptr;    // null: rows are screened as they are, in float32
+  const CodedRows* codes = nullptr;    // null: rows are screened on the way
   const uint64_t* allowed = nullptr;   // a bit a row; null: all
   const PoseMargin* margin = nullptr;  // null: scores alone
 };

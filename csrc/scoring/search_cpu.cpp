@@ -179,7 +179,9 @@ double square_norm(const float* v, int64_t size) { return exact_dot(v, v, size);
 // A task's memory for panels that are made on the way.
 struct TilePanels {
   std::vector<uint8_t> panels, pose_panels;
+  std::vector<float> scratch;  // a panel of float32
   alignas(64) float norm[kTilePanels * kPanelRows], pose_norm[kTilePanels * kPanelRows];
+  alignas(64) float error[kTilePanels * kPanelRows];
   alignas(64) float pose_squares[kTilePanels * kPanelRows] = {};
   alignas(64) float zeros[kTilePanels * kPanelRows] = {};
   alignas(64) float ones[kTilePanels * kPanelRows];
@@ -191,8 +193,8 @@ class Search {
  public:
   Search(const SearchProblem& problem, int64_t first_query, int64_t query_count)
       : problem_(problem), first_(first_query), count_(query_count) {
-    plan_ =
-        problem.codes ? problem.codes->plan : QueryPlan{Storage::kFloat32, problem.dim, nullptr, 0};
+    plan_ = problem.codes ? problem.codes->plan
+                          : QueryPlan{storage_on_the_way(), problem.dim, nullptr, 0};
     queries_ = encode_queries(plan_, problem.queries + first_ * problem.dim, count_);
     if (problem.margin) {
       const int64_t size = 3 * problem.margin->joints;
@@ -262,8 +264,10 @@ class Search {
   // The rows of some tiles against all queries; returns how many pairs had their roots taken.
   int64_t screen(int64_t first_tile, int64_t last_tile, std::vector<Selection>* selections) {
     TilePanels memory;
-    if (!problem_.codes)
-      memory.panels.resize(kTilePanels * panel_bytes(Storage::kFloat32, problem_.dim));
+    if (!problem_.codes) {
+      memory.panels.resize(kTilePanels * panel_bytes(plan_.storage, problem_.dim));
+      if (plan_.storage == Storage::kBFloat16) memory.scratch.resize(problem_.dim * kPanelRows);
+    }
     if (problem_.margin) {
       memory.pose_panels.resize(kTilePanels * panel_bytes(Storage::kFloat32, pose_plan_.dim));
     }
@@ -300,6 +304,12 @@ class Search {
     return roots;
   }
 
+  // Of rows that are not coded yet: bfloat16 where enough queries share the work of narrowing.
+  Storage storage_on_the_way() const {
+    const bool narrow = count_ >= 2 * kTileQueries && has_bfloat16_products();
+    return narrow ? Storage::kBFloat16 : Storage::kFloat32;
+  }
+
   ScreenTile coded_tile(int64_t row, int64_t row_count, TilePanels* memory) const {
     const int64_t panels = (row_count + kPanelRows - 1) / kPanelRows;
     ScreenTile tile{};
@@ -312,10 +322,16 @@ class Search {
       tile.rows = {codes.bounds.scale + row, codes.bounds.offset + row, codes.bounds.error + row,
                    codes.bounds.norm + row};
     } else {
-      transpose(problem_.rows + row * problem_.row_stride, problem_.row_stride, problem_.dim,
-                row_count, memory->panels.data(), memory->norm);
+      const float* rows = problem_.rows + row * problem_.row_stride;
       tile.panels = memory->panels.data();
       tile.rows = {memory->ones, memory->zeros, memory->zeros, memory->norm};
+      if (plan_.storage == Storage::kBFloat16) {
+        narrow(rows, row_count, memory);
+        tile.rows.error = memory->error;
+      } else {
+        transpose(rows, problem_.row_stride, problem_.dim, row_count, memory->panels.data(),
+                  memory->norm);
+      }
     }
     return tile;
   }
@@ -334,6 +350,15 @@ class Search {
     tile.panel_count = (row_count + kPanelRows - 1) / kPanelRows;
     tile.rows = {memory->ones, memory->zeros, memory->zeros, memory->pose_norm};
     return tile;
+  }
+
+  void narrow(const float* rows, int64_t count, TilePanels* memory) const {
+    for (int64_t r = 0; r < count; r += kPanelRows) {
+      narrow_panel(rows + r * problem_.row_stride, std::min(count - r, kPanelRows),
+                   problem_.row_stride, problem_.dim, memory->scratch.data(),
+                   memory->panels.data() + r / kPanelRows * panel_bytes(plan_.storage, plan_.dim),
+                   memory->norm + r, memory->error + r);
+    }
   }
 
   static void transpose(const float* rows, int64_t stride, int64_t dim, int64_t count,
