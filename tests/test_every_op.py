@@ -154,6 +154,17 @@ def test_numbers_of_numpy(spec: OpSpec) -> None:
         assert_equal(spec.function(**same), spec.function(**call), None)
 
 
+@every_op
+def test_backends_that_cannot_run(spec: OpSpec) -> None:
+    call = spec.samples(spec.dtypes[0])[0]
+    with pytest.raises(ValueError, match="backend must be one of cpu, cuda, triton, reference"):
+        spec.function(**call, backend="gpu")
+    # Absent, or present and not for tensors on the CPU.
+    why = rf"{spec.name}: backend 'cuda' (is not available|needs tensors on a CUDA device)"
+    with pytest.raises((RuntimeError, ValueError), match=why):
+        spec.function(**call, backend="cuda")
+
+
 @needs_core
 @every_op
 def test_opcheck(spec: OpSpec) -> None:

@@ -62,6 +62,30 @@ class OpSpec:
     compilable: bool = True
 
 
+def bad_keypoints(joints: int) -> tuple[BadInput, ...]:
+    """What every op refuses of keypoints [2, K, 2] with K = `joints`, of visible and of size."""
+    return (
+        BadInput({"keypoints": [[0.0]]}, TypeError, "keypoints must be a torch.Tensor, got list"),
+        BadInput(
+            {"keypoints": torch.zeros((3, 7))},
+            ValueError,
+            r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
+        ),
+        BadInput(
+            {"visible": torch.ones(2)},
+            ValueError,
+            rf"visible must have shape \[B, K\] with B = 2, K = {joints}, got \[2\]",
+        ),
+        BadInput(
+            {"visible": torch.ones((2, joints), device="meta")},
+            ValueError,
+            r"visible must be on the device of keypoints \(cpu\), got meta",
+        ),
+        BadInput({"visible": 1}, TypeError, "visible must be a torch.Tensor, got int"),
+        BadInput({"size": 4}, ValueError, r"size must be \(H, W\), got 4"),
+    )
+
+
 def tensors(result: Any) -> list[Tensor]:
     """The result of any op as a flat list of tensors (None as an empty one)."""
     if result is None:

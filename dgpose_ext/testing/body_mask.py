@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dgpose_ext import body_mask
-from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample
+from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample, bad_keypoints
 
 MAP_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.bool)
 
@@ -107,11 +107,7 @@ SPEC = OpSpec(
     empty=_empty,
     hostile=_hostile,
     bad=(
-        BadInput({"keypoints": [[0.0]]}, TypeError, "keypoints must be a torch.Tensor, got list"),
-        BadInput(
-            {"keypoints": torch.zeros((3, 7))}, ValueError,
-            r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
-        ),
+        *bad_keypoints(5),
         BadInput(
             {"keypoints": torch.zeros((1, 5, 2), dtype=torch.bool)}, TypeError,
             "keypoints must be of dtype float32, .*, got bool",
@@ -119,10 +115,6 @@ SPEC = OpSpec(
         BadInput(
             {"keypoints": torch.zeros((1, 5, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: body_mask has none",
-        ),
-        BadInput(
-            {"visible": torch.zeros((2, 4))}, ValueError,
-            r"visible must have shape \[B, K\] with B = 2, K = 5, got \[2, 4\]",
         ),
         BadInput(
             {"limbs": ((0, 5),)}, ValueError,
@@ -134,17 +126,10 @@ SPEC = OpSpec(
         ),
         BadInput({"limbs": (0, 1)}, ValueError, "limbs must be pairs of joints, got 0"),
         BadInput({"limbs": ((0, 1.0),)}, TypeError, "a joint of limbs must be an integer, got 1.0"),
-        BadInput(
-            {"visible": torch.ones((2, 5), device="meta")}, ValueError,
-            r"visible must be on the device of keypoints \(cpu\), got meta",
-        ),
         BadInput({"size": (-1, 7)}, ValueError, "size must not be negative"),
         BadInput({"radius": 0.5}, ValueError, "radius must be in 1 .. 4096 pixels, got 0.5"),
         BadInput({"radius": "4"}, TypeError, "radius must be a number, got '4'"),
         BadInput({"radius": float("nan")}, ValueError, "radius must be in 1 .. 4096 pixels"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of .*, got torch.int32"),
-        BadInput(
-            {"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton, reference"
-        ),
     ),
 )  # fmt: skip

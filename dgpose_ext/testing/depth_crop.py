@@ -170,6 +170,5 @@ SPEC = OpSpec(
             {"interpolation": "cubic"}, ValueError,
             "interpolation must be one of nearest, bilinear, got 'cubic'",
         ),
-        BadInput({"backend": "cuda"}, RuntimeError, "depth_crop: backend 'cuda' is not available"),
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dgpose_ext import disk_heatmap
-from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample
+from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample, bad_keypoints
 
 MAP_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.bool)
 
@@ -84,11 +84,7 @@ SPEC = OpSpec(
     empty=_empty,
     hostile=_hostile,
     bad=(
-        BadInput({"keypoints": [[0.0]]}, TypeError, "keypoints must be a torch.Tensor, got list"),
-        BadInput(
-            {"keypoints": torch.zeros((3, 7))}, ValueError,
-            r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
-        ),
+        *bad_keypoints(3),
         BadInput(
             {"keypoints": torch.zeros((1, 3, 2), dtype=torch.bool)}, TypeError,
             "keypoints must be of dtype float32, .*, got bool",
@@ -97,22 +93,10 @@ SPEC = OpSpec(
             {"keypoints": torch.zeros((1, 3, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: disk_heatmap has none",
         ),
-        BadInput(
-            {"visible": torch.zeros((2, 4))}, ValueError,
-            r"visible must have shape \[B, K\] with B = 2, K = 3, got \[2, 4\]",
-        ),
-        BadInput({"size": 7}, ValueError, r"size must be \(H, W\), got 7"),
-        BadInput(
-            {"visible": torch.ones((2, 3), device="meta")}, ValueError,
-            r"visible must be on the device of keypoints \(cpu\), got meta",
-        ),
         BadInput({"size": (-1, 7)}, ValueError, "size must not be negative"),
         BadInput({"radius": -1.0}, ValueError, "radius must be in 0 .. 4096 pixels, got -1.0"),
         BadInput({"radius": "4"}, TypeError, "radius must be a number, got '4'"),
         BadInput({"radius": float("nan")}, ValueError, "radius must be in 0 .. 4096 pixels"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be one of .*, got torch.int32"),
-        BadInput(
-            {"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton, reference"
-        ),
     ),
 )  # fmt: skip

@@ -129,6 +129,5 @@ SPEC = OpSpec(
         BadInput({"min_pixels": -1}, ValueError, "min_pixels must be at least 0, got -1"),
         BadInput({"slabs": 0}, ValueError, "slabs must be at least 1, got 0"),
         BadInput({"refinements": -1}, ValueError, "refinements must be at least 0, got -1"),
-        BadInput({"backend": "cuda"}, RuntimeError, "find_hand_center: backend 'cuda' is not"),
     ),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dgpose_ext import gaussian_heatmap
-from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample
+from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample, bad_keypoints
 
 
 def random_keypoints(
@@ -132,11 +132,7 @@ SPEC = OpSpec(
         torch.bfloat16: (8e-3, 1e-7),
     },
     bad=(
-        BadInput({"keypoints": [[0.0]]}, TypeError, "keypoints must be a torch.Tensor, got list"),
-        BadInput(
-            {"keypoints": torch.zeros((3, 7))}, ValueError,
-            r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
-        ),
+        *bad_keypoints(3),
         BadInput(
             {"keypoints": _KEYPOINTS.int()}, TypeError,
             "keypoints must be of dtype float32, .*, got int32",
@@ -160,22 +156,10 @@ SPEC = OpSpec(
             {"sigma": torch.ones(3, dtype=torch.int64)}, TypeError,
             "sigma must be of dtype float32, .*, got int64",
         ),
-        BadInput(
-            {"visible": torch.ones(2)}, ValueError,
-            r"visible must have shape \[B, K\] with B = 2, K = 3, got \[2\]",
-        ),
-        BadInput({"visible": 1}, TypeError, "visible must be a torch.Tensor, got int"),
-        BadInput(
-            {"visible": torch.ones((2, 3), device="meta")}, ValueError,
-            r"visible must be on the device of keypoints \(cpu\), got meta",
-        ),
         BadInput({"cutoff": -1.0}, ValueError, "cutoff must be positive or None, got -1.0"),
         BadInput({"cutoff": "3"}, TypeError, "cutoff must be a number, got '3'"),
         BadInput({"normalize": "max"}, ValueError, "normalize must be 'peak' or 'sum', got 'max'"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be float32, .*, got torch.int32"),
         BadInput({"size": (-1, 4)}, ValueError, r"size must not be negative, got \(-1, 4\)"),
-        BadInput({"size": 4}, ValueError, r"size must be \(H, W\), got 4"),
-        BadInput({"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton"),
-        BadInput({"backend": "cuda"}, RuntimeError, "backend 'cuda' is not available"),
     ),
 )  # fmt: skip

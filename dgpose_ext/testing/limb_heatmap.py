@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dgpose_ext import limb_heatmap
-from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample
+from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample, bad_keypoints
 
 #: A tree over four joints, and a limb from a joint to itself.
 LIMBS = ((0, 1), (1, 2), (3, 1), (2, 2))
@@ -158,11 +158,7 @@ SPEC = OpSpec(
         torch.bfloat16: (8e-3, 1e-7),
     },
     bad=(
-        BadInput({"keypoints": [[0.0]]}, TypeError, "keypoints must be a torch.Tensor, got list"),
-        BadInput(
-            {"keypoints": torch.zeros((3, 7))}, ValueError,
-            r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
-        ),
+        *bad_keypoints(4),
         BadInput(
             {"keypoints": _KEYPOINTS.int()}, TypeError,
             "keypoints must be of dtype float32, .*, got int32",
@@ -196,19 +192,7 @@ SPEC = OpSpec(
             {"sigma": torch.ones(4, dtype=torch.int64)}, TypeError,
             "sigma must be of dtype float32, .*, got int64",
         ),
-        BadInput(
-            {"visible": torch.ones(2)}, ValueError,
-            r"visible must have shape \[B, K\] with B = 2, K = 4, got \[2\]",
-        ),
-        BadInput(
-            {"visible": torch.ones((2, 4), device="meta")}, ValueError,
-            r"visible must be on the device of keypoints \(cpu\), got meta",
-        ),
-        BadInput({"visible": 1}, TypeError, "visible must be a torch.Tensor, got int"),
         BadInput({"dtype": torch.int32}, TypeError, "dtype must be float32, .*, got torch.int32"),
         BadInput({"size": (-1, 4)}, ValueError, r"size must not be negative, got \(-1, 4\)"),
-        BadInput({"size": 4}, ValueError, r"size must be \(H, W\), got 4"),
-        BadInput({"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton"),
-        BadInput({"backend": "cuda"}, RuntimeError, "backend 'cuda' is not available"),
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dgpose_ext import part_boxes
-from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample
+from dgpose_ext.testing import ODD_SIZES, BadInput, OpSpec, Sample, bad_keypoints
 
 #: Groups of five joints: overlapping, alone, empty, one joint twice.
 PARTS = ((0, 1, 2), (3,), (4, 3), (), (2, 2), (0, 1, 2, 3, 4))
@@ -98,11 +98,7 @@ SPEC = OpSpec(
     empty=_empty,
     hostile=_hostile,
     bad=(
-        BadInput({"keypoints": [[0.0]]}, TypeError, "keypoints must be a torch.Tensor, got list"),
-        BadInput(
-            {"keypoints": torch.zeros((3, 7))}, ValueError,
-            r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
-        ),
+        *bad_keypoints(5),
         BadInput(
             {"keypoints": torch.zeros((2, 5, 2), dtype=torch.bool)}, TypeError,
             "keypoints must be of dtype float32, .*, got bool",
@@ -115,15 +111,7 @@ SPEC = OpSpec(
             {"margin": torch.zeros(2, requires_grad=True)}, ValueError,
             "margin must not require a gradient",
         ),
-        BadInput(
-            {"visible": torch.zeros((2, 4))}, ValueError,
-            r"visible must have shape \[B, K\] with B = 2, K = 5, got \[2, 4\]",
-        ),
         BadInput({"parts": ((0, 5),)}, ValueError, "parts must lie in 0 .. K-1 with K = 5, got 5"),
-        BadInput(
-            {"visible": torch.ones((2, 5), device="meta")}, ValueError,
-            r"visible must be on the device of keypoints \(cpu\), got meta",
-        ),
         BadInput(
             {"parts": None}, TypeError, "parts must be a sequence of sequences of joints, got None"
         ),
@@ -141,8 +129,5 @@ SPEC = OpSpec(
             r"margin must have shape \[B\] with B = 2, got \[3\]",
         ),
         BadInput({"size": (0, 7)}, ValueError, r"size must be at least \(1, 1\), got \(0, 7\)"),
-        BadInput(
-            {"backend": "gpu"}, ValueError, "backend must be one of cpu, cuda, triton, reference"
-        ),
     ),
 )  # fmt: skip
