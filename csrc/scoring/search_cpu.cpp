@@ -35,7 +35,7 @@ namespace {
 
 struct Entry {
   int64_t row;
-  float lower, upper;  // of the value minus the query's shift; exact: of the value itself
+  float lower, upper;  // of the value minus the query's shift
   float value;         // where exact
   bool exact;
 };

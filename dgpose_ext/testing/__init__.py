@@ -72,6 +72,11 @@ def bad_keypoints(joints: int) -> tuple[BadInput, ...]:
             r"keypoints must have shape \[B, K, 2\], got \[3, 7\]",
         ),
         BadInput(
+            {"keypoints": torch.zeros((2, joints, 2), dtype=torch.bool)},
+            TypeError,
+            "keypoints must be of dtype float32, .*, got bool",
+        ),
+        BadInput(
             {"visible": torch.ones(2)},
             ValueError,
             rf"visible must have shape \[B, K\] with B = 2, K = {joints}, got \[2\]",

@@ -109,10 +109,6 @@ SPEC = OpSpec(
     bad=(
         *bad_keypoints(5),
         BadInput(
-            {"keypoints": torch.zeros((1, 5, 2), dtype=torch.bool)}, TypeError,
-            "keypoints must be of dtype float32, .*, got bool",
-        ),
-        BadInput(
             {"keypoints": torch.zeros((1, 5, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: body_mask has none",
         ),

@@ -86,10 +86,6 @@ SPEC = OpSpec(
     bad=(
         *bad_keypoints(3),
         BadInput(
-            {"keypoints": torch.zeros((1, 3, 2), dtype=torch.bool)}, TypeError,
-            "keypoints must be of dtype float32, .*, got bool",
-        ),
-        BadInput(
             {"keypoints": torch.zeros((1, 3, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: disk_heatmap has none",
         ),

@@ -100,10 +100,6 @@ SPEC = OpSpec(
     bad=(
         *bad_keypoints(5),
         BadInput(
-            {"keypoints": torch.zeros((2, 5, 2), dtype=torch.bool)}, TypeError,
-            "keypoints must be of dtype float32, .*, got bool",
-        ),
-        BadInput(
             {"keypoints": torch.zeros((2, 5, 2), requires_grad=True)}, ValueError,
             "keypoints must not require a gradient: part_boxes has none",
         ),
