@@ -34,7 +34,8 @@ struct CudaRows {
 };
 
 struct CudaSearch {
-  CudaRows queries;   // [B, D], dense
+  const float* queries;  // [B, D], dense
+  int64_t batch;
   CudaRows rows;      // [N, D]
   int64_t k;          // >= 1
   PoseMargin margin;  // of these rows and queries; poses null: scores alone
