@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "core/cuda_api.h"
+#include "core/host_device.h"
 #include "scoring/search.h"
 
 namespace dgpose {
@@ -78,13 +79,13 @@ struct SearchRound {
 
 // In device memory.
 struct SearchLists {
-  int64_t capacity;           // entries of a list
-  float *lower, *upper;       // [queries, capacity]
-  int64_t* rows;              // [queries, capacity]; -1: no entry
-  int32_t* counts;            // [queries]: entries appended; more than capacity: some are missing
-  int32_t* kept;              // [queries]: entries when the round began
-  float* threshold_values;    // [queries]; NaN until k rows are known
-  int64_t* threshold_rows;    // [queries]
+  int64_t capacity;         // entries of a list
+  float *lower, *upper;     // [queries, capacity]
+  int64_t* rows;            // [queries, capacity]; -1: no entry
+  int32_t* counts;          // [queries]: entries appended; more than capacity: some are missing
+  int32_t* kept;            // [queries]: entries when the round began
+  float* threshold_values;  // [queries]; NaN until k rows are known
+  int64_t* threshold_rows;  // [queries]
 };
 
 // Of a row x^ = bfloat16(x): at least ||x^|| and at least ||x - x^||.
@@ -99,6 +100,7 @@ struct ScoreTask {
   SearchRound round;
   const RowMeasure* row_measures;    // [N], of the screen
   const RowMeasure* query_measures;  // [B], of the screen
+  const uint16_t* query_codes;       // [B, screen_code_width(D)], of the screen, 16-byte aligned
 };
 
 // Scorers. Device code to add entries with stands in search_cuda.cuh: append_entry(), offer().
@@ -107,5 +109,10 @@ CudaError screen_scores_cuda(const ScoreTask& task, CudaStream stream);
 
 // measures [rows.count]
 CudaError measure_rows_cuda(const CudaRows& rows, RowMeasure* measures, CudaStream stream);
+
+// The same of queries [batch, dim], and their codes: bfloat16 in rows of a whole number of steps.
+DGPOSE_HOST_DEVICE constexpr int64_t screen_code_width(int64_t dim) { return (dim + 31) / 32 * 32; }
+CudaError code_queries_cuda(const float* queries, int64_t batch, int64_t dim, RowMeasure* measures,
+                            uint16_t* codes, CudaStream stream);
 
 }  // namespace dgpose
