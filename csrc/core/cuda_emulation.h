@@ -66,6 +66,7 @@ struct Machine {
   std::vector<Fiber> fibers;
   const std::function<void()>* body = nullptr;
   uint64_t slots[1024];  // what a thread shows to its warp
+  uint64_t shown[1024];  // the same when its warp was let go: all lanes read it before the next time
 };
 inline Machine machine;
 
@@ -125,7 +126,9 @@ inline bool release_warp(unsigned first, unsigned threads) {
     }
     if (!complete) continue;
     for (unsigned other = 0; other < lanes; ++other) {
-      if (mask >> other & 1) machine.fibers[first + other].state = State::kReady;
+      if (!(mask >> other & 1)) continue;
+      machine.fibers[first + other].state = State::kReady;
+      machine.shown[first + other] = machine.slots[first + other];
     }
     released = true;
   }
@@ -204,12 +207,10 @@ auto exchange(unsigned mask, T x, const Read& read) {
   const unsigned warp = threadIdx.x / 32 * 32;
   const auto value_of = [warp](unsigned lane) {
     T value;
-    std::memcpy(&value, &machine.slots[warp + lane], sizeof(T));
+    std::memcpy(&value, &machine.shown[warp + lane], sizeof(T));
     return value;
   };
-  const auto result = read(value_of);
-  warp_barrier(mask);
-  return result;
+  return read(value_of);
 }
 
 inline float to_float(Half x) {

@@ -157,6 +157,5 @@ SPEC = OpSpec(
     raw_calls=_raw_calls,
     empty=_empty,
     hostile=_hostile,
-    devices=("cpu",),
     bad=(*BAD_EMBEDDINGS, *BAD_K, *bad_gradients("inner_product_topk")),
 )
