@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "core/cuda_api.h"
+#include "core/host_device.h"
 #include "scoring/search.h"
 
 namespace dgpose {
@@ -100,6 +101,7 @@ struct ScoreTask {
   SearchRound round;
   const RowMeasure* row_measures;    // [N], of the screen
   const RowMeasure* query_measures;  // [B], of the screen
+  const uint16_t* query_codes;       // [B, screen_code_width(D)], of the screen, 16-byte aligned
 };
 
 // Scorers. Device code to add entries with stands in search_cuda.cuh: append_entry(), offer().
@@ -108,5 +110,10 @@ CudaError screen_scores_cuda(const ScoreTask& task, CudaStream stream);
 
 // measures [rows.count]
 CudaError measure_rows_cuda(const CudaRows& rows, RowMeasure* measures, CudaStream stream);
+
+// The same of queries [batch, dim], and their codes: bfloat16 in rows of a whole number of steps.
+DGPOSE_HOST_DEVICE constexpr int64_t screen_code_width(int64_t dim) { return (dim + 31) / 32 * 32; }
+CudaError code_queries_cuda(const float* queries, int64_t batch, int64_t dim, RowMeasure* measures,
+                            uint16_t* codes, CudaStream stream);
 
 }  // namespace dgpose
