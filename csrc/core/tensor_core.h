@@ -152,6 +152,7 @@ inline void load_blocks(const void* row, uint32_t out[4]) {
     }
     return 0;
   });
+  __syncwarp();  // before any lane changes what others read
 }
 
 inline uint32_t bfloat16_pair(float first, float second) {
@@ -165,7 +166,6 @@ inline void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
   };
   const Operands own{a, b};
   const unsigned lane = threadIdx.x % kWarp;
-  // All of c is written after the last lane has read a and b.
   float out[4];
   emulation::exchange(0xFFFFFFFFu, &own, [&](const auto& of) {
     for (unsigned i = 0; i < 4; ++i) {
@@ -185,6 +185,7 @@ inline void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
     }
     return 0;
   });
+  __syncwarp();  // before any lane changes its operands
   for (int i = 0; i < 4; ++i) c[i] = out[i];
 }
 
