@@ -66,7 +66,8 @@ struct Machine {
   std::vector<Fiber> fibers;
   const std::function<void()>* body = nullptr;
   uint64_t slots[1024];  // what a thread shows to its warp
-  uint64_t shown[1024];  // the same when its warp was let go: all lanes read it before the next time
+  uint64_t
+      shown[1024];  // the same when its warp was let go: all lanes read it before the next time
 };
 inline Machine machine;
 

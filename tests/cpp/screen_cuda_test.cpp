@@ -375,6 +375,15 @@ TEST(ScreenCuda, Hostile) {
   run(
       "cut off, negative", [](int64_t) { return -1.0f; },
       [](int64_t i) { return i % kDim == 0 ? 1.0f : 0x1.fep-24f; });
+  // The same where Cauchy-Schwarz is an equation: only the bound of the sum's rounding is left.
+  const double cut = run(
+      "cut off, alike", [](int64_t i) { return i % kDim ? 0x1.6ap-12f : 1.0f; },
+      [](int64_t i) { return i % kDim ? 0x1.6ap-12f : 1.0f; });
+  EXPECT_GT(cut, 0.4);
+  run(
+      "sums that overflow", [](int64_t) { return 0x1p62f; },
+      [](int64_t i) { return i % kDim < kDim / 2 ? 0x1p62f : -0x1p62f; });
+  run("denormal rows", [](int64_t) { return 0x1p58f; }, [](int64_t) { return 0x1.fcp-127f; });
   run(
       "cut off, long mantissas", [](int64_t) { return 0x1.fep0f; },
       [](int64_t i) { return i % 5 == 0 ? 0x1.fep0f : 0x1.fep-12f; });
