@@ -1,7 +1,5 @@
 // The screen of the GPU search, emulated: the tensor cores' fragments, and bounds against float64.
-#define DGPOSE_CUDA_EMULATION
-#include "scoring/screen_cuda.cu"
-#include "core/tensor_core.h"
+#include "scoring/screen_cuda.cuh"
 
 #include <gtest/gtest.h>
 
@@ -12,6 +10,8 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#include "core/tensor_core.h"
 
 namespace dgpose {
 namespace {

@@ -25,6 +25,13 @@ def require_embeddings(queries: Tensor, candidates: Tensor) -> None:
     require_rows("candidates", candidates, "[N, D]", queries, D=queries.shape[1])
 
 
+def search_rows(candidates: Tensor, backend: str) -> Tensor:
+    """Candidates as the search of a backend takes them: float32; on CUDA halves as they are."""
+    if backend == "cuda" and candidates.dtype in (torch.float16, torch.bfloat16):
+        return candidates
+    return candidates.float()
+
+
 def require_rows(name: str, value: Tensor, notation: str, queries: Tensor, **known: int) -> None:
     """TypeError or ValueError unless it is a float tensor of this shape beside the queries."""
     require_dtype(name, require_tensor(name, value), DTYPES)
