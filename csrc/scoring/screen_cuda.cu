@@ -1,4 +1,4 @@
-// See screen_cuda.cuh for the bound and its proof.
+// See screen_cuda.cuh for the bounds and their proofs.
 //
 // Measures: a warp a row; one read of the rows is the limit.
 //
@@ -8,25 +8,27 @@
 // multiplies while the other compares its scores. Queries are coded in advance; rows of bfloat16
 // are copied as they lie (cp.async), others through registers, fetched before the products of a
 // step and stored after them. 16-byte chunks are swizzled: 8 threads that copy, and 8 rows of a
-// fragment, fall into different banks. The scores stay in registers until they are compared; pairs
-// that pass, about one in some hundred, go through a queue in shared memory, so that a warp shares
-// their work.
+// fragment, fall into different banks. A margin is 3 J more columns. The sums stay in registers
+// until they are compared; pairs that pass, a few in a thousand, go through a queue in shared
+// memory, so that the lanes of a warp share their work. (On sm_80 three registers are too few: a
+// tile's number lies in local memory.)
 //
-// The limit, counted for an H200 (132 SMs, 989 Tflop/s of dense bfloat16 = 4096 multiply-adds a
-// clock for two SMs at 1.83 GHz):
+// The limit, counted for an H200 (132 SMs of 2048 bfloat16 multiply-adds a clock at 1.83 GHz: 989
+// Tflop/s), not measured:
 //   tensor cores  mma.sync reaches about 63 % of that rate on Hopper in public microbenchmarks (Luo
-//                 et al., arXiv 2402.13499): 620 Tflop/s, or 1290 multiply-adds a clock and SM, are
+//                 et al., arXiv 2402.13499): 620 Tflop/s, 1290 multiply-adds a clock and SM, are
 //                 the most this kernel can do;
-//   shared memory 128 bytes a clock: 16 columns of a tile are 4 warps x 4 KB read and 8 KB written,
-//                 192 clocks for 262,144 multiply-adds: 1365 a clock. Just above; warps of 64 x 32
-//                 would be limited here (1024);
-//   L2            8 KB for these (12 KB from float32 rows): 40 bytes a clock and SM, of about 64;
-//   the end       128 pairs a thread, about six instructions each: a few hundred clocks of one of
-//                 two blocks, against 13,000 of its products at D = 1024.
-// 500 Tflop/s would be a good result; more needs wgmma, whose operands come from shared memory
-// unread by registers. It exists on sm_90a alone, not on A100 nor RTX 50, wants its tiles in larger
-// (dynamic) shared memory and a TMA or hand-made layout that nothing here can check without such a
-// GPU. On A100 mma.sync is the full rate.
+//   shared memory 128 bytes a clock: 16 columns of a tile are 16 KB read by four warps and 8 KB
+//                 written, 192 clocks for 262,144 multiply-adds: 1365 a clock, just above. Warps of
+//                 64 x 32 would be limited here (1024);
+//   L2            8 KB for these, 12 KB from float32 rows: 40 to 60 bytes a clock and SM at that
+//   rate,
+//                 of about 64: float32 rows may be limited here;
+//   the end       128 pairs a thread, about six instructions each: some 400 clocks of one of two
+//                 blocks, against 13,000 of its products at D = 1024.
+// So 500 Tflop/s would be a good result. More needs wgmma, which reads its operands from shared
+// memory itself: on sm_90a alone, not on A100 or RTX 50, with larger (dynamic) shared memory, and
+// in layouts that must be seen to work on such a GPU. On A100 mma.sync is the full rate.
 #include "scoring/screen_cuda.cuh"
 
 #include "core/tensor_core.h"
@@ -331,7 +333,7 @@ struct WarpScores {
 
 // ---- the margin: see screen_cuda.cuh ----
 
-// Poses of a tile relative to that of its first row.
+// Poses of a tile relative to that of its first row, as long as this is a reasonable one.
 struct TilePoses {
   const PoseMargin& margin;
   int64_t first_row;
@@ -348,7 +350,7 @@ struct TilePoses {
 
   __device__ __forceinline__ float centre(int64_t i) const {
     const float x = margin.poses[first_row * size + i];
-    return isfinite(x) ? x : 0.0f;
+    return fabsf(x) < 0x1p24f ? x : 0.0f;  // one row that is not finite spoils no other
   }
   __device__ __forceinline__ float of_row(int row, int64_t i) const {
     return margin.poses[(first_row + row) * size + i] - centre(i);

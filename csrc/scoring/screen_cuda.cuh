@@ -34,7 +34,7 @@
 //    2^-63 sqrt(D) added. Sums below 2^-126 that count as 0: C.
 // Else the measure of the row or the query has an infinite error, and nothing is known of the pair.
 //
-// The margin. With u = y - z and v = y' - z, z the pose of the tile's first row, and any a > 0
+// The margin. With u = y - z and v = y' - z, any z (the tile's first row) and any a > 0
 //
 //   w mpjpe <= w rms <= a/2 ||u - v||^2 + w^2 / (2 a J)     (Jensen; the tangent of a root)
 //           =  a/2 (||u||^2 + ||v||^2) + u.(-a v) + w^2 / (2 a J),
@@ -42,8 +42,8 @@
 // an equation where rms = w / (a J): a is chosen so that this is about the usual distance. So the
 // margin is 3 J more columns of the same product, u^ = bfloat16(u) and t^ = bfloat16(-a v), and one
 // number a row and two a query: no root and no second sum. The error of these products is at most
-//   k a ||u|| ||v|| <= k a/2 (||u||^2 + ||v||^2),  k = 2^-7.9 + 1.02 r,  r = (D + 3 J + 32) 2^-22:
-// two roundings to bfloat16 of 2^-9, one of a v, and the sum's, as above, with all its terms; what
+//   k a ||u|| ||v|| <= k a/2 (||u||^2 + ||v||^2),  k = 2^-6.9 + 1.02 r,  r = (D + 3 J + 32) 2^-22:
+// two roundings to bfloat16 of 2^-8, one of a v, and the sum's, as above, with all its terms; what
 // components below 2^-126 lose is covered by J 2^-122 in the squares. u and v are rounded
 // differences, which changes ||u - v||^2 by at most 2^-22 (||u||^2 + ||v||^2), also in k. a is
 // within 2^-50 .. 2^50; poses with squares from 2^50 on, or of more than 2^16 joints, always pass.
@@ -122,7 +122,7 @@ __device__ __forceinline__ MarginTangent margin_tangent(const PoseMargin& margin
   const float distance = sqrtf(0.65f * (typical + target) / joints);
   const float slope = fminf(fmaxf(weight / (distance * joints), kSmallest), kLargest);
   if (!(target < INFINITY)) return {0, 0, INFINITY};
-  const float error = 0x1.13p-8f + 1.02f * terms * 0x1p-22f;
+  const float error = 0x1.13p-7f + 1.02f * terms * 0x1p-22f;
   const float factor = 0.5f * slope * (1 + error) * kInflate;
   const float tangent = rounded_up(weight) * (rounded_up(weight) / (2 * slope * joints));
   return {slope, factor, (factor * target + tangent) * kInflate};
