@@ -152,7 +152,7 @@ inline void load_blocks(const void* row, uint32_t out[4]) {
     }
     return 0;
   });
-  emulation::warp_barrier(0xFFFFFFFFu);  // until all have read what the addresses name
+  __syncwarp();  // before any lane changes what others read
 }
 
 inline uint32_t bfloat16_pair(float first, float second) {
@@ -185,7 +185,7 @@ inline void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
     }
     return 0;
   });
-  emulation::warp_barrier(0xFFFFFFFFu);  // until all have read a and b
+  __syncwarp();  // before any lane changes its operands
   for (int i = 0; i < 4; ++i) c[i] = out[i];
 }
 

@@ -24,8 +24,9 @@ def inner_product_topk(
         queries: [B, D]. float32; float16 and bfloat16 are taken exactly, float64 is rounded to
             float32 (as PoseIndex does: scores are defined on float32 rows).
         candidates: [N, D], dtypes as for queries. float32 rows may lie apart (a slice of the
-            columns of a larger tensor is read in place); other strides and dtypes are copied.
-        k: at least 1; there is no upper limit.
+            columns of a larger tensor is read in place), and on CUDA halves as well; other strides
+            and dtypes are copied.
+        k: at least 1; there is no upper limit (on CUDA 2^27, where N is larger).
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
 
     Returns:
