@@ -4,7 +4,7 @@
 //   float32(<q_b, x_n> + weight * mpjpe(y_n, target_b)),
 //
 // and how most of the square roots of mpjpe are avoided, stand in search.h. The order is that of
-// inner_product_topk.
+// inner_product_topk. On a GPU search_cuda.h does the same.
 #pragma once
 
 #include <cstdint>
