@@ -28,9 +28,9 @@
 //    error), and float64 by (D + 8) 2^-53 T; what either does to `error` is in its factors, which
 //    are inflated by 2^-19.
 //  - Nothing overflows: partial sums are below 1.25 2^124.
-//  - Denormal numbers: codes below 2^-126 may count as 0, and such factors may be aligned as if they
-//    were 2^-126: both change ||x^|| and ||e|| by at most 2^-126 sqrt(D), and the measures have
-//    2^-63 sqrt(D) added. Sums below 2^-126 that count as 0: C.
+//  - Denormal numbers: codes below 2^-126 may count as 0, and such factors may be aligned as if
+//    they were 2^-126: both change ||x^|| and ||e|| by at most 2^-126 sqrt(D), and the measures
+//    have 2^-63 sqrt(D) added. Sums below 2^-126 that count as 0: C.
 // Else the measure of the row or the query has an infinite error, and nothing is known of the pair.
 //
 // The margin. With u = y - z and v = y' - z, any z (the tile's first row) and any a > 0
