@@ -269,7 +269,7 @@ def test_realsense_without_its_software(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
     line = error_line("realsense", "--model", model, "--out", tmp_path / "out")
-    assert "pip install 'dgpose-ext[live]'" in line
+    assert "pip install 'dgpose-ext[realsense]'" in line
 
 
 def test_realsense_camera(
@@ -287,7 +287,7 @@ def test_realsense_camera(
     stopped = []
     pipeline = SimpleNamespace(
         start=lambda config: profile,
-        wait_for_frames=lambda: SimpleNamespace(get_depth_frame=lambda: image),
+        wait_for_frames=lambda timeout_ms: SimpleNamespace(get_depth_frame=lambda: image),
         stop=lambda: stopped.append(True),
     )
     stand_in = SimpleNamespace(

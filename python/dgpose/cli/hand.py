@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ from dgpose.cli.terminal import fail, progress
 
 # Nothing that imports torch here: `dgpose --help` would wait for it.
 if TYPE_CHECKING:
-    from dgpose.inference.hand_run import HandInput, HandResult
+    from dgpose.data.depth_sources import SourceFrame
+    from dgpose.inference.hand_run import HandResult
 
 __all__ = ["app"]
 
@@ -54,7 +56,7 @@ def run(
         list[str],
         typer.Argument(
             help="Files, folders or patterns (16-bit or NYU-packed .png, .npy, .npz, MSRA .bin); "
-            "or synthetic:SEED; or realsense."
+            "or synthetic:SEED; or realsense; or kinect."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
@@ -92,22 +94,17 @@ def run(
     could be read, else 2.
     """
     from dgpose.data.cameras import parse_camera
+    from dgpose.data.depth_sources import depth_source
     from dgpose.inference import HandEstimator
-    from dgpose.inference.hand_run import (
-        estimate,
-        open_frames,
-        read_labels,
-        with_labels,
-    )
+    from dgpose.inference.hand_run import estimate, read_labels, with_labels
 
     results: list[HandResult] = []
     broken = False
     try:
         optics = parse_camera(camera) if camera is not None else None
         place = _parse_center(center) if center is not None else None
-        inputs, total = open_frames(
-            source, camera=optics, unit=unit.value, hand=hand.value, limit=frames
-        )
+        opened = depth_source(source, camera=optics, unit=unit.value, hand=hand.value, limit=frames)
+        inputs, total = opened.frames(), opened.total
         if labels is not None:
             inputs = with_labels(
                 inputs, read_labels(labels, optics), total, limited=frames is not None
@@ -116,7 +113,7 @@ def run(
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
         try:
             for item in progress(inputs, total):
-                result = estimate(estimator, item, place)
+                result = estimate(partial(estimator, center=place), item)
                 results.append(result)
                 if result.pose is None:
                     typer.echo(f"bad frame {result.name}: {result.problem}", err=True)
@@ -179,7 +176,7 @@ def _parse_center(text: str) -> tuple[float, float, float]:
         raise ValueError(f"center must be u,v,mm with mm > 0, got {text!r}") from None
 
 
-def _overlay(item: HandInput, result: HandResult, cube: float) -> Any:
+def _overlay(item: SourceFrame, result: HandResult, cube: float) -> Any:
     from dgpose.data.cameras import project
     from dgpose.viz.hand import overlay
 
