@@ -1,7 +1,7 @@
 """Pose models on top of dgpose_ext: data, training, inference and the command line.
 
-`dgpose.HandEstimator` and its kin are loaded when first used: importing `dgpose` alone is cheap, and needs
-none of what the extra `systems` installs.
+`dgpose.HandEstimator` and its kin are loaded when first used: importing `dgpose` alone is cheap,
+and needs none of what the extra `systems` installs.
 """
 
 from __future__ import annotations

@@ -93,11 +93,10 @@ class HandTracker:
         """
         moment = time.monotonic() if time_s is None else time_s
         optics = parse_camera(camera)
-        shape = tuple(getattr(depth, "shape", ()))
-        before = self._shape if self._camera == optics else shape
-        if shape != before:
+        shape = tuple(getattr(depth, "shape", ()))  # what is no array, the estimator refuses
+        if shape and optics == self._camera and shape != self._shape:
             raise ValueError(
-                f"depth must have shape {list(before)} as the frames before, got {list(shape)}"
+                f"depth must have shape {list(self._shape)} as the frames before, got {list(shape)}"
             )
         pose = self._follow(depth, optics, unit)
         self._camera, self._shape = optics, shape

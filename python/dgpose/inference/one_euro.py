@@ -78,7 +78,7 @@ class OneEuroFilter:
             raise ValueError("points must be finite")
         if self._points is None or self._speed is None:
             self._time_s, self._points, self._speed = time_s, values, np.zeros_like(values)
-            return values.copy()
+            return np.array(values)
         if values.shape != self._points.shape:
             raise ValueError(
                 f"points must have shape {list(self._points.shape)} as before, "
@@ -93,7 +93,7 @@ class OneEuroFilter:
         cutoff = self.config.min_cutoff_hz + self.config.beta * rate
         smooth: Array = self._points + _share(cutoff, step) * (values - self._points)
         self._time_s, self._points = time_s, smooth
-        return smooth.copy()
+        return np.array(smooth)
 
 
 def _share(cutoff_hz: Any, step_s: float) -> Any:
