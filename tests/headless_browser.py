@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -86,7 +87,7 @@ class HeadlessBrowser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 30.0) -> None:
+    def wait_for(self, script: str, seconds: float = 60.0) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.evaluate(script):
@@ -158,8 +159,8 @@ CLOSE_NOTES = "document.querySelectorAll('.mantine-Notification-closeButton').fo
 if __name__ == "__main__":
     with HeadlessBrowser(sys.argv[1]) as browser:
         browser.wait_for("document.querySelector('img') !== null")
-        time.sleep(3)
+        time.sleep(12)  # the 3D view fades in
         browser.evaluate(CLOSE_NOTES)
         time.sleep(1)
-        with open(sys.argv[2], "wb") as file:
-            file.write(browser.picture())
+        png = browser.picture()
+    Path(sys.argv[2]).write_bytes(png)

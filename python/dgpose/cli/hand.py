@@ -18,6 +18,8 @@ from dgpose.cli.terminal import fail, progress
 
 # Nothing that imports torch here: `dgpose --help` would wait for it.
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dgpose.data.depth_sources import SourceFrame
     from dgpose.inference.hand_run import HandResult
 
@@ -105,7 +107,8 @@ def run(
         optics = parse_camera(camera) if camera is not None else None
         place = _parse_center(center) if center is not None else None
         opened = depth_source(source, camera=optics, unit=unit.value, hand=hand.value, limit=frames)
-        inputs, total = opened.frames(), opened.total
+        inputs: Iterator[SourceFrame] = opened.frames()
+        total = opened.total
         if labels is not None:
             inputs = with_labels(
                 inputs, read_labels(labels, optics), total, limited=frames is not None

@@ -11,13 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,9 @@ class SourceFrame:
     problem: str = ""
 
 
+Frames: TypeAlias = Generator[SourceFrame, None, None]
+
+
 @dataclass(frozen=True)
 class DepthSource:
     """A source that can be read from its beginning as often as one likes.
@@ -71,13 +74,13 @@ class DepthSource:
     Attributes:
         name: what the user called it.
         frames: starts to read. While reading it raises `CameraLostError` (a camera),
-            or OSError (files that have gone). Closing the iterator releases the camera.
+            or OSError (files that have gone). Closing the generator releases the camera.
         total: number of frames; None: without end.
         rate_hz: frames per second at which a recording is played; None: a camera gives the pace.
     """
 
     name: str
-    frames: Callable[[], Iterator[SourceFrame]]
+    frames: Callable[[], Frames]
     total: int | None
     rate_hz: float | None
 
@@ -135,7 +138,7 @@ def depth_source(
         raise ValueError(f"source {kind} takes nothing after its name, got {special[0]!r}")
     read = {"realsense": _realsense_frames, "kinect": _kinect_frames}[kind]
     module = _camera_software(kind)
-    return DepthSource(name, lambda: islice(read(module, camera), limit), limit, None)
+    return DepthSource(name, lambda: read(module, camera, limit), limit, None)
 
 
 def _files(
@@ -144,7 +147,7 @@ def _files(
     # "mm" is not passed on: it is every format's default, and only "m" may be refused.
     declared = None if unit == "mm" else unit
 
-    def frames() -> Iterator[SourceFrame]:
+    def frames() -> Frames:
         for item in open_source(paths, unit=declared)[:limit]:
             try:
                 frame = item.load()
@@ -169,7 +172,7 @@ def synthetic_frames(
     *,
     camera: Camera | None = None,
     hand: Literal["right", "left"] = "right",
-) -> Iterator[SourceFrame]:
+) -> Frames:
     """A rendered sequence with known joints; the default camera is NYU's, 640x480.
 
     Another camera gets an image whose middle is its principal point.
@@ -190,6 +193,11 @@ def synthetic_frames(
 
 # ---- cameras ----
 
+
+def _numbers(limit: int | None) -> Iterable[int]:
+    return count() if limit is None else range(limit)
+
+
 _CAMERA_SOFTWARE = {
     "realsense": ("pyrealsense2", ""),
     "kinect": ("pyk4a", " (and Microsoft's Azure Kinect Sensor SDK, whose libk4a it wraps)"),
@@ -208,7 +216,7 @@ def _camera_software(kind: str) -> Any:
         ) from None
 
 
-def _realsense_frames(rs: Any, camera: Camera | None) -> Iterator[SourceFrame]:
+def _realsense_frames(rs: Any, camera: Camera | None, limit: int | None) -> Frames:
     pipeline = rs.pipeline()
     config = rs.config()
     width, height, rate = _REALSENSE_SIZE
@@ -221,7 +229,7 @@ def _realsense_frames(rs: Any, camera: Camera | None) -> Iterator[SourceFrame]:
         lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
         optics = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy) if camera is None else camera
         to_mm = 1000 * profile.get_device().first_depth_sensor().get_depth_scale()
-        for index in count():
+        for index in _numbers(limit):
             name = f"realsense_{index:06d}"
             frame = pipeline.wait_for_frames(_CAMERA_TIMEOUT_MS).get_depth_frame()
             if not frame:
@@ -237,7 +245,7 @@ def _realsense_frames(rs: Any, camera: Camera | None) -> Iterator[SourceFrame]:
             pipeline.stop()
 
 
-def _kinect_frames(k4a: Any, camera: Camera | None) -> Iterator[SourceFrame]:
+def _kinect_frames(k4a: Any, camera: Camera | None, limit: int | None) -> Frames:
     settings = k4a.Config(
         color_resolution=k4a.ColorResolution.OFF,
         depth_mode=k4a.DepthMode.NFOV_UNBINNED,
@@ -255,7 +263,7 @@ def _kinect_frames(k4a: Any, camera: Camera | None) -> Iterator[SourceFrame]:
         if optics is None:
             matrix = device.calibration.get_camera_matrix(k4a.CalibrationType.DEPTH)
             optics = Camera(*map(float, (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])))
-        for index in count():
+        for index in _numbers(limit):
             name = f"kinect_{index:06d}"
             depth = device.get_capture(_CAMERA_TIMEOUT_MS).depth
             if depth is None:

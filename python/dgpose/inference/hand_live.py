@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -69,6 +70,7 @@ class FrameStream:
         self.dropped = 0
         self._retry_s = retry_s
         self._newest: Arrival | None = None
+        self._due_s = 0.0
         self._error: Exception | None = None
         self._changed = threading.Condition()
         self._ended = threading.Event()
@@ -122,15 +124,13 @@ class FrameStream:
 
     def _play(self, start: int) -> bool:
         """Read from the beginning to the end; returns whether there was no frame at all."""
-        frames = self.source.frames()
         rate = self.source.rate_hz
-        due = time.monotonic()
         empty = True
-        try:
+        with closing(self.source.frames()) as frames:
             for frame in frames:
                 if rate is not None:
-                    self._ended.wait(due - time.monotonic())
-                    due = max(due + 1 / rate, time.monotonic())
+                    self._ended.wait(self._due_s - time.monotonic())
+                    self._due_s = max(self._due_s + 1 / rate, time.monotonic())
                 if self._ended.is_set():
                     return False
                 empty = False
@@ -139,9 +139,6 @@ class FrameStream:
                     self.dropped += self._newest is not None
                     self._newest = Arrival(frame, time.monotonic(), start)
                     self._changed.notify_all()
-        finally:
-            if close := getattr(frames, "close", None):
-                close()
         return empty
 
 

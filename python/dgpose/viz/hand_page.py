@@ -11,7 +11,7 @@ import contextlib
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ _FIGURES_EVERY_S = 0.2
 _FOLLOW = 0.12
 """Share of the way to the hand that the middle of the 3D view goes with each frame."""
 
+_JOINT_M = 0.0042
+_BONE_M = 0.0026
 _PANEL_PX = 660
 _STATES = {
     "tracking": ("#2f9e44", "following the hand"),
@@ -71,6 +73,7 @@ class HandPage:
         smoothing: bool = False,
     ) -> None:
         try:
+            import trimesh  # viser brings it
             import viser
         except ModuleNotFoundError:
             raise ValueError(
@@ -108,24 +111,32 @@ class HandPage:
         self._cloud = scene.add_point_cloud(
             "/surface", nothing, colour, point_size=0.0008, point_shape="circle", visible=False
         )
-        self._joints = scene.add_point_cloud(
+        joints = trimesh.creation.icosphere(subdivisions=2, radius=_JOINT_M)
+        self._joints = scene.add_batched_meshes_simple(
             "/joints",
-            np.zeros((len(NYU36), 3), np.float32),
-            np.array(NYU36.joint_colors, np.uint8),
-            point_size=0.006,
-            point_shape="circle",
-            precision="float32",
+            joints.vertices,
+            joints.faces,
+            np.tile(np.array([1.0, 0.0, 0.0, 0.0]), (len(NYU36), 1)),
+            np.zeros((len(NYU36), 3)),
+            batched_colors=_linear(NYU36.joint_colors),
+            lod="off",
             visible=False,
         )
-        self._bones = scene.add_line_segments(
+        bone = trimesh.creation.cylinder(radius=_BONE_M, height=1.0, sections=12)
+        turns, middles, scales = _bones(np.zeros((len(NYU36), 3), np.float32))
+        self._bones = scene.add_batched_meshes_simple(
             "/bones",
-            np.zeros((len(NYU36.edges), 2, 3), np.float32),
-            np.repeat(np.array(NYU36.edge_colors, np.uint8)[:, None], 2, axis=1),
-            thickness=0.005,
+            bone.vertices,
+            bone.faces,
+            turns,
+            middles,
+            batched_scales=scales,
+            batched_colors=_linear(NYU36.edge_colors),
+            lod="off",
             visible=False,
         )
         view = self._server.initial_camera
-        view.position, view.look_at, view.fov = (0.20, 0.10, 0.42), (0.0, 0.0, 0.0), 0.9
+        view.position, view.look_at, view.fov = (0.17, 0.09, 0.36), (0.0, 0.0, 0.0), 0.9
 
     @property
     def url(self) -> str:
@@ -194,8 +205,10 @@ class HandPage:
             self._middle = middle
         self._middle = self._middle + _FOLLOW * (middle - self._middle)
         joints = self._placed(joints_mm)
-        self._joints.points = joints
-        self._bones.points = joints[np.array(NYU36.edges)]
+        self._joints.batched_positions = joints
+        turns, middles, scales = _bones(joints)
+        self._bones.batched_wxyzs, self._bones.batched_positions = turns, middles
+        self._bones.batched_scales = scales
         if self._surface.value:
             points, colours = _points_around(depth, camera, middle, self._cube_mm)
             self._cloud.points, self._cloud.colors = self._placed(points), colours
@@ -225,6 +238,27 @@ def _points_around(
     pixels = np.stack([column + columns.start, row + rows.start, mm], axis=1)
     points: npt.NDArray[np.float32] = unproject(pixels, camera).astype(np.float32)
     return points, colour_depth(mm[None], near, far)[0]
+
+
+def _linear(colors: Sequence[tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+    """Colours as viser wants them for meshes in a batch: in proportion to the light."""
+    levels: npt.NDArray[np.uint8] = np.rint(255 * (np.array(colors) / 255) ** 2.2).astype(np.uint8)
+    return levels
+
+
+def _bones(
+    joints: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Rotation (w, x, y, z), middle and scale of a unit cylinder along z, for each bone."""
+    first, second = joints[np.array(NYU36.edges).T]
+    along = second - first
+    length = np.linalg.norm(along, axis=1, keepdims=True)
+    x, y, z = (along / np.maximum(length, 1e-9)).T
+    # Half way between z and the bone, in the plane of both; a bone along -z turns about x.
+    turns = np.stack([1 + z, np.where(z < -0.9999, 1.0, -y), x, np.zeros_like(x)], axis=1)
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    ones = np.ones_like(length)
+    return turns, (first + second) / 2, np.concatenate([ones, ones, length], axis=1)
 
 
 def _banner(state: str, text: str) -> str:
