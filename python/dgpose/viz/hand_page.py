@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HandPage"]
 
-_POINTS = 6000
+_POINTS = 4000
 _FIGURES_EVERY_S = 0.2
 _FOLLOW = 0.12
 """Share of the way to the hand that the middle of the 3D view goes with each frame."""
