@@ -96,7 +96,7 @@ class HeadlessBrowser:
 
     def text(self) -> str:
         """What can be read on the page."""
-        return str(self.evaluate("document.body.innerText"))
+        return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
     def picture(self) -> bytes:
         """A PNG of what is seen."""
