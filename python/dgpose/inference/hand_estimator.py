@@ -74,7 +74,8 @@ class HandPose:
 class HandEstimator:
     """Estimates one hand in a depth image; make one with `HandEstimator.load`.
 
-    An estimator may be called from several threads at once.
+    Each image stands alone; `HandTracker` follows a hand through a stream. An estimator may be
+    called from several threads at once.
     """
 
     skeleton: Skeleton = NYU36

@@ -142,8 +142,8 @@ class HandPage:
     def url(self) -> str:
         """Where the page is."""
         host = self._server.get_host()
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-        return f"http://{shown}:{self._server.get_port()}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
 
     @property
     def smoothing(self) -> bool:
