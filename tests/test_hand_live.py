@@ -21,12 +21,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dgpose.cli.app import app
-from dgpose.data.cameras import CAMERAS
+from dgpose.data.cameras import CAMERAS, project
 from dgpose.data.depth_sources import CameraLostError, DepthSource, SourceFrame, synthetic_frames
 from dgpose.inference import HandEstimator, HandTracker
 from dgpose.inference.hand_live import FrameStream, LiveNumbers, run_live
 from dgpose.inference.hand_run import HandResult
 from dgpose.skeletons import FINGER_COLORS
+from dgpose.viz.hand_page import HandPage, points_around
 
 NYU = CAMERAS["nyu"]
 EMPTY = np.zeros((480, 640), np.uint16)
@@ -333,13 +334,31 @@ def test_numbers_look_back_two_seconds() -> None:
 # ---- the page ----
 
 
+def test_points_of_the_3d_view() -> None:
+    depth = np.full((480, 640), 700, np.float32)
+    depth[:, :320] = 2000  # a wall, outside the cube
+    depth[100, 330:340] = np.nan
+    middle = np.array([40.0, 20.0, 720.0])
+    points, colours = points_around(depth, NYU, middle, 300.0)
+    assert 1000 < len(points) <= 4000
+    assert colours.shape == points.shape
+    assert np.abs(points - middle).max() < 160
+    assert (points[:, 2] == 700).all()
+    pixels = project(points, NYU)[:, :2]
+    np.testing.assert_allclose(pixels, pixels.round(), atol=1e-3)
+
+
+@pytest.mark.parametrize("x", [-900.0, 900.0, 0.0])
+def test_points_of_a_hand_outside_the_image_or_unseen(x: float) -> None:
+    depth = np.zeros((480, 640), np.uint16)
+    points, colours = points_around(depth, NYU, np.array([x, 0.0, 700.0]), 300.0)
+    assert points.shape == colours.shape == (0, 3)
+
+
 @contextmanager
 def live_page(play: DepthSource, estimator: HandEstimator) -> Iterator[tuple[Any, list[str]]]:
     """The page of a source, served while the context lasts, and what is said meanwhile."""
-    viser = pytest.importorskip("viser", reason="the extra live is not installed")
-    assert viser
-    from dgpose.viz.hand_page import HandPage
-
+    pytest.importorskip("viser", reason="the extra live is not installed")
     page = HandPage("dgpose hand live: test", [("model", "<default>")], port=0)
     ended, said = threading.Event(), list[str]()
     with FrameStream(play, retry_s=0.2) as stream:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dgpose.inference.hand_live import LiveNumbers
     from dgpose.inference.hand_run import HandResult
 
-__all__ = ["HandPage"]
+__all__ = ["HandPage", "points_around"]
 
 _POINTS = 4000
 _FIGURES_EVERY_S = 0.2
@@ -197,8 +197,8 @@ class HandPage:
         self, depth: npt.NDArray[Any], camera: Camera, joints_mm: npt.NDArray[Any] | None
     ) -> None:
         self._joints.visible = self._bones.visible = joints_mm is not None
-        self._cloud.visible = joints_mm is not None and self._surface.value
         if joints_mm is None:
+            self._cloud.visible = False
             return
         middle = joints_mm.mean(axis=0, dtype=np.float64)
         if self._middle is None or np.abs(middle - self._middle).max() > self._cube_mm:
@@ -209,8 +209,9 @@ class HandPage:
         turns, middles, scales = _bones(joints)
         self._bones.batched_wxyzs, self._bones.batched_positions = turns, middles
         self._bones.batched_scales = scales
-        if self._surface.value:
-            points, colours = _points_around(depth, camera, middle, self._cube_mm)
+        points, colours = points_around(depth, camera, middle, self._cube_mm)
+        self._cloud.visible = bool(len(points)) and self._surface.value
+        if self._cloud.visible:
             self._cloud.points, self._cloud.colors = self._placed(points), colours
 
     def _placed(self, points_mm: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -219,10 +220,14 @@ class HandPage:
         return placed * np.array([1e-3, 1e-3, -1e-3], np.float32)
 
 
-def _points_around(
+def points_around(
     depth: npt.NDArray[Any], camera: Camera, middle: npt.NDArray[np.float64], cube_mm: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """What was measured in the cube around a place: points `[N, 3]` in mm and colours `[N, 3]`."""
+    """What was measured in the cube around a place (x, y, z), at most 4,000 points of it.
+
+    Returns:
+        points `[N, 3]` in mm and their colours `[N, 3]`; N may be 0.
+    """
     half = cube_mm / 2
     x, y, z = middle
     reach = half / z
@@ -230,9 +235,11 @@ def _points_around(
     rows = slice(max(int(v - camera.fy * reach), 0), max(int(v + camera.fy * reach) + 1, 0))
     columns = slice(max(int(u - camera.fx * reach), 0), max(int(u + camera.fx * reach) + 1, 0))
     window = np.asarray(depth[rows, columns], np.float32)
-    near, far = z - half, z + half
+    near, far = max(z - half, 0.0), z + half
     row, column = np.nonzero((window > near) & (window < far))
-    step = max(1, -(-len(row) // _POINTS))
+    if not len(row):
+        return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8)
+    step = -(-len(row) // _POINTS)
     row, column = row[::step], column[::step]
     mm = window[row, column]
     pixels = np.stack([column + columns.start, row + rows.start, mm], axis=1)
