@@ -228,8 +228,8 @@ def run_live(
         tracker: estimates the frames.
         page: shows them.
         numbers: filled in.
-        say: takes lines for the terminal: bad frames (one line for a row of equal ones), a source
-            that is gone, or back.
+        say: takes lines for the terminal: bad frames (one line for a row of equal ones, and for a
+            frame of a recording that comes again), a source that is gone, or back.
         smoothing: parameters, where the page asks for smoothing.
         until: asked ten times a second or more; true ends it.
 
@@ -238,6 +238,7 @@ def run_live(
     """
     smoothing = OneEuroConfig() if smoothing is None else smoothing
     lost, complaint, start = "", "", 0
+    said: deque[str] = deque(maxlen=1000)
     while not until():
         arrival = stream.take(_TAKE_S)
         if arrival is None:
@@ -258,8 +259,10 @@ def run_live(
         result = estimate(partial(tracker, time_s=arrival.time_s), arrival.frame)
         numbers.count(result.status)
         numbers.dropped = stream.dropped
-        if result.pose is None and result.problem != complaint:
-            say(f"bad frame {result.name}: {result.problem}")
+        line = f"bad frame {result.name}: {result.problem}"
+        if result.pose is None and result.problem != complaint and line not in said:
+            said.append(line)
+            say(line)
         complaint = result.problem
         page.show(arrival.frame, result, numbers, tracker.tracking)
         if result.pose is not None:
