@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from dgpose.data.cameras import CAMERAS
+from dgpose.data.depth_sources import synthetic_frames
 from dgpose.data.nyu import load_real_frames
 from dgpose.data.other_objects import OBJECT_KINDS, object_depth
 from dgpose.inference import HandEstimator
-from dgpose.inference.hand_run import estimate, summarise, synthetic_frames
+from dgpose.inference.hand_run import estimate, summarise
 from dgpose.skeletons import NYU_SCORED14
 from dgpose_ext import why_no_core
 

@@ -28,8 +28,9 @@ def demo(
     """
     from dgpose.cli.hand import print_summary, save_picture
     from dgpose.data.cameras import project
+    from dgpose.data.depth_sources import synthetic_frames
     from dgpose.inference import HandEstimator
-    from dgpose.inference.hand_run import estimate, summarise, synthetic_frames
+    from dgpose.inference.hand_run import estimate, summarise
     from dgpose.viz.hand import SheetTile, contact_sheet
 
     try:

@@ -74,7 +74,8 @@ class HandPose:
 class HandEstimator:
     """Estimates one hand in a depth image; make one with `HandEstimator.load`.
 
-    An estimator may be called from several threads at once.
+    Each image stands alone; `HandTracker` follows a hand through a stream. An estimator may be
+    called from several threads at once.
     """
 
     skeleton: Skeleton = NYU36
@@ -163,6 +164,7 @@ class HandEstimator:
                 "model": name,
                 "engine": engine,
                 "precision": "float32",
+                "device": "cpu",
                 "parameters": module.parameter_count(),
                 "multiply_adds": module.macs(),
                 "joints": cls.skeleton.name,
@@ -177,7 +179,7 @@ class HandEstimator:
         return estimator
 
     def info(self) -> dict[str, Any]:
-        """What runs: model, engine, precision, CPU capability, size, joints, hand and cube."""
+        """What runs: model, engine, precision, device, CPU capability, size, joints, hand, cube."""
         return dict(self._description)
 
     def __call__(
@@ -187,6 +189,7 @@ class HandEstimator:
         center: Sequence[float] | None = None,
         *,
         unit: Literal["mm", "m"] = "mm",
+        look_again: bool | None = None,
     ) -> HandPose:
         """Estimate the hand in one depth image.
 
@@ -198,6 +201,8 @@ class HandEstimator:
             center: (u, v, mm) of the hand's middle; None: it is found in the image, as the nearest
                 object of a hand's size.
             unit: of float32 depth.
+            look_again: crop a second time, around the palm that the first look saw, where that is
+                more than 15 mm from the centre; None: where the centre was found, not given.
 
         Returns:
             The pose. Where there is no hand, or the estimate contradicts the image, `found` is
@@ -216,8 +221,8 @@ class HandEstimator:
             return _not_found(None, 0.0, _why_no_center(image), (located - start, 0.0, 0.0))
 
         crop, coords, uvd = self._look(image, optics, place)
-        if center is None:
-            # The mean of what is seen lies towards the forearm: look again, around the palm.
+        if look_again or (look_again is None and center is None):
+            # The mean of what is seen lies towards the forearm; a tracked hand has moved.
             offset_mm = float(np.linalg.norm(coords[CENTER_JOINT])) * self._cube_mm / 2
             palm = uvd[CENTER_JOINT].tolist()
             if offset_mm > _LOOK_AGAIN_MM and palm[2] > 0:
