@@ -54,6 +54,8 @@ CODES = 1 << 28
 
 #: After a round so many times the rows have been seen.
 _GROWTH = 4
+#: Rows of a list or a round: counters are int32.
+_MOST_ROWS = 1 << 30
 #: The interpreter multiplies the bits of bfloat16.
 _OPERAND = tl.float32 if INTERPRETED else tl.bfloat16
 #: Steps from tile to tile of the order in which they are visited: a prime above their number.
@@ -63,12 +65,14 @@ _TINY = tl.constexpr(2.0**-100)
 #: Ranks as integers: below every value is NaN, and below that nothing.
 _NAN = tl.constexpr(-(2**31) + 1)
 _NOTHING = tl.constexpr(-(2**31))
+#: A row after all others.
+_EVERY = tl.constexpr(2**62)
 
 
 @triton.jit
 def _first_row(position, tiles, ROWS: tl.constexpr):
     """The first row of the tile at a position of the order."""
-    return position * _STEP % tiles * ROWS
+    return tl.cast(position, tl.int64) * _STEP % tiles * ROWS
 
 
 @triton.jit
@@ -112,60 +116,94 @@ def code_kernel(
 @triton.jit
 def screen_kernel(
     queries, query_norms, query_errors, rows, stride, row_norms, row_errors,
-    poses, targets, joints, weight, lower, upper, list_rows, counts, thresholds, capacity,
+    poses, targets, joints, weight, scores, errors, list_rows, counts, thresholds, capacity,
     batch, count, depth, rounding, first_position, tiles, query_tiles,
     FIRST: tl.constexpr, CODED: tl.constexpr, MARGIN: tl.constexpr, OPERAND: tl.constexpr,
     ROWS: tl.constexpr, QUERIES: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Bounds the values of a tile of pairs, and appends what may be among the k best."""
     tile = (tl.program_id(0) // query_tiles).to(tl.int64)
-    first_row = _first_row(first_position + tile, tiles, ROWS)
-    row = first_row + tl.arange(0, ROWS)
+    row = _first_row(first_position + tile, tiles, ROWS) + tl.arange(0, ROWS)
     slot = tile * ROWS + tl.arange(0, ROWS)
-    query = (tl.program_id(0) % query_tiles).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
+    first_query = tl.program_id(0) % query_tiles * QUERIES
     at = slot if CODED else tl.minimum(row, count - 1)
     column = tl.arange(0, DEPTH)
     a = rows + (at * stride)[:, None] + column[None, :]
-    b = queries + column[:, None] + (query * depth)[None, :]
+    b = (
+        queries
+        + column[:, None]
+        + ((first_query + tl.arange(0, QUERIES)).to(tl.int64) * depth)[None, :]
+    )
     score = tl.zeros((ROWS, QUERIES), tl.float32)
     for _ in range(0, depth, DEPTH):
         score = tl.dot(tl.load(a).to(OPERAND), tl.load(b).to(OPERAND), score)
         a += DEPTH
         b += DEPTH
+    # By parts, which together would not fit the registers.
+    PARTS: tl.constexpr = 4 if QUERIES >= 64 else 1
+    COLUMNS: tl.constexpr = QUERIES // PARTS
+    if PARTS == 4:
+        left, right = _halves(score)
+        parts = _halves(left) + _halves(right)
+    else:
+        parts = (score,)
+    for part in tl.static_range(PARTS):
+        _append(
+            parts[part], first_query + part * COLUMNS + tl.arange(0, COLUMNS), row, slot,
+            query_norms, query_errors, row_norms, row_errors, poses, targets, joints, weight,
+            scores, errors, list_rows, counts, thresholds, capacity, batch, count, depth, rounding,
+            first_position, FIRST, MARGIN, ROWS,
+        )  # fmt: skip
+
+
+@triton.jit
+def _halves(tile):
+    """The first and the second half of the columns."""
+    halves = tl.reshape(tile, (tile.shape[0], 2, tile.shape[1] // 2))
+    return tl.split(tl.permute(halves, (0, 2, 1)))
+
+
+@triton.jit
+def _append(
+    score, query, row, slot, query_norms, query_errors, row_norms, row_errors,
+    poses, targets, joints, weight, scores, errors, list_rows, counts, thresholds, capacity,
+    batch, count, depth, rounding, first_position,
+    FIRST: tl.constexpr, MARGIN: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Appends the rows of a tile of scores that may be among the k best."""
     query_norm, query_error = tl.load(query_norms + query), tl.load(query_errors + query)
     row_norm, row_error = tl.load(row_norms + slot), tl.load(row_errors + slot)
     error = (query_norm + query_error)[None, :] * row_error[:, None]
     error += (query_error + rounding * query_norm)[None, :] * row_norm[:, None]
     error = error * (1 + 2.0**-18) + depth * _TINY
-    known = is_finite(score) & is_finite(error)
-    high = tl.where(known, score + error, _INFINITY)
     there = (row < count)[:, None] & (query < batch)[None, :]
-    entry = (query * capacity)[None, :]
+    error = tl.where(is_finite(score) & is_finite(error) & there, error, _INFINITY)
+    entry = (query.to(tl.int64) * capacity)[None, :]
     if FIRST:
         entry += first_position * ROWS + slot[:, None]
         wanted = (query < batch)[None, :]
+        row = tl.where(row < count, row, -1)
     else:
-        bound = high
+        bound = score + error
         if MARGIN:
             bound += weight * _root_mean_square(poses, targets, row, query, joints, count, batch)
         threshold = tl.load(thresholds + query, query < batch, _INFINITY)
         # Written so that a bound that is no number keeps its row.
         wanted = there & ~(bound < threshold[None, :])
-        counter = counts + query[None, :] + tl.zeros((ROWS, 1), tl.int64)
+        counter = counts + query[None, :] + tl.zeros((ROWS, 1), tl.int32)
         place = tl.atomic_add(counter, 1, wanted, sem="relaxed")
         wanted = wanted & (place < capacity)
         entry += place
-    low = tl.where(known & there, score - error, -_INFINITY)
-    tl.store(lower + entry, low, wanted)
-    tl.store(upper + entry, high, wanted)
-    tl.store(list_rows + entry, tl.where(there, row[:, None], -1), wanted)
+    tl.store(scores + entry, score, wanted)
+    tl.store(errors + entry, error, wanted)
+    tl.store(list_rows + entry, row[:, None], wanted)
 
 
 @triton.jit
 def _root_mean_square(poses, targets, row, query, joints, count, batch):
     """An upper bound of the mean joint distances of a tile of pairs, [rows, queries] float32."""
     pose = poses + tl.minimum(row, count - 1) * (3 * joints)
-    target = targets + tl.minimum(query, batch - 1) * (3 * joints)
+    target = targets + tl.minimum(query, batch - 1).to(tl.int64) * (3 * joints)
     squares = tl.zeros((row.shape[0], query.shape[0]), tl.float32)
     for i in range(3 * joints):
         d = tl.load(pose + i)[:, None] - tl.load(target + i)[None, :]
@@ -190,27 +228,28 @@ def _values(queries, rows, stride, row, dim, poses, targets, joints, weight, MAR
 
 @triton.jit
 def margin_kernel(
-    lower, upper, list_rows, counts, kept, capacity, poses, targets, joints,
+    scores, errors, list_rows, counts, kept, capacity, poses, targets, joints,
     weight: tl.float64, list_tiles, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the weighted mean joint distances to the bounds of the round's entries."""
+    """Adds the weighted mean joint distances to the scores of the round's entries."""
     q = (tl.program_id(0) // list_tiles).to(tl.int64)
-    place = (tl.program_id(0) % list_tiles).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
+    begin = tl.program_id(0) % list_tiles * PAIRS
     first, last = tl.load(kept + q), tl.load(counts + q)
-    begin = (tl.program_id(0) % list_tiles).to(tl.int64) * PAIRS
     if (begin < last) & (begin + PAIRS > first) & (last <= capacity):
+        place = begin + tl.arange(0, PAIRS)
         at = q * capacity + place
         new = (place >= first) & (place < last)
         row = tl.load(list_rows + at, new, -1)
         pose = poses + tl.maximum(row, 0) * (3 * joints)
         target = targets + q * (3 * joints) + tl.arange(0, 1)
-        distance = weight * mean_joint_distances(pose, target, joints, PAIRS)
-        low = tl.load(lower + at, new, 0).to(tl.float64) + distance
-        high = tl.load(upper + at, new, 0).to(tl.float64) + distance
-        low = (low - tl.abs(low) * 2.0**-22 - _TINY).to(tl.float32)
-        high = (high + tl.abs(high) * 2.0**-22 + _TINY).to(tl.float32)
-        tl.store(lower + at, tl.where(is_finite(low), low, -_INFINITY), new & (row >= 0))
-        tl.store(upper + at, tl.where(is_finite(high), high, _INFINITY), new & (row >= 0))
+        distance = mean_joint_distances(pose, target, joints, PAIRS)
+        value = tl.load(scores + at, new, 0).to(tl.float64) + weight * distance
+        error = tl.load(errors + at, new, 0).to(tl.float64)
+        error = ((error + tl.abs(value) * 2.0**-22 + _TINY) * (1 + 2.0**-20)).to(tl.float32)
+        value = value.to(tl.float32)
+        error = tl.where(is_finite(value) & is_finite(error), error, _INFINITY)
+        tl.store(scores + at, value, new)
+        tl.store(errors + at, error, new)
 
 
 @triton.jit
@@ -221,65 +260,67 @@ def _rank(value):
 
 
 @triton.jit
-def _kth_rank(values, size, k, TILE: tl.constexpr):
-    """The k-th largest rank of a list of `size` >= k values, and how many are larger."""
-    found = tl.full((), _NOTHING, tl.int64)
-    larger = tl.full((), 0, tl.int64)
-    step = tl.full((), 1 << 31, tl.int64)
-    for _ in range(32):
-        reached = tl.full((), 0, tl.int64)
-        for start in range(0, size, TILE):
-            place = start + tl.arange(0, TILE)
-            rank = _rank(tl.load(values + place, place < size, 0))
-            reached += tl.sum(((rank >= found + step) & (place < size)).to(tl.int64), 0)
-        larger = tl.where(reached >= k, larger, reached)
-        found = tl.where(reached >= k, found + step, found)
-        step = step // 2
-    return found, larger
+def _kth_key(scores, errors, rows, size, k, rank, digits, BY_ROW: tl.constexpr,
+             TILE: tl.constexpr):  # fmt: skip
+    """The k-th best rank of a list that has so many entries, or with BY_ROW the k-th of the rows of
+    one rank; how many are better; how many are better or equal. Without errors scores are exact.
 
-
-@triton.jit
-def _nth_row(values, rows, size, rank, n, row_bits, TILE: tl.constexpr):
-    """The n-th smallest row, n >= 1, of the entries of one rank."""
+    A radix select: keys, which count up from 0, are found from the highest of 8-bit digits down.
+    """
+    last = (tl.full((), 1, tl.int64) << 8 * digits) - 1
     found = tl.full((), 0, tl.int64)
-    step = tl.full((), 1, tl.int64) << row_bits
-    for _ in range(row_bits + 1):
-        below = tl.full((), 0, tl.int64)
+    larger = tl.full((), 0, tl.int32)
+    as_large = tl.full((), 0, tl.int32)
+    for d in range(digits):
+        shift = (digits - 1 - d) * 8
+        bins = tl.zeros((256,), tl.int32)
         for start in range(0, size, TILE):
             place = start + tl.arange(0, TILE)
             inside = place < size
-            same = inside & (_rank(tl.load(values + place, inside, 0)) == rank)
-            row = tl.load(rows + place, inside, 0)
-            below += tl.sum((same & (row < found + step)).to(tl.int64), 0)
-        found = tl.where(below < n, found + step, found)
-        step = step // 2
-    return found
+            score = tl.load(scores + place, inside, 0)
+            if errors is not None:
+                score -= tl.load(errors + place, inside, 0)
+            key = _rank(score).to(tl.int64)
+            if BY_ROW:
+                inside = inside & (key == rank)
+                key = last - tl.load(rows + place, inside, 0)
+            else:
+                key -= _NOTHING
+            digit = key >> shift
+            bins += tl.histogram((digit & 255).to(tl.int32), 256, inside & (digit >> 8 == found))
+        above = larger + tl.cumsum(bins, 0, reverse=True)
+        digit = tl.sum((above >= k).to(tl.int32), 0) - 1
+        at = tl.arange(0, 256)
+        as_large = tl.sum(tl.where(at == digit, above, 0), 0)
+        larger = as_large - tl.sum(tl.where(at == digit, bins, 0), 0)
+        found = found * 256 + digit
+    return last - found if BY_ROW else found + _NOTHING, larger, as_large
 
 
 @triton.jit
-def _compact(lower, upper, rows, size, threshold, rank, last_row, EXACT: tl.constexpr,
+def _compact(scores, errors, rows, size, threshold, rank, last_row, EXACT: tl.constexpr,
              TILE: tl.constexpr):  # fmt: skip
     """Drops entries of a list, in place; returns how many are left.
 
     EXACT: those that rank behind (rank, last_row); else those below the threshold.
     """
-    left = tl.full((), 0, tl.int64)
+    left = tl.full((), 0, tl.int32)
     for start in range(0, size, TILE):
         place = start + tl.arange(0, TILE)
         inside = place < size
-        low, high = tl.load(lower + place, inside, 0), tl.load(upper + place, inside, 0)
+        score, error = tl.load(scores + place, inside, 0), tl.load(errors + place, inside, 0)
         row = tl.load(rows + place, inside, -1)
         if EXACT:
-            own = _rank(low)
+            own = _rank(score)
             stays = (own > rank) | ((own == rank) & (row <= last_row))
         else:
-            stays = (row >= 0) & ~(high < threshold)
+            stays = (row >= 0) & ~(score + error < threshold)
         stays = stays & inside
-        number = stays.to(tl.int64)
+        number = stays.to(tl.int32)
         to = left + tl.cumsum(number, 0) - 1
         tl.debug_barrier()  # all is read before anything is moved
-        tl.store(lower + to, low, stays)
-        tl.store(upper + to, high, stays)
+        tl.store(scores + to, score, stays)
+        tl.store(errors + to, error, stays)
         tl.store(rows + to, row, stays)
         left += tl.sum(number, 0)
     tl.debug_barrier()
@@ -287,42 +328,46 @@ def _compact(lower, upper, rows, size, threshold, rank, last_row, EXACT: tl.cons
 
 
 @triton.jit
-def _keep_best(lower, upper, rows, size, k, row_bits, TILE: tl.constexpr):
-    """Keeps the k best of a list of exact values; returns how many there are, and the k-th rank
+def _keep_best(scores, errors, rows, size, k, row_digits, TILE: tl.constexpr):
+    """Keeps the k best of a list of exact scores; returns how many there are, and the k-th rank
     and row: what ranks behind them is not among the k best."""
     tl.debug_barrier()
     rank = tl.full((), _NOTHING, tl.int64)
-    last_row = tl.full((), 0, tl.int64)
+    last_row = tl.full((), _EVERY, tl.int64)
     if size >= k:
-        rank, larger = _kth_rank(lower, size, k, TILE)
-        last_row = _nth_row(lower, rows, size, rank, k - larger, row_bits, TILE)
-        size = _compact(lower, upper, rows, size, 0.0, rank, last_row, True, TILE)
+        rank, larger, as_large = _kth_key(scores, None, rows, size, k, 0, 4, False, TILE)
+        last_row = tl.full((), _EVERY, tl.int64)
+        if as_large > k:
+            left = k - larger
+            last_row, _, _ = _kth_key(scores, None, rows, size, left, rank, row_digits, True, TILE)
+        size = _compact(scores, errors, rows, size, 0.0, rank, last_row, True, TILE)
     return size, rank, last_row
 
 
 @triton.jit
 def recover_kernel(
     queries, rows, stride, dim, poses, targets, joints, weight: tl.float64,
-    lower, upper, list_rows, counts, kept, capacity, count, k, row_bits,
+    scores, errors, list_rows, counts, kept, capacity, count, k, row_digits,
     first_position, last_position, tiles,
     MARGIN: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """A query whose list overflowed: exact values of what was kept and of the round's rows."""
     q = tl.program_id(0).to(tl.int64)
     if tl.load(counts + q) > capacity:
-        low, high, numbers = lower + q * capacity, upper + q * capacity, list_rows + q * capacity
+        own_scores, own_errors = scores + q * capacity, errors + q * capacity
+        own_rows = list_rows + q * capacity
         target = targets + q * (3 * joints) if MARGIN else targets
         old = tl.load(kept + q)
         old_tiles = (old + ROWS - 1) // ROWS
         steps = old_tiles + last_position - first_position
-        size = tl.full((), 0, tl.int64)
+        size = tl.full((), 0, tl.int32)
         rank = tl.full((), _NOTHING, tl.int64)
-        last_row = tl.full((), 0, tl.int64)
+        last_row = tl.full((), _EVERY, tl.int64)
         for step in range(steps):
             is_old = step < old_tiles
             place = step * ROWS + tl.arange(0, ROWS)
             row = _first_row(first_position + step - old_tiles, tiles, ROWS) + tl.arange(0, ROWS)
-            row = tl.where(is_old, tl.load(numbers + place, place < old, -1), row)
+            row = tl.where(is_old, tl.load(own_rows + place, place < old, -1), row)
             there = (row >= 0) & (row < count)
             value = _values(
                 queries + q * dim, rows, stride, tl.where(there, row, 0), dim, poses, target,
@@ -332,27 +377,31 @@ def recover_kernel(
             better = there & ((own > rank) | ((own == rank) & (row < last_row)))
             # Entries move to where they were or before, all of the tile being read.
             tl.debug_barrier()
-            to = size + tl.cumsum(better.to(tl.int64), 0) - 1
-            tl.store(low + to, value, better)
-            tl.store(high + to, tl.where(value == value, value, -_INFINITY), better)
-            tl.store(numbers + to, row, better)
-            size += tl.sum(better.to(tl.int64), 0)
+            to = size + tl.cumsum(better.to(tl.int32), 0) - 1
+            tl.store(own_scores + to, value, better)
+            tl.store(own_errors + to, 0.0, better)
+            tl.store(own_rows + to, row, better)
+            size += tl.sum(better.to(tl.int32), 0)
             if (size > capacity - ROWS) | (step == steps - 1):
-                size, rank, last_row = _keep_best(low, high, numbers, size, k, row_bits, TILE)
+                size, rank, last_row = _keep_best(
+                    own_scores, own_errors, own_rows, size, k, row_digits, TILE
+                )
         tl.store(counts + q, size)
 
 
 @triton.jit
 def select_kernel(
-    lower, upper, list_rows, counts, kept, thresholds, capacity, k, TILE: tl.constexpr
+    scores, errors, list_rows, counts, kept, thresholds, capacity, k, TILE: tl.constexpr
 ):
     """Raises the threshold of a query to what k rows reach, and drops what is below."""
     q = tl.program_id(0).to(tl.int64)
-    lower += q * capacity
+    scores += q * capacity
+    errors += q * capacity
+    list_rows += q * capacity
     size = tl.load(counts + q)
     threshold = tl.load(thresholds + q)
     if size >= k:
-        rank, _ = _kth_rank(lower, size, k, TILE)
+        rank, _, _ = _kth_key(scores, errors, list_rows, size, k, 0, 4, False, TILE)
         rank = rank.to(tl.int32)
         bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)
         reached = bits.to(tl.float32, bitcast=True).to(tl.float64)
@@ -364,9 +413,7 @@ def select_kernel(
         raised = tl.where(is_known, raised, -_INFINITY).to(tl.float32)
         threshold = tl.maximum(threshold, raised)
         tl.store(thresholds + q, threshold)
-    size = _compact(
-        lower, upper + q * capacity, list_rows + q * capacity, size, threshold, 0, 0, False, TILE
-    )
+    size = _compact(scores, errors, list_rows, size, threshold, 0, 0, False, TILE)
     tl.store(counts + q, size)
     tl.store(kept + q, size)
 
@@ -374,11 +421,11 @@ def select_kernel(
 @triton.jit
 def evaluate_kernel(
     queries, rows, stride, dim, poses, targets, joints, weight: tl.float64,
-    lower, list_rows, counts, capacity, list_tiles, MARGIN: tl.constexpr, PAIRS: tl.constexpr,
+    scores, list_rows, counts, capacity, list_tiles, MARGIN: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """The exact values of the lists, in place of their lower bounds."""
+    """The exact values of the lists, in place of their scores."""
     q = (tl.program_id(0) // list_tiles).to(tl.int64)
-    begin = (tl.program_id(0) % list_tiles).to(tl.int64) * PAIRS
+    begin = tl.program_id(0) % list_tiles * PAIRS
     size = tl.load(counts + q)
     if begin < size:
         place = begin + tl.arange(0, PAIRS)
@@ -389,15 +436,16 @@ def evaluate_kernel(
             queries + q * dim, rows, stride, row, dim, poses, targets, joints, weight, MARGIN,
             PAIRS,
         )  # fmt: skip
-        tl.store(lower + q * capacity + place, value, place < size)
+        tl.store(scores + q * capacity + place, value, place < size)
 
 
 @triton.jit
-def best_kernel(lower, upper, list_rows, counts, capacity, k, row_bits, TILE: tl.constexpr):
-    """The k best of every list, whose values are exact, become its first k."""
+def best_kernel(scores, errors, list_rows, counts, capacity, k, row_digits, TILE: tl.constexpr):
+    """The k best of every list, whose scores are exact, become its first k."""
     q = tl.program_id(0).to(tl.int64)
     at = q * capacity
-    _keep_best(lower + at, upper + at, list_rows + at, tl.load(counts + q), k, row_bits, TILE)
+    size = tl.load(counts + q)
+    _keep_best(scores + at, errors + at, list_rows + at, size, k, row_digits, TILE)
 
 
 class _Margin(NamedTuple):
@@ -432,7 +480,7 @@ def _search(
     count, padded = len(rows), _padded(dim)
     # What all kernels that compute exact values take.
     exact = (queries, rows, rows.stride(0), dim, *margin)
-    lower, upper = (queries.new_empty((batch, capacity)) for _ in range(2))
+    scores, errors = (queries.new_empty((batch, capacity)) for _ in range(2))
     list_rows = queries.new_empty((batch, capacity), dtype=torch.int64)
     thresholds = queries.new_full((batch,), -torch.inf)
 
@@ -446,54 +494,58 @@ def _search(
     in_place = rows.dtype == torch.bfloat16 and dim == padded
     tiles = ceil_divide(count, ROWS)
     chunk = min(tiles, max(1, CODES // (ROWS * padded)))
-    norms, errors = (queries.new_empty(chunk * ROWS) for _ in range(2))
+    row_norms, row_errors = (queries.new_empty(chunk * ROWS) for _ in range(2))
     codes = None if in_place else rows.new_empty((chunk * ROWS, padded), dtype=torch.bfloat16)
+    # Two programs share a multiprocessor, one multiplying while the other appends.
+    registers = 128 if margin.poses is None else None
     # Rounded up; 0 stays.
     gate_weight = min(margin.weight, 1e38) * (1 + 2**-20)
     if margin.weight > 0:
         gate_weight = max(gate_weight, 2.0**-100) if margin.weight <= 1e38 else math.inf
 
     first, last = 0, min(tiles, capacity // ROWS)
-    counts = queries.new_full((batch,), last * ROWS, dtype=torch.int64)
+    counts = queries.new_full((batch,), last * ROWS, dtype=torch.int32)
     kept = torch.zeros_like(counts)
-    lists = (lower, upper, list_rows, counts)
-    row_bits = count.bit_length()
+    lists = (scores, errors, list_rows, counts)
+    row_digits = ceil_divide(count.bit_length(), 8)
     list_tiles = ceil_divide(capacity, PAIRS)
+    tile = power_of_2(capacity, TILE)
     while first < tiles:
         for begin in range(first, last, chunk):
             end = min(begin + chunk, last)
-            _code(rows, codes, norms, errors, (begin, end), tiles)
+            _code(rows, codes, row_norms, row_errors, (begin, end), tiles)
             launch(
-                screen_kernel, (end - begin) * query_tiles, lower,
+                screen_kernel, (end - begin) * query_tiles, scores,
                 query_codes, query_norms, query_errors,
                 rows if codes is None else codes, rows.stride(0) if codes is None else padded,
-                norms, errors, *margin[:3], gate_weight, *lists, thresholds, capacity,
+                row_norms, row_errors, *margin[:3], gate_weight, *lists, thresholds, capacity,
                 batch, count, padded, (dim + 16) * 2.0**-22, begin, tiles, query_tiles,
                 FIRST=first == 0, CODED=codes is not None, MARGIN=margin.poses is not None,
-                OPERAND=_OPERAND, ROWS=ROWS, QUERIES=across, DEPTH=DEPTH, num_warps=8, num_stages=3,
+                OPERAND=_OPERAND, ROWS=ROWS, QUERIES=across, DEPTH=DEPTH,
+                num_warps=8, num_stages=3, maxnreg=registers,
             )  # fmt: skip
         if margin.poses is not None:
             launch(
-                margin_kernel, batch * list_tiles, lower,
+                margin_kernel, batch * list_tiles, scores,
                 *lists, kept, capacity, *margin, list_tiles, PAIRS=PAIRS,
             )  # fmt: skip
         if first > 0:
             launch(
-                recover_kernel, batch, lower,
-                *exact, *lists, kept, capacity, count, k, row_bits, first, last, tiles,
-                MARGIN=margin.poses is not None, ROWS=ROWS, TILE=TILE,
+                recover_kernel, batch, scores,
+                *exact, *lists, kept, capacity, count, k, row_digits, first, last, tiles,
+                MARGIN=margin.poses is not None, ROWS=ROWS, TILE=tile,
             )  # fmt: skip
-        launch(select_kernel, batch, lower, *lists, kept, thresholds, capacity, k, TILE=TILE)
-        first, last = last, min(tiles, _GROWTH * last)
+        launch(select_kernel, batch, scores, *lists, kept, thresholds, capacity, k, TILE=tile)
+        first, last = last, min(tiles, _GROWTH * last, last + _MOST_ROWS // ROWS)
     launch(
-        evaluate_kernel, batch * list_tiles, lower,
-        *exact, lower, list_rows, counts, capacity, list_tiles,
+        evaluate_kernel, batch * list_tiles, scores,
+        *exact, scores, list_rows, counts, capacity, list_tiles,
         MARGIN=margin.poses is not None, PAIRS=PAIRS,
     )  # fmt: skip
-    launch(best_kernel, batch, lower, *lists, capacity, k, row_bits, TILE=TILE)
+    launch(best_kernel, batch, scores, *lists, capacity, k, row_digits, TILE=tile)
     # By row, and then by value in a sort that keeps this order; the negative puts NaN last.
     best_rows, order = list_rows[:, :k].sort(dim=1)
-    values = lower[:, :k].gather(1, order)
+    values = scores[:, :k].gather(1, order)
     order = (-values).sort(dim=1, stable=True).indices
     return values.gather(1, order), best_rows.gather(1, order)
 
@@ -522,7 +574,9 @@ def search(
         margin = _Margin(poses.contiguous(), targets.contiguous(), poses.shape[1], margin_weight)
     found = min(k, count)
     # Room for the k best, for as many of each of the next rounds, and for a tile beside k.
-    capacity = max(LIST, 2 * _GROWTH * found, found + ROWS)
+    capacity = min(max(LIST, 2 * _GROWTH * found, found + ROWS), ceil_divide(count, ROWS) * ROWS)
+    if capacity > _MOST_ROWS:
+        raise ValueError(f"k must be at most {_MOST_ROWS // (2 * _GROWTH)} on Triton, got {k}")
     at_once = max(QUERIES, LISTS // capacity)
     for first in range(0, batch, at_once):
         part = slice(first, first + at_once)
