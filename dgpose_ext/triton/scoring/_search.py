@@ -58,8 +58,6 @@ _GROWTH = 4
 _MOST_ROWS = 1 << 30
 #: The interpreter multiplies the bits of bfloat16.
 _OPERAND = tl.float32 if INTERPRETED else tl.bfloat16
-#: Steps from tile to tile of the order in which they are visited: a prime above their number.
-_STEP = tl.constexpr(2654435761)
 _INFINITY = tl.constexpr(float("inf"))
 _TINY = tl.constexpr(2.0**-100)
 #: Ranks as integers: below every value is NaN, and below that nothing.
@@ -70,9 +68,9 @@ _EVERY = tl.constexpr(2**62)
 
 
 @triton.jit
-def _first_row(position, tiles, ROWS: tl.constexpr):
+def _first_row(position, tiles, step, ROWS: tl.constexpr):
     """The first row of the tile at a position of the order."""
-    return tl.cast(position, tl.int64) * _STEP % tiles * ROWS
+    return tl.cast(position, tl.int64) * step % tiles * ROWS
 
 
 @triton.jit
@@ -84,13 +82,12 @@ def _at_least(x):
 
 @triton.jit
 def code_kernel(
-    rows, stride, codes, norms, errors, count, dim, padded, first_position, tiles,
-    ORDERED: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+    rows, stride, codes, norms, errors, count, dim, padded, first_position, tiles, step,
+    ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """codes [tiles, ROWS, padded] bfloat16, or none; ||x^|| and ||x - x^|| of each row."""
     tile = tl.program_id(0).to(tl.int64)
-    first_row = tile * ROWS if ORDERED else _first_row(first_position + tile, tiles, ROWS)
-    row = first_row + tl.arange(0, ROWS)
+    row = _first_row(first_position + tile, tiles, step, ROWS) + tl.arange(0, ROWS)
     slot = tile * ROWS + tl.arange(0, ROWS)
     norm = tl.zeros((ROWS,), tl.float64)
     error = tl.zeros((ROWS,), tl.float64)
@@ -117,13 +114,13 @@ def code_kernel(
 def screen_kernel(
     queries, query_norms, query_errors, rows, stride, row_norms, row_errors,
     poses, targets, joints, weight, scores, errors, list_rows, counts, thresholds, capacity,
-    batch, count, depth, rounding, first_position, tiles, query_tiles,
+    batch, count, depth, rounding, first_position, tiles, step, query_tiles,
     FIRST: tl.constexpr, CODED: tl.constexpr, MARGIN: tl.constexpr, OPERAND: tl.constexpr,
     ROWS: tl.constexpr, QUERIES: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Bounds the values of a tile of pairs, and appends what may be among the k best."""
     tile = (tl.program_id(0) // query_tiles).to(tl.int64)
-    row = _first_row(first_position + tile, tiles, ROWS) + tl.arange(0, ROWS)
+    row = _first_row(first_position + tile, tiles, step, ROWS) + tl.arange(0, ROWS)
     slot = tile * ROWS + tl.arange(0, ROWS)
     first_query = tl.program_id(0) % query_tiles * QUERIES
     at = slot if CODED else tl.minimum(row, count - 1)
@@ -348,7 +345,7 @@ def _keep_best(scores, errors, rows, size, k, row_digits, TILE: tl.constexpr):
 def recover_kernel(
     queries, rows, stride, dim, poses, targets, joints, weight: tl.float64,
     scores, errors, list_rows, counts, kept, capacity, count, k, row_digits,
-    first_position, last_position, tiles,
+    first_position, last_position, tiles, step,
     MARGIN: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """A query whose list overflowed: exact values of what was kept and of the round's rows."""
@@ -359,14 +356,15 @@ def recover_kernel(
         target = targets + q * (3 * joints) if MARGIN else targets
         old = tl.load(kept + q)
         old_tiles = (old + ROWS - 1) // ROWS
-        steps = old_tiles + last_position - first_position
+        turns = old_tiles + last_position - first_position
         size = tl.full((), 0, tl.int32)
         rank = tl.full((), _NOTHING, tl.int64)
         last_row = tl.full((), _EVERY, tl.int64)
-        for step in range(steps):
-            is_old = step < old_tiles
-            place = step * ROWS + tl.arange(0, ROWS)
-            row = _first_row(first_position + step - old_tiles, tiles, ROWS) + tl.arange(0, ROWS)
+        for turn in range(turns):
+            is_old = turn < old_tiles
+            place = turn * ROWS + tl.arange(0, ROWS)
+            row = _first_row(first_position + turn - old_tiles, tiles, step, ROWS)
+            row += tl.arange(0, ROWS)
             row = tl.where(is_old, tl.load(own_rows + place, place < old, -1), row)
             there = (row >= 0) & (row < count)
             value = _values(
@@ -382,7 +380,7 @@ def recover_kernel(
             tl.store(own_errors + to, 0.0, better)
             tl.store(own_rows + to, row, better)
             size += tl.sum(better.to(tl.int32), 0)
-            if (size > capacity - ROWS) | (step == steps - 1):
+            if (size > capacity - ROWS) | (turn == turns - 1):
                 size, rank, last_row = _keep_best(
                     own_scores, own_errors, own_rows, size, k, row_digits, TILE
                 )
@@ -461,15 +459,32 @@ def _padded(dim: int) -> int:
 
 def _code(
     rows: Tensor, codes: Tensor | None, norms: Tensor, errors: Tensor,
-    positions: tuple[int, int], tiles: int, ordered: bool = False,
+    positions: tuple[int, int], order: tuple[int, int],
 ) -> None:  # fmt: skip
     count, dim = rows.shape
     first, last = positions
     launch(
         code_kernel, last - first, norms,
-        rows, rows.stride(0), codes, norms, errors, count, dim, _padded(dim), first, tiles,
-        ORDERED=ordered, ROWS=ROWS, DEPTH=DEPTH,
+        rows, rows.stride(0), codes, norms, errors, count, dim, _padded(dim), first, *order,
+        ROWS=ROWS, DEPTH=DEPTH,
     )  # fmt: skip
+
+
+def _order(tiles: int) -> tuple[int, int]:
+    """`tiles`, and the step between tiles that are visited one after the other.
+
+    About 0.618 tiles and coprime to their number: any number of first tiles is spread evenly.
+    """
+    step = max(1, tiles * 618_034 // 10**6)
+    while not _are_coprime(tiles, step):
+        step += 1
+    return tiles, step
+
+
+def _are_coprime(a: int, b: int) -> bool:
+    while b:  # torch.compile does not trace math.gcd
+        a, b = b, a % b
+    return a == 1
 
 
 def _search(
@@ -489,10 +504,11 @@ def _search(
     code_tiles = ceil_divide(query_tiles * across, ROWS)
     query_codes = queries.new_empty((code_tiles * ROWS, padded), dtype=torch.bfloat16)
     query_norms, query_errors = (queries.new_empty(code_tiles * ROWS) for _ in range(2))
-    _code(queries, query_codes, query_norms, query_errors, (0, code_tiles), code_tiles, True)
+    _code(queries, query_codes, query_norms, query_errors, (0, code_tiles), (code_tiles, 1))
 
     in_place = rows.dtype == torch.bfloat16 and dim == padded
     tiles = ceil_divide(count, ROWS)
+    order = _order(tiles)
     chunk = min(tiles, max(1, CODES // (ROWS * padded)))
     row_norms, row_errors = (queries.new_empty(chunk * ROWS) for _ in range(2))
     codes = None if in_place else rows.new_empty((chunk * ROWS, padded), dtype=torch.bfloat16)
@@ -513,13 +529,13 @@ def _search(
     while first < tiles:
         for begin in range(first, last, chunk):
             end = min(begin + chunk, last)
-            _code(rows, codes, row_norms, row_errors, (begin, end), tiles)
+            _code(rows, codes, row_norms, row_errors, (begin, end), order)
             launch(
                 screen_kernel, (end - begin) * query_tiles, scores,
                 query_codes, query_norms, query_errors,
                 rows if codes is None else codes, rows.stride(0) if codes is None else padded,
                 row_norms, row_errors, *margin[:3], gate_weight, *lists, thresholds, capacity,
-                batch, count, padded, (dim + 16) * 2.0**-22, begin, tiles, query_tiles,
+                batch, count, padded, (dim + 16) * 2.0**-22, begin, *order, query_tiles,
                 FIRST=first == 0, CODED=codes is not None, MARGIN=margin.poses is not None,
                 OPERAND=_OPERAND, ROWS=ROWS, QUERIES=across, DEPTH=DEPTH,
                 num_warps=8, num_stages=3, maxnreg=registers,
@@ -532,7 +548,7 @@ def _search(
         if first > 0:
             launch(
                 recover_kernel, batch, scores,
-                *exact, *lists, kept, capacity, count, k, row_digits, first, last, tiles,
+                *exact, *lists, kept, capacity, count, k, row_digits, first, last, *order,
                 MARGIN=margin.poses is not None, ROWS=ROWS, TILE=tile,
             )  # fmt: skip
         launch(select_kernel, batch, scores, *lists, kept, thresholds, capacity, k, TILE=tile)
@@ -544,10 +560,10 @@ def _search(
     )  # fmt: skip
     launch(best_kernel, batch, scores, *lists, capacity, k, row_digits, TILE=tile)
     # By row, and then by value in a sort that keeps this order; the negative puts NaN last.
-    best_rows, order = list_rows[:, :k].sort(dim=1)
-    values = scores[:, :k].gather(1, order)
-    order = (-values).sort(dim=1, stable=True).indices
-    return values.gather(1, order), best_rows.gather(1, order)
+    best_rows, places = list_rows[:, :k].sort(dim=1)
+    values = scores[:, :k].gather(1, places)
+    ranks = (-values).sort(dim=1, stable=True).indices
+    return values.gather(1, ranks), best_rows.gather(1, ranks)
 
 
 def search(
