@@ -60,8 +60,8 @@ def calls() -> dict[str, Sample]:
     margin["poses"][1::50] = torch.inf
     margin["poses"][2::50] = 3e38
     found["margin not finite"] = margin | {"k": 30}
-    duplicates = adversarial_embeddings(20, 300)["duplicates"]
-    margin = {"poses": random_poses(3, 4).repeat(100, 1, 1), "targets": random_poses(3, 4, 1)}
+    duplicates = adversarial_embeddings(20, 600)["duplicates"]
+    margin = {"poses": random_poses(3, 4).repeat(200, 1, 1), "targets": random_poses(3, 4, 1)}
     found["margin with ties"] = duplicates | margin | {"k": 5}
     return found
 
