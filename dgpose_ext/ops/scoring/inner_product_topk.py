@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import refuse_gradients
-from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k
+from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k, searched
 from dgpose_ext.reference.scoring import inner_product_topk as reference
 
 
@@ -45,7 +45,7 @@ def inner_product_topk(
     refuse_gradients("inner_product_topk", queries=queries, candidates=candidates)
     chosen = _backend.choose(backend, queries.device, "inner_product_topk")
     run = _backend.implementation(chosen, "inner_product_topk", reference.inner_product_topk)
-    values, indices = run(queries.float(), candidates.float(), k)
+    values, indices = run(queries.float(), searched(candidates, chosen), k)
     return values, indices
 
 
