@@ -335,7 +335,9 @@ void mutate(json& root, std::mt19937& random) {
       if (place->is_array() && !place->empty()) place->push_back(place->front());
       break;
     case 2:
-      if (place->is_number_integer()) *place = place->get<int64_t>() + (random() % 2 ? 1 : -1);
+      if (place->is_number_integer()) {
+        *place = int64_t{static_cast<int32_t>(place->get<int64_t>())} + (random() % 2 ? 1 : -1);
+      }
       break;
     default:
       *place = kValues[random() % kValues.size()];
