@@ -19,7 +19,7 @@ from dgpose_ext._validate import camera_numbers, require_search_range
 from dgpose_ext.hand_net.graph import Graph, import_module
 from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "bfloat16", "int8")
 _KIND = "hand_net"
 _VERSION = 1
 _DEPTH_TYPES = (np.dtype(np.uint16), np.dtype(np.float32))
@@ -328,6 +328,15 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
     if algorithm not in algorithms:
         raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got {algorithm!r}")
     builder = core.HandNetBuilder(graph.input_shape, algorithms[algorithm])
+    elements = core.HandNetElement.__members__
+    tensors = graph.tensors
+
+    def weights(layer: dict[str, Any]) -> tuple[Any, Any]:
+        return tensors[layer["weight"]], tensors[layer["bias"]]
+
+    def weight_scale(layer: dict[str, Any]) -> Any:
+        return tensors[layer["weight_scale"]] if "weight_scale" in layer else None
+
     output = -1
     for layer in graph.layers:
         if layer["kind"] == "input":
@@ -335,20 +344,17 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
         elif layer["kind"] == "conv":
             output = builder.add_conv(
                 layer["input"],
-                graph.tensors[layer["weight"]],
-                graph.tensors[layer["bias"]],
+                *weights(layer),
                 tuple(layer["stride"]),
                 tuple(layer["padding"]),
                 tuple(layer["dilation"]),
                 layer["slope"],
                 layer["residual"],
+                weight_scale(layer),
             )
         elif layer["kind"] == "linear":
             output = builder.add_linear(
-                layer["input"],
-                graph.tensors[layer["weight"]],
-                graph.tensors[layer["bias"]],
-                layer["slope"],
+                layer["input"], *weights(layer), layer["slope"], weight_scale(layer)
             )
         elif layer["kind"] == "pool":
             output = builder.add_pool(
@@ -364,4 +370,8 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
             output = builder.add_anchor_regression(layer["input"])
         else:
             raise ValueError(f"unknown layer kind {layer['kind']!r}")
+        if "element" in layer:
+            scale = tensors[layer["scale"]] if "scale" in layer else None
+            zero_point = layer.get("zero_point", 0)
+            builder.store_as(output, elements[layer["element"]], scale, zero_point)
     return builder.finish(output)
