@@ -165,7 +165,8 @@ DGPOSE_PYBIND(hand_net) {
             return builder.add_conv(in, weight.shape(0), as_weights(weight, scale), bias.data(),
                                     options, residual.value_or(kNoMap));
           },
-          py::arg("input"), py::arg("weight"), py::arg("bias").noconvert(), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("slope"),
+          py::arg("input"), py::arg("weight"), py::arg("bias").noconvert(), py::arg("stride"),
+          py::arg("padding"), py::arg("dilation"), py::arg("slope"),
           py::arg("residual") = py::none(), py::arg("scale").noconvert() = py::none(),
           "weight [O, C, kh, kw] float32; int8 with scale [O] float32 where the input is uint8.")
       .def(

@@ -42,9 +42,9 @@ bool is_winograd_shape(const ConvOptions& o) {
 }
 
 // The tile m of F(m x m, 3 x 3), or 0 for the direct way.
-int64_t winograd_tile(const ConvLayer& conv, Element element, Shape in, Shape out,
+int64_t winograd_tile(const ConvLayer& conv, bool all_float32, Shape in, Shape out,
                       ConvAlgorithm algorithm) {
-  if (!is_winograd_shape(conv.options) || element != Element::kFloat32) return 0;
+  if (!is_winograd_shape(conv.options) || !all_float32) return 0;
   switch (algorithm) {
     case ConvAlgorithm::kDirect:
       return 0;
@@ -189,8 +189,14 @@ class Compiler {
     if (storage.element != Element::kUInt8) return 1.0;
     return static_cast<double>(storage.scale[static_cast<size_t>(channel)]);
   }
-  double zero_point(MapId map) const {
-    return plan_.storage[static_cast<size_t>(map)].zero_point;
+  double zero_point(MapId map) const { return plan_.storage[static_cast<size_t>(map)].zero_point; }
+
+  bool is_all_float32(const ConvLayer& conv, size_t out) const {
+    const auto is_float32 = [&](size_t map) {
+      return plan_.storage[map].element == Element::kFloat32;
+    };
+    return is_float32(static_cast<size_t>(conv.in)) && is_float32(out) &&
+           (conv.residual == kNoMap || is_float32(static_cast<size_t>(conv.residual)));
   }
 
   void lay_out_maps() {
@@ -208,8 +214,7 @@ class Compiler {
       }
       if (const auto* conv = std::get_if<ConvLayer>(&layer)) {
         const Shape from = shape(conv->in), to = plan_.shapes[i];
-        const Element element = plan_.storage[static_cast<size_t>(conv->in)].element;
-        const int64_t m = winograd_tile(*conv, element, from, to, plan_.algorithm);
+        const int64_t m = winograd_tile(*conv, is_all_float32(*conv, i), from, to, plan_.algorithm);
         const int64_t padding = conv->options.padding_h, stride = conv->options.stride_h;
         int64_t pad = std::max(padding, conv->options.padding_w);
         if (m > 0) {
@@ -381,8 +386,7 @@ class Compiler {
     auto groups = std::make_unique<std::vector<BlockGroup>>(split_blocks(to.blocks, pixels));
     // 24 KiB of weights a pass; a single row of few pixels reads each weight once anyway.
     const int64_t terms = 24 * 1024 / (groups->front().blocks * kBlock * 4);
-    const int64_t passes =
-        one_pass || rows * pixels <= 8 ? 1 : divide_up(product.count, terms);
+    const int64_t passes = one_pass || rows * pixels <= 8 ? 1 : divide_up(product.count, terms);
     product.chunk = divide_up(product.count, passes);
     product.offsets = keep(std::move(offsets));
     const int64_t position_stride = product.count * to.blocks * kBlock;
@@ -428,8 +432,8 @@ class Compiler {
     if (conv.codes.empty() == (from.element == Element::kUInt8)) {
       fail("int8 weights belong to a layer that reads uint8, others to one that does not");
     }
-    const int64_t m =
-        winograd_tile(conv, from.element, shape(conv.in), shape(out_id()), plan_.algorithm);
+    const int64_t m = winograd_tile(conv, is_all_float32(conv, static_cast<size_t>(index_)),
+                                    shape(conv.in), shape(out_id()), plan_.algorithm);
     char name[96];
     std::snprintf(name, sizeof(name), "conv%dx%d/%d %d->%d @%dx%d", static_cast<int>(o.kernel_h),
                   static_cast<int>(o.kernel_w), static_cast<int>(o.stride_h),
@@ -528,9 +532,8 @@ class Compiler {
     }
     step.product = pack(from.element, false, std::move(offsets), (m + 2) * (m + 2), tiles, 1,
                         [&](int64_t position, int64_t channel, int64_t k) {
-                          return std::bit_cast<uint32_t>(
-                              transformed[static_cast<size_t>(channel * in_channels + k)]
-                                         [static_cast<size_t>(position)]);
+                          return std::bit_cast<uint32_t>(transformed[static_cast<size_t>(
+                              channel * in_channels + k)][static_cast<size_t>(position)]);
                         });
     step.position_weights = in_channels * to.blocks * kBlock;
     return step;
@@ -547,8 +550,8 @@ class Compiler {
     step.column_end = keep(pool.columns.end);
     step.divisor = pool.divisor;
     step.scale = keep_scale(pool.in);
-    step.conversion = conversion(
-        1.0f, [&](int64_t c) { return -zero_point(pool.in) * scale(pool.in, c); });
+    step.conversion =
+        conversion(1.0f, [&](int64_t c) { return -zero_point(pool.in) * scale(pool.in, c); });
     add({step, "pool", 0, out()});
   }
 

@@ -9,8 +9,8 @@
 #include <sys/mman.h>
 #endif
 
-#include "core/parallel.h"
 #include "core/half.h"
+#include "core/parallel.h"
 #include "core/simd.h"
 #include "hand_net/hand_net_plan.h"
 

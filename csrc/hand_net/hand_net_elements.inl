@@ -28,7 +28,8 @@ DGPOSE_INLINE F32 load_as(F32, const uint8_t* p) {
   return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_cvtepu8_epi32(codes))};
 }
 DGPOSE_INLINE void store_as(F32 v, uint8_t* p) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(0xFFFF, v.v)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(0xFFFF, v.v)));
 }
 #endif
 
@@ -196,8 +197,8 @@ struct WideInt8Dot {
     uint8_t codes[4];
     __builtin_memcpy(weights, &w, 4);
     __builtin_memcpy(codes, &x, 4);
-    const int32_t products = weights[0] * codes[0] + weights[1] * codes[1] +
-                             weights[2] * codes[2] + weights[3] * codes[3];
+    const int32_t products = weights[0] * codes[0] + weights[1] * codes[1] + weights[2] * codes[2] +
+                             weights[3] * codes[3];
     sum.v += static_cast<uint32_t>(products);
   }
 #else

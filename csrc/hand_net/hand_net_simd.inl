@@ -35,7 +35,8 @@ __attribute__((noinline)) void convert_tile(const TileCall& t, const float* sums
   for (int v = 0; v < vectors; ++v) {
     const int64_t block = v / kVectorsPerBlock, lane = t.lane + v % kVectorsPerBlock * kLanes;
     const int64_t channel = t.channel + v * kLanes;
-    const F32 scale = F32::load(e.scale + channel), offset = F32::load(e.conversion.offset + channel);
+    const F32 scale = F32::load(e.scale + channel),
+              offset = F32::load(e.conversion.offset + channel);
     float* out = t.out + block * t.out_block;
     if (t.residual == nullptr) {
       for (int p = 0; p < pixels; ++p) {
@@ -514,8 +515,8 @@ DGPOSE_INLINE const T* to_elements(const InputStep& step, const float* pixels, i
   const F32 scale = F32::set1(*step.scale), offset = F32::set1(*step.conversion.offset);
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t left = count - i;
-    const F32 value = left < kLanes ? F32::load_first(pixels + i, static_cast<int>(left))
-                                    : F32::load(pixels + i);
+    const F32 value =
+        left < kLanes ? F32::load_first(pixels + i, static_cast<int>(left)) : F32::load(pixels + i);
     store_as(convert(value * scale + offset), elements + i);
   }
   return elements;
@@ -527,8 +528,8 @@ void lay_out_input(const InputStep& step, const float* input, float* workspace) 
   const Map& out = step.out;
   const int64_t r = step.unshuffle, width = out.width * r, plane = out.height * r * width;
   const int64_t pixel_bytes = out.pixel_stride * 4;
-  const int64_t lanes = pixel_bytes / kSize;      // 16, or those of a narrow map
-  const int64_t run = kBlock % r == 0 ? r : 1;    // neighbours in a row, and in a pixel of the map
+  const int64_t lanes = pixel_bytes / kSize;    // 16, or those of a narrow map
+  const int64_t run = kBlock % r == 0 ? r : 1;  // neighbours in a row, and in a pixel of the map
   const int64_t piece = run == r ? kPiece / r : 1;
   T elements[kPiece + kLanes];
   const uint8_t zeros[64] = {};
@@ -536,10 +537,10 @@ void lay_out_input(const InputStep& step, const float* input, float* workspace) 
     const int64_t c = channel / (r * r), dy = channel / r % r, dx = channel % r;
     for (int64_t y = 0; y < out.height; ++y) {
       const float* from = input + c * plane + (y * r + dy) * width + dx;
-      uint8_t* to = reinterpret_cast<uint8_t*>(workspace + out.offset +
-                                               channel / lanes * out.block_stride +
-                                               y * out.row_stride) +
-                    channel % lanes * kSize;
+      uint8_t* to =
+          reinterpret_cast<uint8_t*>(workspace + out.offset + channel / lanes * out.block_stride +
+                                     y * out.row_stride) +
+          channel % lanes * kSize;
       if (channel >= out.channels) {
         deal_out(run * kSize, zeros, 0, out.width, to, pixel_bytes);
         continue;
@@ -614,7 +615,8 @@ void run(const SumStep& step, float* workspace) {
             workspace + b.offset + block * b.block_stride + y / step.upsample * b.row_stride;
         float* to = workspace + out.offset + block * out.block_stride + y * out.row_stride;
         for (int64_t x = 0, bx = 0, repeat = 0; x < out.width; ++x) {
-          F32 value = load_element(b.element, from_b + bx * b.pixel_stride, lane) * b_scale + offset;
+          F32 value =
+              load_element(b.element, from_b + bx * b.pixel_stride, lane) * b_scale + offset;
           if (step.has_a) {
             value = value + load_element(a.element, from_a + x * a.pixel_stride, lane) * a_scale;
           }
@@ -667,11 +669,9 @@ void run(const AnchorStep& step, const float* workspace, float* output) {
       largest = max(largest, F32::load(logits + i * in.pixel_stride));
     F32 total = F32::set1(0.0f), a = total, b = total, c = total;
     for (int64_t y = 0, i = 0; y < in.height; ++y) {
-      const F32 anchor_y =
-          fma(F32::set1(static_cast<float>(y) + 0.5f), step_y, F32::set1(-1.0f));
+      const F32 anchor_y = fma(F32::set1(static_cast<float>(y) + 0.5f), step_y, F32::set1(-1.0f));
       for (int64_t x = 0; x < in.width; ++x, ++i) {
-        const F32 anchor_x =
-            fma(F32::set1(static_cast<float>(x) + 0.5f), step_x, F32::set1(-1.0f));
+        const F32 anchor_x = fma(F32::set1(static_cast<float>(x) + 0.5f), step_x, F32::set1(-1.0f));
         const float* votes = logits + i * in.pixel_stride;
         const F32 weight = exp_negative(F32::load(votes) - largest);
         total = total + weight;

@@ -48,8 +48,8 @@ struct ProductStep {
 };
 
 // How values become elements of a map: value * scale [+ ...] + offset, activation, then rounded to
-// nearest even and, for uint8, moved by the zero point and clamped. Scales and offsets are [blocks *
-// 16], in units of the map that is written.
+// nearest even and, for uint8, moved by the zero point and clamped. Scales and offsets are [blocks
+// * 16], in units of the map that is written.
 struct Conversion {
   Element out = Element::kFloat32;
   const float* offset = nullptr;

@@ -1,123 +1,146 @@
-"""A float32 `Graph` as one of lower precision: how each map is stored, and int8 weights."""
+"""A float32 `Graph` as one of lower precision: how each map is stored, and int8 weights.
+
+The output, and what anchor regression reads, stay float32.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dgpose_ext.hand_net.graph import Graph
+from dgpose_ext.hand_net.graph import Graph, readers
 from dgpose_ext.hand_net.reference import channel_scale, run_graph
 
 _CHUNK = 32
+"""Crops that are calibrated at a time."""
+
+_LEAST_SHARE = 1 / 256
+"""A channel counts as having at least this share of its map's range: dead ones have none."""
 
 
 def to_bfloat16(graph: Graph) -> Graph:
-    """All maps but the last ones (see `_stays_float32`) as bfloat16."""
-    graph = copy.deepcopy(graph)
-    for index, layer in enumerate(graph.layers):
-        if not _stays_float32(graph, index):
-            layer["element"] = "bfloat16"
+    """The graph with maps and weights of bfloat16; sums stay float32."""
+    graph = _fold_input(graph, channels_per_word=2)
+    for index in _narrowed(graph):
+        graph.layers[index]["element"] = "bfloat16"
     return graph
 
 
-def to_int8(graph: Graph, crops: Tensor) -> Graph:
-    graph = copy.deepcopy(graph)
-    fold_input(graph)
+def to_int8(graph: Graph, crops: Iterable[Tensor]) -> Graph:
+    """The graph with maps of uint8 and weights of int8; sums are int32.
+
+    A map has one zero point and a scale per channel: the geometric mean of the channel's own range
+    and its map's, over the calibration crops. The channel's own would be finest for the map, but
+    makes the weights of the next layer, which the scales are multiplied into, uneven. Weights have
+    a scale per output channel.
+
+    Args:
+        crops: batches [N, *graph.input_shape] float32.
+    """
+    graph = _fold_input(graph, channels_per_word=4)
     lowest, highest = _ranges(graph, crops)
-    for index, layer in enumerate(graph.layers):
-        if _stays_float32(graph, index):
-            continue
-        low, high = lowest[index].clamp(max=0), highest[index].clamp(min=0)
-        layer["element"] = "uint8"
-        if layer["kind"] == "input":
-            low, high = low.min().expand_as(low), high.max().expand_as(high)
-        if layer.get("slope") == 0.0 or float(low.min()) == 0:
-            layer["zero_point"] = 0
-            scale = high / 255
-        else:
-            layer["zero_point"] = 128
-            scale = torch.maximum(high / 127, -low / 128)
-        scale = scale.clamp(min=float(scale.max()) / 256).clamp(min=1e-20)
+    for index in _narrowed(graph):
+        layer = graph.layers[index]
+        low, high = lowest[index].clamp(max=0.0), highest[index].clamp(min=0.0)
+        zero_point = _zero_point(float(low.min()), float(high.max()))
+        below = -low / zero_point if zero_point > 0 else torch.zeros_like(low)
+        steps = torch.maximum(high / (255 - zero_point), below)
+        largest = steps.max() if steps.max() > 0 else torch.ones(())
+        if layer["kind"] == "input":  # the engine reads all its channels with one scale
+            steps = largest.expand_as(steps)
+        scale = (steps.clamp(min=float(largest) * _LEAST_SHARE) * largest).sqrt()
         name = f"{index}.scale"
-        graph.tensors[name] = scale.float().numpy()
-        layer["scale"] = name
+        graph.tensors[name] = scale.numpy()
+        layer.update(element="uint8", scale=name, zero_point=zero_point)
     for layer in graph.layers:
-        if layer["kind"] not in ("conv", "linear"):
-            continue
-        source = graph.layers[layer["input"]]
-        if source.get("element") != "uint8":
-            continue
-        weight = torch.from_numpy(graph.tensors[layer["weight"]]).double()
-        unit = channel_scale(graph, source).reshape(-1)
-        if layer["kind"] == "linear":
-            scaled = weight.reshape(weight.shape[0], unit.numel(), -1) * unit.reshape(1, -1, 1)
-            scaled = scaled.reshape(weight.shape)
-        else:
-            scaled = weight * unit.reshape(1, -1, 1, 1)
-        step = scaled.flatten(1).abs().amax(1).clamp(min=1e-20) / 127
-        step = step.float().double()
-        codes = (scaled / step.reshape(-1, *[1] * (weight.dim() - 1))).round().clamp(-127, 127)
-        name = layer["weight"].replace("weight", "codes")
-        graph.tensors[name] = codes.to(torch.int8).numpy()
-        graph.tensors[name + "_scale"] = step.float().numpy()
-        layer["weight"], layer["weight_scale"] = name, name + "_scale"
-    _drop_unused(graph)
+        if "weight" in layer and graph.layers[layer["input"]].get("element") == "uint8":
+            _quantise_weights(graph, layer)
+    graph.drop_unused_tensors()
     return graph
 
 
-def _stays_float32(graph: Graph, index: int) -> bool:
-    """The output, and what the anchors read."""
-    readers = [r for r in graph.layers if index in (r.get("input"), r.get("a"), r.get("b"), r.get("residual"))]
-    return index + 1 == len(graph.layers) or any(r["kind"] == "anchor_regression" for r in readers)
+def _quantise_weights(graph: Graph, layer: dict[str, Any]) -> None:
+    """Codes times the layer's `weight_scale` are the weights of its input's codes."""
+    weight = torch.from_numpy(graph.tensors[layer["weight"]]).double()
+    units = channel_scale(graph, graph.layers[layer["input"]])
+    per_code = weight.reshape(len(weight), units.shape[1], -1, 1) * units
+    step = (per_code.flatten(1).abs().amax(1) / 127).clamp(min=1e-30).float()
+    codes = (per_code / step.double().reshape(-1, 1, 1, 1)).round().clamp(-127, 127)
+    name = layer["weight"]
+    graph.tensors[f"{name}.codes"] = codes.reshape(weight.shape).to(torch.int8).numpy()
+    graph.tensors[f"{name}.scale"] = step.numpy()
+    layer.update(weight=f"{name}.codes", weight_scale=f"{name}.scale")
 
 
-def fold_input(graph: Graph) -> None:
-    """A convolution of stride s on an input of few channels becomes one of stride 1 on the input
-    with s x s pixels folded into channels."""
-    for layer in graph.layers:
-        if layer["kind"] != "conv":
-            continue
-        source = graph.layers[layer["input"]]
-        s = layer["stride"][0]
-        c, height, width = graph.input_shape
-        if (
-            source["kind"] != "input" or source["unshuffle"] != 1 or c * s * s > 16 or s not in (2, 4)
-            or layer["stride"] != [s, s] or layer["dilation"] != [1, 1] or height % s or width % s
-            or sum(layer["input"] in (r.get("input"), r.get("a"), r.get("b"), r.get("residual")) for r in graph.layers) > 1
-        ):
-            continue
-        weight = graph.tensors[layer["weight"]]
-        out, _, kh, kw = weight.shape
-        pads = [-(-p // s) for p in layer["padding"]]
-        lead = [q * s - p for q, p in zip(pads, layer["padding"], strict=True)]
-        size = [-(-(k + l) // s) for k, l in zip((kh, kw), lead, strict=True)]
-        full = np.zeros((out, c, size[0] * s, size[1] * s), np.float32)
-        full[:, :, lead[0] : lead[0] + kh, lead[1] : lead[1] + kw] = weight
-        folded = full.reshape(out, c, size[0], s, size[1], s).transpose(0, 1, 3, 5, 2, 4)
-        graph.tensors[layer["weight"]] = np.ascontiguousarray(folded.reshape(out, c * s * s, *size))
-        layer["stride"], layer["padding"] = [1, 1], pads
-        source["unshuffle"] = s
+def _zero_point(low: float, high: float) -> int:
+    if low == 0:
+        return 0
+    return min(max(round(255 * -low / (high - low)), 1), 254)
 
 
-def _ranges(graph: Graph, crops: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _narrowed(graph: Graph) -> list[int]:
+    """The maps that are stored in the lower precision."""
+    return [
+        index
+        for index in range(len(graph.layers) - 1)
+        if all(reader["kind"] != "anchor_regression" for reader in readers(graph, index))
+    ]
+
+
+def _ranges(graph: Graph, crops: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Lowest and highest value of each channel of each map."""
     lowest: list[Tensor] = []
     highest: list[Tensor] = []
-    for begin in range(0, len(crops), _CHUNK):
-        with torch.no_grad():
-            maps = run_graph(graph, crops[begin : begin + _CHUNK])
-        low = [m.transpose(0, 1).flatten(1).amin(1) for m in maps]
-        high = [m.transpose(0, 1).flatten(1).amax(1) for m in maps]
-        lowest = [torch.minimum(a, b) for a, b in zip(lowest, low)] if lowest else low
-        highest = [torch.maximum(a, b) for a, b in zip(highest, high)] if highest else high
+    for batch in crops:
+        for chunk in torch.split(batch, _CHUNK):
+            with torch.no_grad():
+                channels = [m.transpose(0, 1).flatten(1) for m in run_graph(graph, chunk)]
+            low, high = [c.amin(1) for c in channels], [c.amax(1) for c in channels]
+            lowest = list(map(torch.minimum, lowest, low)) if lowest else low
+            highest = list(map(torch.maximum, highest, high)) if highest else high
     return lowest, highest
 
 
-def _drop_unused(graph: Graph) -> None:
-    used: set[Any] = set()
+def _fold_input(graph: Graph, channels_per_word: int) -> Graph:
+    """A copy in which convolutions that step over an input of few channels read it with their
+    stride folded into channels, where the engine then multiplies fewer words."""
+    graph = copy.deepcopy(graph)
     for layer in graph.layers:
-        used.update(layer.get(k) for k in ("weight", "bias", "scale", "weight_scale"))
-    graph.tensors = {k: v for k, v in graph.tensors.items() if k in used}
+        if layer["kind"] != "conv":
+            continue
+        source, stride = graph.layers[layer["input"]], layer["stride"][0]
+        channels, *size = graph.input_shape
+        if (
+            source["kind"] != "input"
+            or source["unshuffle"] != 1
+            or len(readers(graph, layer["input"])) != 1
+            or layer["stride"] != [stride, stride]
+            or layer["dilation"] != [1, 1]
+            or any(n % stride for n in size)
+        ):
+            continue
+        weight = graph.tensors[layer["weight"]]
+        kernel, padding = weight.shape[2:], layer["padding"]
+        # Zeros before and after the filter bring it to whole steps.
+        around = [-(-p // stride) for p in padding]
+        before = [a * stride - p for a, p in zip(around, padding, strict=True)]
+        steps = [
+            2 * a - (2 * p - k) // stride for a, p, k in zip(around, padding, kernel, strict=True)
+        ]
+        folded_channels = channels * stride * stride
+        words = steps[0] * steps[1] * -(-folded_channels // channels_per_word)
+        if words >= kernel[0] * kernel[1] * -(-channels // channels_per_word):
+            continue
+        filters = np.zeros((len(weight), channels, *(n * stride for n in steps)), np.float32)
+        rows, columns = (slice(b, b + k) for b, k in zip(before, kernel, strict=True))
+        filters[:, :, rows, columns] = weight
+        folded = torch.nn.functional.pixel_unshuffle(torch.from_numpy(filters), stride)
+        graph.tensors[layer["weight"]] = folded.contiguous().numpy()
+        layer.update(stride=[1, 1], padding=around)
+        source["unshuffle"] = stride
+    return graph

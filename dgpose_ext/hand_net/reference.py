@@ -6,6 +6,7 @@ codes, and each operation is rounded as the engine rounds it: they have the bits
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ def run_graph(graph: Graph, crops: Tensor) -> list[Tensor]:
 def real_values(graph: Graph, index: int, stored: Tensor) -> Tensor:
     """Map `index` as `run_graph` gives it, in real numbers."""
     layer = graph.layers[index]
-    return ((stored - layer.get("zero_point", 0)) * channel_scale(graph, layer)).float()
+    real: Tensor = (stored - layer.get("zero_point", 0)) * channel_scale(graph, layer)
+    return real.float()
 
 
 def channel_scale(graph: Graph, layer: Layer) -> Tensor:
@@ -64,30 +66,32 @@ class _Step:
     def _conv(self) -> Tensor:
         layer = self.layer
         options = (layer["stride"], layer["padding"], layer["dilation"])
-        return self._weighted(lambda x, weight, bias: F.conv2d(x, weight, bias, *options))
+        return self._weighted(lambda x, *weights: F.conv2d(x, *weights, *options))
 
     def _linear(self) -> Tensor:
-        return self._weighted(lambda x, weight, bias: F.linear(x.flatten(1), weight, bias))
+        return self._weighted(
+            lambda x, *weights: F.linear(x.flatten(1), *weights)[:, :, None, None]
+        )
 
-    def _weighted(self, product: Any) -> Tensor:
-        source = self.graph.layers[self.layer["input"]]
-        x = self.maps[self.layer["input"]]
+    def _weighted(self, product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
+        layer = self.layer
+        source, x = self.graph.layers[layer["input"]], self.maps[layer["input"]]
         weight, bias = self._tensor("weight"), self._tensor("bias")
-        residual = self.layer.get("residual")
-        if weight.dtype == torch.int8:
-            # float64 holds the sums of integers without rounding.
-            codes = (x - source["zero_point"]).double()
-            sums = product(codes, weight.double(), None).float()
-            unit = self._tensor("weight_scale").double().reshape(1, -1, 1, 1)
-            offset = bias.double().reshape(1, -1, 1, 1)
-            return self._store(sums.reshape(*sums.shape, *[1] * (4 - sums.dim())), unit, offset, residual)
+        residual = layer.get("residual")
+        if weight.dtype == torch.int8:  # float64 holds sums of integers exactly
+            sums = product((x - source["zero_point"]).double(), weight.double(), None).float()
+            unit, offset = (
+                values.double().reshape(1, -1, 1, 1)
+                for values in (self._tensor("weight_scale"), bias)
+            )
+            return self._store(sums, unit, offset, residual)
         if source.get("element") == "bfloat16":
             weight = weight.bfloat16().float()
-        sums = product(x, weight, bias)
-        return self._store(sums.reshape(*sums.shape, *[1] * (4 - sums.dim())), residual=residual)
+        return self._store(product(x, weight, bias), residual=residual)
 
     def _pool(self) -> Tensor:
         layer, x = self.layer, self.maps[self.layer["input"]]
+        source = self.graph.layers[layer["input"]]
         rows = []
         for top, bottom in zip(*layer["rows"], strict=True):
             cells = []
@@ -99,7 +103,6 @@ class _Step:
                     area = layer["divisor"] or (bottom - top) * (right - left)
                     cells.append(window.sum(2) * (torch.tensor(1.0) / area))
             rows.append(torch.stack(cells, 2))
-        source = self.graph.layers[layer["input"]]
         unit = channel_scale(self.graph, source)
         return self._store(torch.stack(rows, 2), unit, -source.get("zero_point", 0) * unit)
 
@@ -110,8 +113,9 @@ class _Step:
         return self._store(b, unit, -source.get("zero_point", 0) * unit, self.layer["a"])
 
     def _anchor_regression(self) -> Tensor:
-        x = self.maps[self.layer["input"]]
-        return AnchorRegression(x.shape[1] // 4)(x)
+        maps = self.maps[self.layer["input"]]
+        result: Tensor = AnchorRegression(maps.shape[1] // 4)(maps)
+        return result
 
     # ---- helpers ----
 
