@@ -135,6 +135,20 @@ def test_safetensors_is_handnets_file(weights: Path, crops: Tensor, tmp_path: Pa
 
 
 @needs_core
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_lower_precisions(
+    weights: Path, crops: Tensor, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_export, "_CALIBRATION_CROPS", 32)
+    path = tmp_path / "hand.net.safetensors"
+    export = export_hand(path, "safetensors", model=weights, precision=precision)
+    assert HandNet.load(path).precision == precision
+    assert 0 < export.difference < 0.1
+    difference = HandNet.load(path)(crops) - joints(weights, crops)
+    assert 0 < float(difference.abs().max()) < 0.1
+
+
+@needs_core
 def test_command_writes_the_shipped_model(tmp_path: Path) -> None:
     path = tmp_path / "hand.net.safetensors"
     result = run("--format", "safetensors", "--out", path)

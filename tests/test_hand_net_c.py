@@ -21,6 +21,7 @@ from torch.nn import functional as F
 import dgpose_ext
 from dgpose_ext import _loader
 from dgpose_ext.hand_net import AnchorRegression, HandNet
+from dgpose_ext.hand_net.engine import PRECISIONS
 from dgpose_ext.hand_net.graph import Graph
 
 pytest.importorskip("safetensors")
@@ -91,6 +92,7 @@ def library(prefix: Path) -> ctypes.CDLL:
     core = ctypes.CDLL(str(path))
     core.dgpose_last_error.restype = ctypes.c_char_p
     core.dgpose_version.restype = ctypes.c_char_p
+    core.dgpose_hand_net_precision.restype = ctypes.c_char_p
     core.dgpose_hand_net_output_size.restype = ctypes.c_int64
     return core
 
@@ -137,12 +139,17 @@ NETWORKS: dict[str, tuple[Any, tuple[int, int, int]]] = {
 }
 
 
+def random_crops(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+
+
 @functools.cache
-def network(name: str) -> HandNet:
+def network(name: str, precision: str = "float32") -> HandNet:
     """One of NETWORKS with random weights."""
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
-    return HandNet.from_module(make(), input_shape=shape)
+    calibration = random_crops(shape) if precision == "int8" else None
+    return HandNet.from_module(make(), precision, input_shape=shape, calibration=calibration)
 
 
 def test_networks_hold_every_kind_of_layer() -> None:
@@ -150,14 +157,18 @@ def test_networks_hold_every_kind_of_layer() -> None:
     assert kinds == set(re.findall(r"^    - (\w+):", Graph.__doc__ or "", re.MULTILINE))
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_same_bits_as_python(library: ctypes.CDLL, name: str, tmp_path: Path) -> None:
-    net = network(name)
+def test_same_bits_as_python(
+    library: ctypes.CDLL, name: str, precision: str, tmp_path: Path
+) -> None:
+    net = network(name, precision)
     net.save(tmp_path / "net")
     handle = ctypes.c_void_p()
     status = library.dgpose_hand_net_load(bytes(tmp_path / "net"), ctypes.byref(handle))
     assert status == 0, library.dgpose_last_error()
-    crops = np.random.default_rng(0).normal(size=(3, *net.input_shape)).astype(np.float32)
+    assert library.dgpose_hand_net_precision(handle).decode() == precision
+    crops = random_crops(net.input_shape)
     want = net(crops)
     got = np.empty_like(want)
     assert library.dgpose_hand_net_output_size(handle) == want[0].size

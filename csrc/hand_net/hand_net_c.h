@@ -81,7 +81,8 @@ DGPOSE_API int64_t dgpose_hand_net_output_size(const dgpose_hand_net* net); /* f
 DGPOSE_API void dgpose_hand_net_input_shape(const dgpose_hand_net* net, int64_t shape[3]);
 /* J of a network from a crop [1, S, S] to joints [J, 3], which *_run_* takes; 0 for any other. */
 DGPOSE_API int64_t dgpose_hand_net_joints(const dgpose_hand_net* net);
-DGPOSE_API const char* dgpose_hand_net_precision(const dgpose_hand_net* net); /* "float32" */
+DGPOSE_API const char* dgpose_hand_net_precision(
+    const dgpose_hand_net* net); /* "float32", "bfloat16" or "int8" */
 
 /* The network alone, in the calling thread: crops [batch, C, H, W] to out [batch, output size],
  * C-contiguous. For a hand regressor these are crop coordinates, see *_run_*. */

@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kKind = "hand_net";
-constexpr int64_t kVersion = 1;
+constexpr int64_t kNewestVersion = 2;
 // Placing the maps takes time with a power of their number; a network has tens of layers.
 constexpr size_t kMostLayers = 1024;
 
@@ -37,6 +37,8 @@ class Fields {
   void require_all_known() const {
     if (object_.size() != asked_) fail("has a field that this version does not know");
   }
+
+  bool has(const char* key) const { return object_.contains(key); }
 
   const json& at(const char* key) {
     const auto found = object_.find(key);
@@ -124,9 +126,25 @@ class Fields {
   size_t asked_ = 0;
 };
 
-struct Weights {
+// Elements of a tensor, aligned.
+template <class T>
+std::vector<T> copy_of(const StoredTensor& tensor) {
+  std::vector<T> values(tensor.data.size() / sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
+  return values;
+}
+
+// The weights of a convolution or linear layer.
+struct Filters {
   std::vector<int64_t> shape;
-  std::vector<float> values;
+  std::vector<float> reals;
+  std::vector<int8_t> codes;  // instead of reals, with
+  std::vector<float> scale;   // one per output channel
+  std::vector<float> bias;
+
+  Weights weights() const {
+    return codes.empty() ? Weights(reals.data()) : Weights(codes.data(), scale.data());
+  }
 };
 
 class Reader {
@@ -155,39 +173,59 @@ class Reader {
     } else {
       fields.fail("is of the unknown kind '" + kind + "'");
     }
+    if (fields.has("element")) store_as(fields, map);
     fields.require_all_known();
     return map;
   }
 
  private:
+  void store_as(Fields& fields, MapId map) {
+    const std::string& name = fields.text("element");
+    std::vector<float> scale;
+    if (fields.has("scale")) {
+      const int64_t channels = builder_.shape(map).channels;
+      scale = floats(fields, "scale", channels, "one number per channel");
+    }
+    const int64_t zero_point = fields.has("zero_point") ? fields.integer("zero_point") : 0;
+    if (zero_point < 0 || zero_point > 255) fields.fail("must have a 'zero_point' of 0 to 255");
+    Element element = Element::kFloat32;
+    if (name == "bfloat16") {
+      element = Element::kBFloat16;
+    } else if (name == "uint8") {
+      element = Element::kUInt8;
+    } else if (name != "float32") {
+      fields.fail("has the unknown element '" + name + "'");
+    }
+    builder_.store_as(map, element, scale.empty() ? nullptr : scale.data(),
+                      static_cast<int32_t>(zero_point));
+  }
+
   MapId add_conv(Fields& fields) {
     const MapId in = fields.map("input");
-    const Weights weight = weights(fields, "weight"), bias = weights(fields, "bias");
-    const Shape from = builder_.shape(in);
-    if (weight.shape.size() != 4 || weight.shape[1] != from.channels) {
-      fields.fail("must have a weight of shape [O, " + std::to_string(from.channels) + ", kh, kw]");
+    const int64_t channels = builder_.shape(in).channels;
+    const Filters filters = read_filters(fields);
+    if (filters.shape.size() != 4 || filters.shape[1] != channels) {
+      fields.fail("must have a weight of shape [O, " + std::to_string(channels) + ", kh, kw]");
     }
-    if (bias.shape != std::vector{weight.shape[0]}) fields.fail("must have a bias of shape [O]");
     ConvOptions o;
-    o.kernel_h = weight.shape[2];
-    o.kernel_w = weight.shape[3];
+    o.kernel_h = filters.shape[2];
+    o.kernel_w = filters.shape[3];
     std::tie(o.stride_h, o.stride_w) = fields.pair("stride");
     std::tie(o.padding_h, o.padding_w) = fields.pair("padding");
     std::tie(o.dilation_h, o.dilation_w) = fields.pair("dilation");
     o.slope = fields.number("slope");
-    return builder_.add_conv(in, weight.shape[0], weight.values.data(), bias.values.data(), o,
+    return builder_.add_conv(in, filters.shape[0], filters.weights(), filters.bias.data(), o,
                              fields.map_or_none("residual"));
   }
 
   MapId add_linear(Fields& fields) {
     const MapId in = fields.map("input");
-    const Weights weight = weights(fields, "weight"), bias = weights(fields, "bias");
     const int64_t features = builder_.shape(in).numel();
-    if (weight.shape.size() != 2 || weight.shape[1] != features) {
+    const Filters filters = read_filters(fields);
+    if (filters.shape.size() != 2 || filters.shape[1] != features) {
       fields.fail("must have a weight of shape [O, " + std::to_string(features) + "]");
     }
-    if (bias.shape != std::vector{weight.shape[0]}) fields.fail("must have a bias of shape [O]");
-    return builder_.add_linear(in, weight.shape[0], weight.values.data(), bias.values.data(),
+    return builder_.add_linear(in, filters.shape[0], filters.weights(), filters.bias.data(),
                                fields.number("slope"));
   }
 
@@ -200,19 +238,39 @@ class Reader {
                              std::move(rows), std::move(columns), fields.integer("divisor"));
   }
 
-  Weights weights(Fields& fields, const char* key) const {
+  // weight, bias and, where the weights are codes, weight_scale.
+  Filters read_filters(Fields& fields) const {
+    const StoredTensor& weight = tensor(fields, "weight");
+    if (weight.shape.empty()) fields.fail("must have a weight of shape [O, ...]");
+    Filters filters{weight.shape, {}, {}, {}, {}};
+    const std::string wanted = fields.has("weight_scale") ? "int8" : "float32";
+    if (weight.dtype != wanted) {
+      fields.fail("must have a weight of " + wanted + ", got " + weight.dtype);
+    }
+    if (wanted == "int8") {
+      filters.codes = copy_of<int8_t>(weight);
+      filters.scale = floats(fields, "weight_scale", weight.shape[0], "shape [O]");
+    } else {
+      filters.reals = copy_of<float>(weight);
+    }
+    filters.bias = floats(fields, "bias", weight.shape[0], "shape [O]");
+    return filters;
+  }
+
+  std::vector<float> floats(Fields& fields, const char* key, int64_t size,
+                            const char* wanted) const {
+    const StoredTensor& stored = tensor(fields, key);
+    if (stored.dtype != "float32" || stored.shape != std::vector{size}) {
+      fields.fail(std::string("must have a float32 '") + key + "' of " + wanted);
+    }
+    return copy_of<float>(stored);
+  }
+
+  const StoredTensor& tensor(Fields& fields, const char* key) const {
     const std::string& name = fields.text(key);
     const auto found = file_.tensors.find(name);
     if (found == file_.tensors.end()) fields.fail("needs the tensor " + name);
-    const StoredTensor& tensor = found->second;
-    if (tensor.dtype != "float32") {
-      fields.fail("needs float32 weights, " + name + " is " + tensor.dtype);
-    }
-    Weights result{tensor.shape, std::vector<float>(tensor.data.size() / sizeof(float))};
-    if (!result.values.empty()) {
-      std::memcpy(result.values.data(), tensor.data.data(), tensor.data.size());
-    }
-    return result;
+    return found->second;
   }
 
   NetworkBuilder& builder_;
@@ -223,8 +281,9 @@ NetworkFile build(const TensorFile& file) {
   Fields plan(file.metadata, "its description");
   NetworkFile result;
   result.precision = plan.text("precision");
-  if (result.precision != "float32") {
-    throw FileError("precision must be float32, got " + result.precision);
+  if (result.precision != "float32" && result.precision != "bfloat16" &&
+      result.precision != "int8") {
+    throw FileError("precision must be float32, bfloat16 or int8, got " + result.precision);
   }
   const std::vector<int64_t> input = plan.integers("input_shape");
   if (input.size() != 3) plan.fail("must have three sizes under 'input_shape'");
@@ -253,7 +312,7 @@ NetworkFile build(const TensorFile& file) {
 }  // namespace
 
 NetworkFile read_network(std::span<const std::byte> bytes) {
-  const TensorFile file = read_tensor_file(bytes, kKind, kVersion);
+  const TensorFile file = read_tensor_file(bytes, kKind, kNewestVersion);
   try {
     return build(file);
   } catch (const std::invalid_argument& error) {  // the builder's

@@ -32,8 +32,8 @@ struct TensorFile {
 };
 
 // The file's bytes, which the tensors point into; every offset is checked against their number.
-// Kind and version are looked at before the tensors. Throws FileError.
+// Kind and version (1 to newest) are looked at before the tensors. Throws FileError.
 TensorFile read_tensor_file(std::span<const std::byte> bytes, std::string_view kind,
-                            int64_t version);
+                            int64_t newest);
 
 }  // namespace dgpose

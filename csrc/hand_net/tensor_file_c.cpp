@@ -114,7 +114,7 @@ std::string checksum(const TensorFile& file, const std::string& description) {
 }  // namespace
 
 TensorFile read_tensor_file(std::span<const std::byte> bytes, std::string_view kind,
-                            int64_t version) {
+                            int64_t newest) {
   uint64_t length = 0;
   if (bytes.size() < kLengthBytes) throw FileError("not a safetensors file: it is too short");
   for (size_t i = 0; i < kLengthBytes; ++i) {
@@ -134,14 +134,13 @@ TensorFile read_tensor_file(std::span<const std::byte> bytes, std::string_view k
   json content = parse(description, "its description");
 
   const std::string& found = text_at(content, "kind");
-  const auto found_version = content.find("version");
-  if (found_version == content.end() || !found_version->is_number_integer()) {
+  const auto version = content.find("version");
+  if (version == content.end() || !version->is_number_integer()) {
     throw FileError("its description is damaged: no number under 'version'");
   }
-  if (found != kind || *found_version != version) {
-    throw FileError("must be a " + std::string(kind) + " file of version " +
-                    std::to_string(version) + ", got " + found + " of version " +
-                    found_version->dump());
+  if (found != kind || *version < 1 || *version > newest) {
+    throw FileError("must be a " + std::string(kind) + " file of version 1 to " +
+                    std::to_string(newest) + ", got " + found + " of version " + version->dump());
   }
 
   TensorFile file;

@@ -30,6 +30,12 @@ using nlohmann::json;
 struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
+  std::string type = "F32";  // or "I8"
+
+  std::string bytes() const {
+    if (type == "I8") return std::string(values.begin(), values.end());
+    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+  }
 };
 
 std::string hash(const std::string& text) {
@@ -42,7 +48,7 @@ std::string hash(const std::string& text) {
 struct File {
   json metadata;
   std::map<std::string, Tensor> tensors;
-  std::string kind = "hand_net", stored_type = "F32";
+  std::string kind = "hand_net";
   int64_t version = 1;
   std::function<void(json&)> change_header = [](json&) {};
 
@@ -52,15 +58,14 @@ struct File {
     std::string hashed = description, data;
     json header;
     for (const auto& [name, tensor] : tensors) {
-      const std::string values(reinterpret_cast<const char*>(tensor.values.data()),
-                               tensor.values.size() * sizeof(float));
+      const std::string values = tensor.bytes();
       std::string sizes;
       for (const int64_t size : tensor.shape) {
         sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
       }
-      const std::string type = stored_type == "F32" ? "float32" : "int32";
+      const std::string type = tensor.type == "F32" ? "float32" : "int8";
       hashed += "\n" + name + " torch." + type + " [" + sizes + "]\n" + values;
-      header[name] = {{"dtype", stored_type},
+      header[name] = {{"dtype", tensor.type},
                       {"shape", tensor.shape},
                       {"data_offsets", {data.size(), data.size() + values.size()}}};
       data += values;
@@ -122,6 +127,38 @@ File regressor() {
                   {"b.bias", random_tensor({16}, 0.3f, 4)},
                   {"c.weight", random_tensor({20, 16, 1, 1}, 0.3f, 5)},
                   {"c.bias", random_tensor({20}, 0.3f, 6)}};
+  return file;
+}
+
+// The same with maps of bfloat16.
+File bfloat16_regressor() {
+  File file = regressor();
+  file.version = 2;
+  file.metadata["precision"] = "bfloat16";
+  for (size_t i = 0; i < 5; ++i) file.metadata["layers"][i]["element"] = "bfloat16";
+  return file;
+}
+
+// The same with maps of uint8 and weights of int8: -8 .. 8 in steps of 1/16, weights of 1/256.
+File int8_regressor() {
+  File file = regressor();
+  file.version = 2;
+  file.metadata["precision"] = "int8";
+  for (size_t i = 0; i < 5; ++i) {
+    json& layer = file.metadata["layers"][i];
+    layer.update({{"element", "uint8"}, {"scale", i == 0 ? "4" : "16"}, {"zero_point", 128}});
+  }
+  file.tensors["4"] = {{4}, std::vector<float>(4, 1.0f / 16)};
+  file.tensors["16"] = {{16}, std::vector<float>(16, 1.0f / 16)};
+  file.tensors["step"] = {{16}, std::vector<float>(16, 1.0f / 16 / 256)};
+  file.tensors["wide step"] = {{20}, std::vector<float>(20, 1.0f / 16 / 256)};
+  for (const size_t i : {1, 2, 5}) {
+    json& layer = file.metadata["layers"][i];
+    layer["weight_scale"] = i == 5 ? "wide step" : "step";
+    Tensor& weight = file.tensors[layer["weight"]];
+    for (float& value : weight.values) value = std::round(value * 256);
+    weight.type = "I8";
+  }
   return file;
 }
 
@@ -200,6 +237,16 @@ TEST(HandNetFile, IsTheNetworkThatItDescribes) {
   const auto network = builder.finish(builder.add_anchor_regression(c));
   EXPECT_EQ(output_of(*read_file.network), output_of(*network));
 
+  const std::vector<float> exact = output_of(*network);
+  const File narrow[] = {bfloat16_regressor(), int8_regressor()};
+  for (const File& narrower : narrow) {
+    const NetworkFile rounded = read(narrower.bytes());
+    EXPECT_EQ(rounded.precision, narrower.metadata["precision"]);
+    const std::vector<float> out = output_of(*rounded.network);
+    EXPECT_NE(out, exact);
+    for (size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(out[i], exact[i], 0.1) << i;
+  }
+
   const File flat = linear();
   const std::vector<float> crop = random_tensor({24}, 1.0f, 9).values;
   const std::vector<float> out = output_of(*read(flat.bytes()).network);
@@ -250,9 +297,9 @@ TEST(HandNetFile, SaysWhatIsWrong) {
     return changed([&](File& f) { f.metadata["layers"][index][key] = value; });
   };
   EXPECT_EQ(changed([](File& f) { f.kind = "weights"; }),
-            "must be a hand_net file of version 1, got weights of version 1");
+            "must be a hand_net file of version 1 to 2, got weights of version 1");
   EXPECT_EQ(changed([](File& f) { f.version = 7; }),
-            "must be a hand_net file of version 1, got hand_net of version 7");
+            "must be a hand_net file of version 1 to 2, got hand_net of version 7");
   EXPECT_EQ(changed([](File& f) {
               f.change_header = [](json& h) { h["__metadata__"]["dgpose"] = "{}"; };
             }),
@@ -260,17 +307,32 @@ TEST(HandNetFile, SaysWhatIsWrong) {
   EXPECT_EQ(changed([](File& f) { f.change_header = [](json& h) { h.erase("__metadata__"); }; }),
             "a safetensors file, but not one that dgpose wrote");
   EXPECT_EQ(changed([](File& f) { f.metadata["precision"] = "int3"; }),
-            "precision must be float32, got int3");
+            "precision must be float32, bfloat16 or int8, got int3");
   EXPECT_EQ(changed([](File& f) { f.metadata["output_shape"] = {4, 4}; }),
             "its description must have an 'output_shape' that holds what the layers make");
-  EXPECT_EQ(changed([](File& f) { f.stored_type = "I32"; }),
-            "layer 1 needs float32 weights, a.weight is int32");
+  EXPECT_EQ(changed([](File& f) { f.tensors["a.weight"].type = "I8"; }),
+            "layer 1 must have a weight of float32, got int8");
+  EXPECT_EQ(changed([](File& f) { f.tensors["a.bias"].type = "I8"; }),
+            "layer 1 must have a float32 'bias' of shape [O]");
+  EXPECT_EQ(layer(1, "weight_scale", "a.bias"), "layer 1 must have a weight of int8, got float32");
+  EXPECT_EQ(layer(1, "element", "float64"), "layer 1 has the unknown element 'float64'");
+  const auto quantised = [](size_t index, const char* key, const json& value) {
+    File file = int8_regressor();
+    file.metadata["layers"][index][key] = value;
+    return refusal(file);
+  };
+  EXPECT_EQ(quantised(1, "zero_point", 256), "layer 1 must have a 'zero_point' of 0 to 255");
+  EXPECT_EQ(quantised(1, "scale", "4"),
+            "layer 1 must have a float32 'scale' of one number per channel");
+  EXPECT_EQ(quantised(1, "element", "bfloat16"),
+            "its layers do not fit together: int8 weights belong to a layer that reads uint8, "
+            "others to one that does not");
   EXPECT_EQ(changed([](File& f) { f.tensors.erase("b.bias"); }), "layer 2 needs the tensor b.bias");
   EXPECT_EQ(layer(3, "kind", "fft"), "layer 3 is of the unknown kind 'fft'");
   EXPECT_EQ(layer(1, "groups", 4), "layer 1 has a field that this version does not know");
   EXPECT_EQ(layer(1, "slope", 1e39), "layer 1 must have a finite number under 'slope'");
   EXPECT_EQ(layer(1, "weight", "b.weight"), "layer 1 must have a weight of shape [O, 4, kh, kw]");
-  EXPECT_EQ(layer(1, "bias", "c.bias"), "layer 1 must have a bias of shape [O]");
+  EXPECT_EQ(layer(1, "bias", "c.bias"), "layer 1 must have a float32 'bias' of shape [O]");
   EXPECT_EQ(layer(1, "stride", {0, 1}).substr(0, 34), "its layers do not fit together: a ");
   EXPECT_EQ(layer(2, "input", 2), "its layers do not fit together: there is no map 2");
   EXPECT_EQ(layer(2, "input", uint64_t{1} << 63), "layer 2 must have integers under 'input'");
@@ -299,33 +361,11 @@ json* random_place(json& root, std::mt19937& random) {
 }
 
 void mutate(json& root, std::mt19937& random) {
-  static const std::vector<json> kValues = {0,
-                                            1,
-                                            2,
-                                            3,
-                                            -1,
-                                            5,
-                                            16,
-                                            17,
-                                            255,
-                                            1 << 20,
-                                            1 << 30,
-                                            INT64_MAX,
-                                            INT64_MIN,
-                                            UINT64_MAX,
-                                            0.5,
-                                            -0.0,
-                                            1e300,
-                                            nullptr,
-                                            true,
-                                            "",
-                                            "conv",
-                                            "a.weight",
-                                            "input",
-                                            {1, 2},
-                                            json::object(),
-                                            json::array(),
-                                            {{1, 2}, {3, 4}}};
+  // Read as JSON: numbers at the ends of their ranges, names that mean something, empty things.
+  static const json kValues = json::parse(R"([
+      0, 1, 2, 3, -1, 5, 16, 17, 255, 1048576, 1073741824, 9223372036854775807,
+      -9223372036854775808, 18446744073709551615, 0.5, -0.0, 1e300, null, true, "", "conv",
+      "a.weight", "input", "uint8", "bfloat16", "float32", [1, 2], {}, [], [[1, 2], [3, 4]]])");
   json* place = random_place(root, random);
   switch (random() % 4) {
     case 0:
@@ -351,9 +391,10 @@ TEST(HandNetFile, NonsenseUnderARightChecksum) {
   std::mt19937 random(2024);
   const char* wanted = std::getenv("DGPOSE_FUZZ_ROUNDS");
   const int rounds = std::max(2000, wanted == nullptr ? 0 : std::atoi(wanted));
+  File (*const seeds[])() = {linear, regressor, bfloat16_regressor, int8_regressor};
   int refused = 0, computed = 0;
   for (int round = 0; round < rounds; ++round) {
-    File file = round % 4 == 0 ? linear() : regressor();
+    File file = seeds[round % 4]();
     for (unsigned change = 0; change < 1 + random() % 2; ++change) {
       mutate(random() % 6 == 0 ? file.metadata : file.metadata["layers"], random);
     }
@@ -362,7 +403,11 @@ TEST(HandNetFile, NonsenseUnderARightChecksum) {
       std::advance(tensor, static_cast<ptrdiff_t>(random() % file.tensors.size()));
       std::vector<int64_t> shape = tensor->second.shape;
       shape[random() % shape.size()] = static_cast<int64_t>(random() % 20);
-      tensor->second = random_tensor(shape, 0.3f, random());
+      const std::string type = tensor->second.type;
+      static const float kScales[] = {0.3f, 120.0f, 1e30f, 0.0f};
+      const float scale = kScales[type == "I8" ? 1 : random() % 4];
+      tensor->second = random_tensor(shape, scale, random());
+      tensor->second.type = type;
     }
     if (random() % 16 == 0) {
       file.change_header = [&](json& header) { mutate(header, random); };

@@ -47,6 +47,9 @@ PROGRAM_DESCRIPTION = "dgpose.json"
 _TOLERANCE = 1e-4
 """HandNet's own, against the module that it was compiled from; in crop coordinates."""
 
+_CALIBRATION_CROPS = 512
+"""Rendered crops that int8 takes the ranges of its maps from."""
+
 _INPUT, _OUTPUT = "crops", "joints"
 _CROP = (
     "Depth in the cube of edge cube_mm around the hand's centre (u, v in pixels, mm): row j, "
@@ -101,7 +104,8 @@ def export_hand(
         format: "onnx" (standard operators, any batch), "program" (`torch.export`, any batch, runs
             where torch alone is installed) or "safetensors" (HandNet's, also for dgpose_core).
         model: name of a shipped model, or a weight file of `save_weights`.
-        precision: of HandNet's file; the others are float32.
+        precision: of HandNet's file, "float32", "bfloat16" or "int8" (calibrated on rendered
+            crops); the others are float32.
         opset: version of the ONNX operators, 18 or later.
 
     Raises:
@@ -273,7 +277,11 @@ def _write_program(task: _Task, path: Path) -> Run:
 
 
 def _write_safetensors(task: _Task, path: Path) -> Run:
-    net = HandNet.from_module(task.module, task.precision)
+    calibration = None
+    if task.precision == "int8":
+        rendered = SyntheticHands(0, split="train", poses="kinematic")
+        calibration = rendered.batch(range(_CALIBRATION_CROPS)).crop
+    net = HandNet.from_module(task.module, task.precision, calibration=calibration)
     net.save(path)
     loaded = HandNet.load(path)
 
