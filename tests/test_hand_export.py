@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from dgpose.cli.app import app
+from dgpose.cli.export import Format, Precision
 from dgpose.data.synthetic_hands import SyntheticHands
 from dgpose.inference import HandEstimator, hand_export
 from dgpose.inference.hand_export import PROGRAM_DESCRIPTION, export_hand
@@ -22,6 +23,7 @@ from dgpose.nn.hand_regressor import HandRegressor, HandRegressorConfig, save_we
 from dgpose.skeletons import NYU36
 from dgpose_ext import _loader
 from dgpose_ext.hand_net import HandNet
+from dgpose_ext.hand_net.engine import PRECISIONS
 
 needs_core = pytest.mark.skipif(_loader.core is None, reason=_loader.why_no_core() or "no core")
 
@@ -236,6 +238,11 @@ def test_a_folder_that_cannot_be_made(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     result = run("--format", "program", "--out", tmp_path / "file" / "a.pt2", code=2)
     assert result.stderr.startswith(f"error: {tmp_path / 'file'}")
+
+
+def test_the_command_knows_all_formats_and_precisions() -> None:
+    assert {format.value for format in Format} == set(get_args(hand_export.Format))
+    assert {precision.value for precision in Precision} == set(PRECISIONS)
 
 
 def test_unknown_format(weights: Path) -> None:

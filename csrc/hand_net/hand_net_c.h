@@ -17,8 +17,9 @@
  * numbers are those of HandNet in Python on the same processor, to the bit.
  *
  * Threads: a network is immutable; any number of threads may use one at once, each with its own
- * outputs. The first call of a thread allocates its workspace, later ones allocate nothing, and no
- * call takes a lock. Freeing a network while another thread uses it is an error of the program.
+ * outputs. The first call of a thread allocates its workspace; after that only the lists of the
+ * search for a hand grow, to the busiest frame so far. No call takes a lock. Freeing a network
+ * while another thread uses it is an error of the program.
  *
  * Errors: what can fail returns a dgpose_status, and leaves a sentence for dgpose_last_error(). No
  * C++ exception leaves the library. Outputs hold nothing of use after an error.
@@ -81,8 +82,8 @@ DGPOSE_API int64_t dgpose_hand_net_output_size(const dgpose_hand_net* net); /* f
 DGPOSE_API void dgpose_hand_net_input_shape(const dgpose_hand_net* net, int64_t shape[3]);
 /* J of a network from a crop [1, S, S] to joints [J, 3], which *_run_* takes; 0 for any other. */
 DGPOSE_API int64_t dgpose_hand_net_joints(const dgpose_hand_net* net);
-DGPOSE_API const char* dgpose_hand_net_precision(
-    const dgpose_hand_net* net); /* "float32", "bfloat16" or "int8" */
+/* "float32", "bfloat16" or "int8". */
+DGPOSE_API const char* dgpose_hand_net_precision(const dgpose_hand_net* net);
 
 /* The network alone, in the calling thread: crops [batch, C, H, W] to out [batch, output size],
  * C-contiguous. For a hand regressor these are crop coordinates, see *_run_*. */

@@ -17,7 +17,7 @@ using nlohmann::json;
 
 constexpr size_t kLengthBytes = 8;
 // A network's is about 10 KB; a limit, since parsed JSON takes a multiple of its text.
-constexpr uint64_t kLargestHeader = uint64_t{16} << 20;
+constexpr uint64_t kLargestHeader = uint64_t{4} << 20;
 
 struct ElementType {
   std::string_view stored, name;

@@ -269,6 +269,15 @@ TEST(HandNetFile, CutShortOrLengthenedIsRefused) {
   EXPECT_THROW(read(std::string("\x40\0\0\0\0\0\0\0", 8) + std::string(64, '[')), FileError);
 }
 
+// The parser must not recurse: brackets would use up the stack.
+TEST(HandNetFile, DeepNestingIsRefused) {
+  const size_t depth = 1000000;
+  const std::string nested = "{\"a\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  std::string bytes;
+  for (size_t i = 0; i < 8; ++i) bytes += static_cast<char>(nested.size() >> (8 * i) & 255);
+  EXPECT_THROW(read(bytes + nested), FileError);
+}
+
 // No flipped bit may change what is computed. Those outside the checksum, such as the blanks of the
 // header, may be read.
 TEST(HandNetFile, FlippedBitsAreRefusedOrHarmless) {
