@@ -120,6 +120,8 @@ def export_hand(
         raise ValueError(f"format must be one of {', '.join(_WRITERS)}, got {format!r}")
     if format != "safetensors" and precision != "float32":
         raise ValueError(f"precision must be float32 for format {format}, got {precision!r}")
+    if format == "safetensors" and (why := dgpose_ext.why_no_core()):
+        raise RuntimeError(f"format safetensors needs the compiled core. {why}")
     source = model_path(model)
     module, training = load_weights(source)
     task = _Task(module, _describe(module, str(model), source, training), precision, opset)
