@@ -32,7 +32,7 @@ from dgpose.skeletons import NYU36, Skeleton
 from dgpose_ext import depth_crop, find_hand_center
 from dgpose_ext.hand_net import HandNet
 
-__all__ = ["HandEstimator", "HandPose", "check_center"]
+__all__ = ["HandEstimator", "HandPose", "check_center", "model_path"]
 
 CUBE_MM = 300.0
 """Edge of the cube around a hand of common size."""
@@ -121,7 +121,7 @@ class HandEstimator:
         _require_option("engine", engine, ("auto", "native", "torch"))
         if not (math.isfinite(cube_mm) and cube_mm > 0):
             raise ValueError(f"cube_mm must be positive, got {cube_mm}")
-        path = _model_path(model)
+        path = model_path(model)
         regressor, _ = load_weights(path)
         if engine == "auto":
             engine = "torch" if dgpose_ext.why_no_core() else "native"
@@ -264,7 +264,12 @@ def _require_option(name: str, value: object, options: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
 
 
-def _model_path(model: str | Path) -> Path:
+def model_path(model: str | Path) -> Path:
+    """The weight file of a shipped model, or the path that was given.
+
+    Raises:
+        ValueError: a name without suffix that no shipped model has.
+    """
     if isinstance(model, str) and not Path(model).suffix and Path(model).name == model:
         weights = Path(str(resources.files("dgpose"))) / "weights"
         path = weights / f"hand_{model}.safetensors"
