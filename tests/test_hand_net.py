@@ -274,6 +274,47 @@ def test_layers_that_nobody_reads_are_dropped() -> None:
     assert len(graph.tensors) == 4
 
 
+class Slices(nn.Module):
+    """Parts of a linear layer's features, and their repetition."""
+
+    def __init__(self, in_place: bool = False) -> None:
+        super().__init__()
+        self.in_place = in_place
+        self.first, self.second = nn.Linear(12, 9), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.leaky_relu(self.first(x.flatten(1)), 0.1)
+        if self.in_place:
+            F.relu_(z[:, :3])
+            return z
+        part: Tensor = self.second(z[:, :6]) + z[:, 6:].repeat(1, 2) + z[:, -6:] + z[:, 1:7]
+        return part + z[:, :6]
+
+
+def test_slices_of_features() -> None:
+    torch.manual_seed(0)
+    check(Slices(), (3, 2, 2))
+    with pytest.raises(ValueError, match="relu_ in module '' must not work in place"):
+        import_module(Slices(in_place=True), (3, 2, 2))
+    for layers, op in (
+        ([nn.Conv2d(3, 4, 1), Part(slice(0, 2))], "slice"),
+        ([nn.Flatten(), Part(slice(0, 2))], "slice"),
+    ):
+        with pytest.raises(ValueError, match=f"HandNet runs {op} on the features"):
+            import_module(nn.Sequential(*layers), (3, 2, 2))
+
+
+class Part(nn.Module):
+    """x[:, part]."""
+
+    def __init__(self, part: slice) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.part]
+
+
 def test_refuses_to_change_its_input() -> None:
     with pytest.raises(ValueError, match="relu_ in module '0' must not work in place"):
         import_module(nn.Sequential(nn.ReLU(inplace=True)), (3, 8, 8))
