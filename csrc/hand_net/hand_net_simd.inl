@@ -300,21 +300,24 @@ void winograd(const WinogradStep& step, float* workspace) {
   const int64_t tiles = step.tiles_y * step.tiles_x;
 
   const Map& in = step.in;
-  for (int64_t block = 0; block < in.blocks; ++block) {
+  const int64_t phases = step.phases;
+  const int64_t row_step = phases * in.row_stride, pixel_step = phases * in.pixel_stride;
+  for (int64_t part = 0; part < phases * phases * in.blocks; ++part) {
+    const int64_t phase = part / in.blocks, block = part % in.blocks;
     for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
-      const int64_t y0 = tile_index / step.tiles_x * S * M - step.padding;
-      const int64_t x0 = tile_index % step.tiles_x * S * M - step.padding;
+      const int64_t y0 = tile_index / step.tiles_x * S * M * phases + phase / phases - step.padding;
+      const int64_t x0 = tile_index % step.tiles_x * S * M * phases + phase % phases - step.padding;
       for (int lane = 0; lane < kBlock; lane += kLanes) {
         const float* from = workspace + in.offset + block * in.block_stride + y0 * in.row_stride +
                             x0 * in.pixel_stride + lane;
-        float* to = workspace + step.scratch_in + (block * tiles + tile_index) * kBlock + lane;
+        float* to = workspace + step.scratch_in + (part * tiles + tile_index) * kBlock + lane;
         F32 half[N][N];
         DGPOSE_UNROLL_WIDE
         for (int x = 0; x < N; ++x) {
           F32 d[N], v[N];
           DGPOSE_UNROLL
           for (int y = 0; y < N; ++y) {
-            d[y] = F32::load(from + y * in.row_stride + x * in.pixel_stride);
+            d[y] = F32::load(from + y * row_step + x * pixel_step);
           }
           Transform<M, S>::input(d, v);
           DGPOSE_UNROLL
