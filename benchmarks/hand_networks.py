@@ -6,6 +6,7 @@ with OpenCV and NumPy as its peers must do it, and with rendered crops for calib
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ CAMERA = (588.03, 587.07, 320.0, 240.0)
 CENTER = (330.0, 250.0, 720.0)  # of the hand in frame()
 SIZE = 128
 CALIBRATION = 128  # crops
-CHECK = 32  # crops
+CHECK = 16  # crops
 
 
 def frame(seed: int = 0) -> NDArray[np.uint16]:
@@ -102,6 +103,7 @@ def stretch_to_nearest(crop: Floats) -> None:
         crop += np.float32(1)
 
 
+@functools.lru_cache(maxsize=4)
 def rendered_crops(count: int, normalize: str, split: Literal["train", "val"]) -> Floats:
     """[count, 1, 128, 128] hands of `dgpose.data.synthetic_hands`, without any data folder."""
     from dgpose.data.synthetic_hands import SyntheticHands
@@ -127,7 +129,7 @@ def _published() -> Any:
         if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             layer.momentum = None  # a plain mean
     with torch.no_grad():
-        path(torch.from_numpy(rendered_crops(64, "nearest_pixel", "train")))
+        path(torch.from_numpy(rendered_crops(32, "nearest_pixel", "train")))
     return path.eval()
 
 
