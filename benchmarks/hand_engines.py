@@ -160,17 +160,24 @@ def openvino(network: Network, precision: str) -> Engine:
         model = nncf.quantize(
             model,
             nncf.Dataset([crop[None] for crop in crops]),
-            preset=nncf.QuantizationPreset.MIXED,
+            # Symmetric activations: here faster, and nearer to torch, than the other preset.
+            preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=CALIBRATION,
         )
     else:
         settings["INFERENCE_PRECISION_HINT"] = {"float32": "f32", "bfloat16": "bf16"}[precision]
     request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    # Tensors bound once: passing them takes Python 50 us a call.
+    tensor = ov.Tensor(np.zeros((1, 1, SIZE, SIZE), np.float32))
+    request.set_input_tensor(tensor)
+    request.infer()
+    given, result = tensor.data, request.get_output_tensor().data[0]
 
     def run(crop: Floats) -> Floats:
-        request.infer([crop], share_inputs=True)
-        result: Floats = request.get_output_tensor().data[0].copy()
-        return result
+        np.copyto(given, crop)
+        request.infer()
+        copied: Floats = result.copy()
+        return copied
 
     return run
 
