@@ -42,9 +42,9 @@ bool is_winograd_shape(const ConvOptions& o) {
 }
 
 // The tile m of F(m x m, 3 x 3), or 0 for the direct way.
-int64_t winograd_tile(const ConvLayer& conv, bool all_float32, Shape in, Shape out,
+int64_t winograd_tile(const ConvLayer& conv, Element element, Shape in, Shape out,
                       ConvAlgorithm algorithm) {
-  if (!is_winograd_shape(conv.options) || !all_float32) return 0;
+  if (!is_winograd_shape(conv.options) || element == Element::kUInt8) return 0;
   switch (algorithm) {
     case ConvAlgorithm::kDirect:
       return 0;
@@ -58,6 +58,8 @@ int64_t winograd_tile(const ConvLayer& conv, bool all_float32, Shape in, Shape o
   // With few channels the transforms cost more than they save.
   if (in.channels < kBlock || out.channels < kBlock) return 0;
   if (std::min(out.height, out.width) < 2) return 0;
+  // Of bfloat16, products are cheap beside the transforms of stride 2.
+  if (element == Element::kBFloat16 && conv.options.stride_h == 2) return 0;
   // A filter grows to 36 weights with tiles of 4 and 16 with tiles of 2: fewer than four tiles
   // leave the time to the weights.
   return divide_up(out.height, 4) * divide_up(out.width, 4) >= 4 ? 4 : 2;
@@ -191,14 +193,6 @@ class Compiler {
   }
   double zero_point(MapId map) const { return plan_.storage[static_cast<size_t>(map)].zero_point; }
 
-  bool is_all_float32(const ConvLayer& conv, size_t out) const {
-    const auto is_float32 = [&](size_t map) {
-      return plan_.storage[map].element == Element::kFloat32;
-    };
-    return is_float32(static_cast<size_t>(conv.in)) && is_float32(out) &&
-           (conv.residual == kNoMap || is_float32(static_cast<size_t>(conv.residual)));
-  }
-
   void lay_out_maps() {
     const size_t count = plan_.layers.size();
     maps_.resize(count);
@@ -214,7 +208,8 @@ class Compiler {
       }
       if (const auto* conv = std::get_if<ConvLayer>(&layer)) {
         const Shape from = shape(conv->in), to = plan_.shapes[i];
-        const int64_t m = winograd_tile(*conv, is_all_float32(*conv, i), from, to, plan_.algorithm);
+        const Element element = plan_.storage[static_cast<size_t>(conv->in)].element;
+        const int64_t m = winograd_tile(*conv, element, from, to, plan_.algorithm);
         const int64_t padding = conv->options.padding_h, stride = conv->options.stride_h;
         int64_t pad = std::max(padding, conv->options.padding_w);
         if (m > 0) {
@@ -432,8 +427,8 @@ class Compiler {
     if (conv.codes.empty() == (from.element == Element::kUInt8)) {
       fail("int8 weights belong to a layer that reads uint8, others to one that does not");
     }
-    const int64_t m = winograd_tile(conv, is_all_float32(conv, static_cast<size_t>(index_)),
-                                    shape(conv.in), shape(out_id()), plan_.algorithm);
+    const int64_t m =
+        winograd_tile(conv, from.element, shape(conv.in), shape(out_id()), plan_.algorithm);
     char name[96];
     std::snprintf(name, sizeof(name), "conv%dx%d/%d %d->%d @%dx%d", static_cast<int>(o.kernel_h),
                   static_cast<int>(o.kernel_w), static_cast<int>(o.stride_h),
@@ -488,15 +483,11 @@ class Compiler {
   }
 
   static uint32_t weight_bits(const ConvLayer& conv, Element element, size_t i) {
-    switch (element) {
-      case Element::kUInt8:
-        return static_cast<uint8_t>(conv.codes[i]);
-      case Element::kBFloat16:
-        return bfloat16_bits(conv.weight[i]);
-      case Element::kFloat32:
-        break;
-    }
-    return std::bit_cast<uint32_t>(conv.weight[i]);
+    if (element == Element::kUInt8) return static_cast<uint8_t>(conv.codes[i]);
+    return weight_bits(element, conv.weight[i]);
+  }
+  static uint32_t weight_bits(Element element, float weight) {
+    return element == Element::kBFloat16 ? bfloat16_bits(weight) : std::bit_cast<uint32_t>(weight);
   }
 
   WinogradStep winograd(const ConvLayer& conv, int64_t m) {
@@ -513,7 +504,8 @@ class Compiler {
     const int64_t places = step.stride * m + 3 - step.stride;
     // One line more than a power of two apart, so that the positions of a tile fall in different
     // sets of the cache.
-    step.position_in = from.blocks * tiles * kBlock + kBlock;
+    const int64_t per_word = channels_per_word(from.element), block_words = kBlock / per_word;
+    step.position_in = from.blocks * tiles * block_words + kBlock;
     step.position_out = to.blocks * tiles * kBlock + kBlock;
     step.scratch_in = arena_.place(places * places * step.position_in, index_, index_);
     step.scratch_out = arena_.place(places * places * step.position_out, index_, index_);
@@ -522,20 +514,29 @@ class Compiler {
 
     const int64_t in_channels = from.channels;
     std::vector<int32_t> offsets;
-    for (int64_t c = 0; c < in_channels; ++c) {
-      offsets.push_back(static_cast<int32_t>(c / kBlock * tiles * kBlock + c % kBlock));
+    for (int64_t c = 0; c < in_channels; c += per_word) {
+      offsets.push_back(
+          static_cast<int32_t>(c / kBlock * tiles * block_words + c % kBlock / per_word));
     }
+    const int64_t terms = static_cast<int64_t>(offsets.size());
     std::vector<std::vector<float>> transformed;
     transformed.reserve(static_cast<size_t>(to.channels * in_channels));
     for (int64_t i = 0; i < to.channels * in_channels; ++i) {
       transformed.push_back(winograd_weight(conv.weight.data() + i * 9, m, step.stride));
     }
-    step.product = pack(from.element, false, std::move(offsets), (m + 2) * (m + 2), tiles, 1,
-                        [&](int64_t position, int64_t channel, int64_t k) {
-                          return std::bit_cast<uint32_t>(transformed[static_cast<size_t>(
-                              channel * in_channels + k)][static_cast<size_t>(position)]);
-                        });
-    step.position_weights = in_channels * to.blocks * kBlock;
+    step.product =
+        pack(from.element, false, std::move(offsets), (m + 2) * (m + 2), tiles, 1,
+             [&](int64_t position, int64_t channel, int64_t k) {
+               uint32_t word = 0;
+               for (int64_t i = 0; i < per_word && k * per_word + i < in_channels; ++i) {
+                 const auto& weights =
+                     transformed[static_cast<size_t>(channel * in_channels + k * per_word + i)];
+                 word |= weight_bits(from.element, weights[static_cast<size_t>(position)])
+                         << (i * 32 / per_word);
+               }
+               return word;
+             });
+    step.position_weights = terms * to.blocks * kBlock;
     return step;
   }
 
