@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "core/half.h"
 #include "core/parallel.h"
 #include "core/simd.h"
 #include "hand_net/hand_net_plan.h"
@@ -37,15 +38,16 @@ namespace {
 void clear_border(const Map& map, float* workspace) {
   const int64_t lanes = map.pixel_stride * static_cast<int64_t>(sizeof(float));
   const int64_t pad = map.pad, row_bytes = (map.width + 2 * pad) * lanes;
+  const int zero = map.zero_point;
   for (int64_t block = 0; block < map.blocks; ++block) {
     float* pixel = workspace + map.offset + block * map.block_stride;
     for (int64_t y = -pad; y < map.height + pad; ++y) {
       float* row = pixel + y * map.row_stride;
       if (y < 0 || y >= map.height) {
-        std::memset(row - pad * map.pixel_stride, 0, static_cast<size_t>(row_bytes));
+        std::memset(row - pad * map.pixel_stride, zero, static_cast<size_t>(row_bytes));
       } else {
-        std::memset(row - pad * map.pixel_stride, 0, static_cast<size_t>(pad * lanes));
-        std::memset(row + map.width * map.pixel_stride, 0, static_cast<size_t>(pad * lanes));
+        std::memset(row - pad * map.pixel_stride, zero, static_cast<size_t>(pad * lanes));
+        std::memset(row + map.width * map.pixel_stride, zero, static_cast<size_t>(pad * lanes));
       }
     }
   }

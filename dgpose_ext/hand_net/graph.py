@@ -30,6 +30,8 @@ KNOWN_LAYERS = (
 
 _READS = ("input", "residual", "a", "b")
 """The keys of a layer that name a map."""
+_NAMES = ("weight", "bias", "scale", "weight_scale")
+"""The keys of a layer that name a tensor."""
 
 
 @dataclass
@@ -48,12 +50,28 @@ class Graph:
     - anchor_regression: `input`
 
     `slope` is the activation: 1 none, 0 ReLU, else LeakyReLU's negative slope.
+
+    A map is stored as the layer's `element`: "float32" where none is named, "bfloat16", or "uint8"
+    with `scale` (a name in `tensors`, one number per channel) and `zero_point`:
+    value = scale * (code - zero_point). A conv or linear that reads uint8 has a `weight` of int8
+    and a `weight_scale` (a name):
+    sum over i of weight_scale[o] * weight[o, i] * (code[i] - zero_point).
     """
 
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, ...] = ()
     layers: list[dict[str, Any]] = field(default_factory=list)
-    tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def drop_unused_tensors(self) -> None:
+        """Forgets the tensors that no layer names."""
+        used = {layer.get(key) for layer in self.layers for key in _NAMES}
+        self.tensors = {name: value for name, value in self.tensors.items() if name in used}
+
+
+def readers(graph: Graph, index: int) -> list[dict[str, Any]]:
+    """The layers that read map `index`."""
+    return [layer for layer in graph.layers if index in [layer.get(key) for key in _READS]]
 
 
 @dataclass
@@ -169,14 +187,11 @@ class _Importer:
         needed.discard(None)
         renamed = {old: new for new, old in enumerate(sorted(needed))}
         self.graph.layers = [layers[old] for old in renamed]
-        used: set[str | None] = set()
         for layer in self.graph.layers:
             for key in _READS:
                 if layer.get(key) is not None:
                     layer[key] = renamed[layer[key]]
-            used.update((layer.get("weight"), layer.get("bias")))
-        tensors = self.graph.tensors
-        self.graph.tensors = {name: tensors[name] for name in tensors if name in used}
+        self.graph.drop_unused_tensors()
 
     # ---- helpers of the handlers ----
 
