@@ -1,5 +1,6 @@
 // Turns layers into steps: layouts, borders, packed weights, and one workspace shared by all maps.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdio>
@@ -36,15 +37,25 @@ std::vector<MapId> inputs(const Layer& layer) {
   return all;
 }
 
-bool is_winograd_shape(const ConvOptions& o) {
-  return o.kernel_h == 3 && o.kernel_w == 3 && o.stride_h <= 2 && o.stride_h == o.stride_w &&
-         o.dilation_h == 1 && o.dilation_w == 1 && o.padding_h == o.padding_w;
+// How Winograd's convolutions see a convolution: 3 x 3 taps on each of phases^2 parts of the map.
+struct WinogradForm {
+  int64_t stride = 0, phases = 0;
+};
+
+// Stride 0: a shape that they don't compute.
+WinogradForm winograd_form(const ConvOptions& o) {
+  const bool square = o.kernel_h == o.kernel_w && o.stride_h == o.stride_w && o.dilation_h == 1 &&
+                      o.dilation_w == 1 && o.padding_h == o.padding_w;
+  if (square && o.kernel_h == 3 && o.stride_h <= 2) return {o.stride_h, 1};
+  if (square && o.kernel_h >= 4 && o.kernel_h <= 6 && o.stride_h == 2) return {1, 2};
+  return {};
 }
 
 // The tile m of F(m x m, 3 x 3), or 0 for the direct way.
-int64_t winograd_tile(const ConvLayer& conv, bool all_float32, Shape in, Shape out,
+int64_t winograd_tile(const ConvLayer& conv, Element element, Shape in, Shape out,
                       ConvAlgorithm algorithm) {
-  if (!is_winograd_shape(conv.options) || !all_float32) return 0;
+  const WinogradForm form = winograd_form(conv.options);
+  if (form.stride == 0 || element == Element::kUInt8) return 0;
   switch (algorithm) {
     case ConvAlgorithm::kDirect:
       return 0;
@@ -58,9 +69,22 @@ int64_t winograd_tile(const ConvLayer& conv, bool all_float32, Shape in, Shape o
   // With few channels the transforms cost more than they save.
   if (in.channels < kBlock || out.channels < kBlock) return 0;
   if (std::min(out.height, out.width) < 2) return 0;
+  if (element == Element::kBFloat16) {
+    // Products are cheap beside the transforms of stride 2.
+    if (form.stride == 2) return 0;
+    // On four phases tiles of 4 are faster still, with five times the error of the direct way.
+    if (form.phases == 2) return conv.options.kernel_h == 6 ? 2 : 0;
+  }
   // A filter grows to 36 weights with tiles of 4 and 16 with tiles of 2: fewer than four tiles
   // leave the time to the weights.
-  return divide_up(out.height, 4) * divide_up(out.width, 4) >= 4 ? 4 : 2;
+  const auto enough = [&](int64_t m) {
+    return divide_up(out.height, m) * divide_up(out.width, m) >= 4;
+  };
+  if (enough(4)) return 4;
+  // On four phases tiles of 2 need 16 multiplications an output (no fewer than a kernel of 4) and
+  // make 64 weights of a filter (a kernel of 5 has 25).
+  const int64_t kernel = conv.options.kernel_h;
+  return form.phases == 1 || kernel == 6 || (kernel == 5 && enough(2)) ? 2 : 0;
 }
 
 // How many blocks of output channels the register tile takes at once: two of them by eight pixels;
@@ -75,6 +99,20 @@ std::vector<BlockGroup> split_blocks(int64_t blocks, int64_t pixels) {
     first += take;
   }
   return groups;
+}
+
+// The 3 x 3 taps of a filter that one phase of its input sees; taps beyond the kernel are zeros.
+std::array<float, 9> phase_taps(const ConvLayer& conv, int64_t filter, int64_t phases,
+                                int64_t phase) {
+  const int64_t kernel = conv.options.kernel_h;
+  std::array<float, 9> taps{};
+  for (int64_t i = 0; i < 9; ++i) {
+    const int64_t y = i / 3 * phases + phase / phases, x = i % 3 * phases + phase % phases;
+    if (y >= kernel || x >= kernel) continue;
+    taps[static_cast<size_t>(i)] =
+        conv.weight[static_cast<size_t>((filter * kernel + y) * kernel + x)];
+  }
+  return taps;
 }
 
 // G g G^T in double: one 3x3 filter as (m + 2)^2 weights.
@@ -191,14 +229,6 @@ class Compiler {
   }
   double zero_point(MapId map) const { return plan_.storage[static_cast<size_t>(map)].zero_point; }
 
-  bool is_all_float32(const ConvLayer& conv, size_t out) const {
-    const auto is_float32 = [&](size_t map) {
-      return plan_.storage[map].element == Element::kFloat32;
-    };
-    return is_float32(static_cast<size_t>(conv.in)) && is_float32(out) &&
-           (conv.residual == kNoMap || is_float32(static_cast<size_t>(conv.residual)));
-  }
-
   void lay_out_maps() {
     const size_t count = plan_.layers.size();
     maps_.resize(count);
@@ -214,14 +244,16 @@ class Compiler {
       }
       if (const auto* conv = std::get_if<ConvLayer>(&layer)) {
         const Shape from = shape(conv->in), to = plan_.shapes[i];
-        const int64_t m = winograd_tile(*conv, is_all_float32(*conv, i), from, to, plan_.algorithm);
-        const int64_t padding = conv->options.padding_h, stride = conv->options.stride_h;
+        const Element element = plan_.storage[static_cast<size_t>(conv->in)].element;
+        const int64_t m = winograd_tile(*conv, element, from, to, plan_.algorithm);
+        const int64_t padding = conv->options.padding_h;
         int64_t pad = std::max(padding, conv->options.padding_w);
         if (m > 0) {
           narrow[static_cast<size_t>(conv->in)] = false;
           // The last tiles may reach beyond the border that the convolution itself asks for.
-          const auto reach = [&](int64_t out_size) {
-            return stride * m * divide_up(out_size, m) + 3 - stride - padding;
+          const auto [stride, phases] = winograd_form(conv->options);
+          const auto reach = [&, stride = stride, phases = phases](int64_t out_size) {
+            return phases * (stride * m * divide_up(out_size, m) + 3 - stride) - padding;
           };
           pad = std::max({pad, reach(to.height) - from.height, reach(to.width) - from.width});
         }
@@ -432,8 +464,8 @@ class Compiler {
     if (conv.codes.empty() == (from.element == Element::kUInt8)) {
       fail("int8 weights belong to a layer that reads uint8, others to one that does not");
     }
-    const int64_t m = winograd_tile(conv, is_all_float32(conv, static_cast<size_t>(index_)),
-                                    shape(conv.in), shape(out_id()), plan_.algorithm);
+    const int64_t m =
+        winograd_tile(conv, from.element, shape(conv.in), shape(out_id()), plan_.algorithm);
     char name[96];
     std::snprintf(name, sizeof(name), "conv%dx%d/%d %d->%d @%dx%d", static_cast<int>(o.kernel_h),
                   static_cast<int>(o.kernel_w), static_cast<int>(o.stride_h),
@@ -488,15 +520,11 @@ class Compiler {
   }
 
   static uint32_t weight_bits(const ConvLayer& conv, Element element, size_t i) {
-    switch (element) {
-      case Element::kUInt8:
-        return static_cast<uint8_t>(conv.codes[i]);
-      case Element::kBFloat16:
-        return bfloat16_bits(conv.weight[i]);
-      case Element::kFloat32:
-        break;
-    }
-    return std::bit_cast<uint32_t>(conv.weight[i]);
+    if (element == Element::kUInt8) return static_cast<uint8_t>(conv.codes[i]);
+    return weight_bits(element, conv.weight[i]);
+  }
+  static uint32_t weight_bits(Element element, float weight) {
+    return element == Element::kBFloat16 ? bfloat16_bits(weight) : std::bit_cast<uint32_t>(weight);
   }
 
   WinogradStep winograd(const ConvLayer& conv, int64_t m) {
@@ -505,37 +533,59 @@ class Compiler {
     step.in = from;
     step.out = to;
     step.tile = m;
-    step.stride = conv.options.stride_h;
+    const WinogradForm form = winograd_form(conv.options);
+    step.stride = form.stride;
+    step.phases = form.phases;
     step.tiles_y = divide_up(to.height, m);
     step.tiles_x = divide_up(to.width, m);
     step.padding = conv.options.padding_h;
     const int64_t tiles = step.tiles_y * step.tiles_x;
     const int64_t places = step.stride * m + 3 - step.stride;
+    const int64_t parts = step.phases * step.phases;
     // One line more than a power of two apart, so that the positions of a tile fall in different
     // sets of the cache.
-    step.position_in = from.blocks * tiles * kBlock + kBlock;
+    const int64_t per_word = channels_per_word(from.element), block_words = kBlock / per_word;
+    step.position_in = parts * from.blocks * tiles * block_words + kBlock;
     step.position_out = to.blocks * tiles * kBlock + kBlock;
     step.scratch_in = arena_.place(places * places * step.position_in, index_, index_);
     step.scratch_out = arena_.place(places * places * step.position_out, index_, index_);
     step.zeros = keep(to.blocks * kBlock);
     step.epilogue = epilogue(conv);
 
-    const int64_t in_channels = from.channels;
+    const int64_t part_words = divide_up(from.channels, per_word);
     std::vector<int32_t> offsets;
-    for (int64_t c = 0; c < in_channels; ++c) {
-      offsets.push_back(static_cast<int32_t>(c / kBlock * tiles * kBlock + c % kBlock));
+    for (int64_t part = 0; part < parts; ++part) {
+      for (int64_t c = 0; c < from.channels; c += per_word) {
+        const int64_t block = part * from.blocks + c / kBlock;
+        offsets.push_back(
+            static_cast<int32_t>(block * tiles * block_words + c % kBlock / per_word));
+      }
     }
+    const int64_t terms = static_cast<int64_t>(offsets.size());
     std::vector<std::vector<float>> transformed;
-    transformed.reserve(static_cast<size_t>(to.channels * in_channels));
-    for (int64_t i = 0; i < to.channels * in_channels; ++i) {
-      transformed.push_back(winograd_weight(conv.weight.data() + i * 9, m, step.stride));
+    transformed.reserve(static_cast<size_t>(to.channels * parts * from.channels));
+    for (int64_t channel = 0; channel < to.channels; ++channel) {
+      for (int64_t part = 0; part < parts; ++part) {
+        for (int64_t c = 0; c < from.channels; ++c) {
+          const auto taps = phase_taps(conv, channel * from.channels + c, step.phases, part);
+          transformed.push_back(winograd_weight(taps.data(), m, step.stride));
+        }
+      }
     }
-    step.product = pack(from.element, false, std::move(offsets), (m + 2) * (m + 2), tiles, 1,
-                        [&](int64_t position, int64_t channel, int64_t k) {
-                          return std::bit_cast<uint32_t>(transformed[static_cast<size_t>(
-                              channel * in_channels + k)][static_cast<size_t>(position)]);
-                        });
-    step.position_weights = in_channels * to.blocks * kBlock;
+    step.product =
+        pack(from.element, false, std::move(offsets), (m + 2) * (m + 2), tiles, 1,
+             [&](int64_t position, int64_t channel, int64_t k) {
+               const int64_t part = k / part_words, first = k % part_words * per_word;
+               uint32_t word = 0;
+               for (int64_t i = 0; i < per_word && first + i < from.channels; ++i) {
+                 const int64_t filter = (channel * parts + part) * from.channels + first + i;
+                 const float weight =
+                     transformed[static_cast<size_t>(filter)][static_cast<size_t>(position)];
+                 word |= weight_bits(from.element, weight) << (i * 32 / per_word);
+               }
+               return word;
+             });
+    step.position_weights = terms * to.blocks * kBlock;
     return step;
   }
 

@@ -350,27 +350,32 @@ struct Transform<4, 2> {  // points 0, 1, -1, 2, infinity
 #define DGPOSE_UNROLL_WIDE
 #endif
 
-template <int M, int S>
+// E: the element of the input, and of the transformed one. Transforms are computed in float32.
+template <int M, int S, Element E>
 void winograd(const WinogradStep& step, float* workspace) {
   constexpr int N = S * M + 3 - S;
+  constexpr int64_t kBlockWords = kBlock / channels_per_word(E);
   const int64_t tiles = step.tiles_y * step.tiles_x;
 
   const Map& in = step.in;
-  for (int64_t block = 0; block < in.blocks; ++block) {
+  const int64_t phases = step.phases;
+  const int64_t row_step = phases * in.row_stride, pixel_step = phases * in.pixel_stride;
+  for (int64_t part = 0; part < phases * phases * in.blocks; ++part) {
+    const int64_t phase = part / in.blocks, block = part % in.blocks;
     for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
-      const int64_t y0 = tile_index / step.tiles_x * S * M - step.padding;
-      const int64_t x0 = tile_index % step.tiles_x * S * M - step.padding;
+      const int64_t y0 = tile_index / step.tiles_x * S * M * phases + phase / phases - step.padding;
+      const int64_t x0 = tile_index % step.tiles_x * S * M * phases + phase % phases - step.padding;
       for (int lane = 0; lane < kBlock; lane += kLanes) {
         const float* from = workspace + in.offset + block * in.block_stride + y0 * in.row_stride +
-                            x0 * in.pixel_stride + lane;
-        float* to = workspace + step.scratch_in + (block * tiles + tile_index) * kBlock + lane;
+                            x0 * in.pixel_stride;
+        float* to = workspace + step.scratch_in + (part * tiles + tile_index) * kBlockWords;
         F32 half[N][N];
         DGPOSE_UNROLL_WIDE
         for (int x = 0; x < N; ++x) {
           F32 d[N], v[N];
           DGPOSE_UNROLL
           for (int y = 0; y < N; ++y) {
-            d[y] = F32::load(from + y * in.row_stride + x * in.pixel_stride);
+            d[y] = load_element(E, from + y * row_step + x * pixel_step, lane);
           }
           Transform<M, S>::input(d, v);
           DGPOSE_UNROLL
@@ -381,7 +386,9 @@ void winograd(const WinogradStep& step, float* workspace) {
           F32 v[N];
           Transform<M, S>::input(half[y], v);
           DGPOSE_UNROLL
-          for (int x = 0; x < N; ++x) v[x].store(to + (y * N + x) * step.position_in);
+          for (int x = 0; x < N; ++x) {
+            store_element(E, v[x], to + (y * N + x) * step.position_in, lane);
+          }
         }
       }
     }
@@ -389,7 +396,7 @@ void winograd(const WinogradStep& step, float* workspace) {
 
   ProductCall call;
   call.in_row = 0;
-  call.in_pixel = kBlock;
+  call.in_pixel = kBlockWords;
   call.out_block = tiles * kBlock;
   call.out_row = 0;
   call.out_pixel = kBlock;
@@ -416,8 +423,10 @@ void winograd(const WinogradStep& step, float* workspace) {
   }
 
   const Map& out = step.out;
-  const Map& residual = step.epilogue.residual;
-  const Activation activate(step.epilogue.slope);
+  const Epilogue& epilogue = step.epilogue;
+  const Map& residual = epilogue.residual;
+  const Activation activate(epilogue.slope);
+  const Converter convert(epilogue.conversion);
   for (int64_t block = 0; block < out.blocks; ++block) {
     for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
       const int64_t y0 = tile_index / step.tiles_x * M, x0 = tile_index % step.tiles_x * M;
@@ -426,7 +435,7 @@ void winograd(const WinogradStep& step, float* workspace) {
       for (int lane = 0; lane < kBlock; lane += kLanes) {
         const float* from =
             workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
-        const F32 bias = F32::load(step.epilogue.start + block * kBlock + lane);
+        const F32 bias = F32::load(epilogue.start + block * kBlock + lane);
         F32 half[M][N];
         DGPOSE_UNROLL_WIDE
         for (int x = 0; x < N; ++x) {
@@ -446,18 +455,36 @@ void winograd(const WinogradStep& step, float* workspace) {
           for (int x = 0; x < M; ++x) {
             if (x >= columns) break;
             F32 value = y[x] + bias;
-            if (step.epilogue.has_residual) {
-              value =
-                  value + F32::load(workspace + residual.offset + block * residual.block_stride +
-                                    (y0 + i) * residual.row_stride +
-                                    (x0 + x) * residual.pixel_stride + lane);
+            float* to = workspace + out.offset + block * out.block_stride +
+                        (y0 + i) * out.row_stride + (x0 + x) * out.pixel_stride;
+            const float* added = workspace + residual.offset + block * residual.block_stride +
+                                 (y0 + i) * residual.row_stride + (x0 + x) * residual.pixel_stride;
+            if (epilogue.converts) {
+              const int64_t channel = block * kBlock + lane;
+              value = value * F32::load(epilogue.scale + channel) +
+                      F32::load(epilogue.conversion.offset + channel);
+              if (epilogue.has_residual) {
+                value = value + load_element(residual.element, added, lane) *
+                                    F32::load(epilogue.residual_scale + channel);
+              }
+              store_element(out.element, convert(value), to, lane);
+            } else {
+              if (epilogue.has_residual) value = value + F32::load(added + lane);
+              activate(value).store(to + lane);
             }
-            activate(value).store(workspace + out.offset + block * out.block_stride +
-                                  (y0 + i) * out.row_stride + (x0 + x) * out.pixel_stride + lane);
           }
         }
       }
     }
+  }
+}
+
+template <int M, int S>
+void winograd(const WinogradStep& step, float* workspace) {
+  if (step.in.element == Element::kBFloat16) {
+    winograd<M, S, Element::kBFloat16>(step, workspace);
+  } else {
+    winograd<M, S, Element::kFloat32>(step, workspace);
   }
 }
 

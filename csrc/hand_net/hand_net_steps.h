@@ -81,13 +81,18 @@ struct ConvStep {
 // Winograd's F(m x m, 3 x 3) for stride 1, and its two-phase form for stride 2: n^2 products over
 // tiles of m x m outputs instead of 9 m^2 multiplications each, n = m + 2 or 2 m + 1. Either way a
 // filter becomes (m + 2)^2 weights: place p of n takes weight min(p, m + 1).
+//
+// A kernel of 4 to 6 taps with stride 2 sees the four phases of its input (even and odd rows and
+// columns) through 3 x 3 taps each: it is a 3 x 3 convolution of stride 1 on four times the
+// channels, whose tiles are read with doubled strides.
 struct WinogradStep {
   Map in, out;
   int64_t tile = 0;    // m: 2 or 4
   int64_t stride = 1;  // 1 or 2
+  int64_t phases = 1;  // 1 or 2 a side
   int64_t tiles_y = 0, tiles_x = 0;
   int64_t padding = 0;                        // 0..: rows and columns of zeros the convolution adds
-  int64_t scratch_in = 0, scratch_out = 0;    // [n^2][blocks][tiles][16], transformed
+  int64_t scratch_in = 0, scratch_out = 0;    // [n^2][phases^2 * blocks][tiles][16]
   int64_t position_in = 0, position_out = 0;  // stride of the first index
   int64_t position_weights = 0;               // the same for the weights of each group
   ProductStep product;
