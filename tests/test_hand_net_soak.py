@@ -39,7 +39,7 @@ def test_eight_threads_agree_with_one(prepared: tuple[Any, Any, list[Any]]) -> N
     )
     assert result["frames"] == 400
     assert result["checked_against_reference"] == 400 // 9
-    assert result["worst_mm"] < 0.05
+    assert result["worst_mm"] < 0.02
     assert result["different_from_one_thread"] == result["wrong"] == 0
     assert done == sorted(done)
     assert result["memory_mib"][-1][0] == 400
