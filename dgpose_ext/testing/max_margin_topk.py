@@ -135,7 +135,6 @@ SPEC = OpSpec(
     raw_calls=_raw_calls,
     empty=_empty,
     hostile=_hostile,
-    devices=("cpu",),
     bad=(
         *BAD_EMBEDDINGS, *BAD_K, *BAD_MARGIN, *bad_gradients("max_margin_topk"),
         BadInput(

@@ -11,7 +11,7 @@ from dgpose_ext.ops.scoring._inputs import (
     require_embeddings,
     require_k,
     require_margin,
-    searched,
+    search_rows,
 )
 from dgpose_ext.reference.scoring import max_margin_topk as reference
 
@@ -59,9 +59,13 @@ def max_margin_topk(
     )
     chosen = _backend.choose(backend, queries.device, "max_margin_topk")
     run = _backend.implementation(chosen, "max_margin_topk", reference.max_margin_topk)
-    rows = searched(candidates, chosen)
     values, indices = run(
-        queries.float(), rows, poses.float(), targets.float(), k, float(margin_weight)
+        queries.float(),
+        search_rows(candidates, chosen),
+        poses.float(),
+        targets.float(),
+        k,
+        float(margin_weight),
     )
     return values, indices
 
