@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgpose.nn.crossing_nets import CrossingNetsPath
+from dgpose.models.crossing_nets import CrossingNetsPath
 from dgpose_ext import _loader
 from dgpose_ext.hand_net import HandNet
 
