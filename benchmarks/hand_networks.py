@@ -42,7 +42,7 @@ class Network:
 
     `module` makes the torch module in evaluation mode; two of one network are equal. `output` says
     what comes out: "crop", coordinates -1..1 over the crop (`dgpose.nn.hand_regressor`), or
-    "metric", units of `unit_mm` from the centre, y up (`dgpose.nn.crossing_nets`).
+    "metric", units of `unit_mm` from the centre, y up (`dgpose.models.crossing_nets`).
     """
 
     name: str
@@ -121,7 +121,7 @@ def _published() -> Any:
     """Random weights, with the statistics that batch normalisation would have."""
     import torch
 
-    from dgpose.nn.crossing_nets import CrossingNetsPath
+    from dgpose.models.crossing_nets import CrossingNetsPath
 
     torch.manual_seed(0)
     path = CrossingNetsPath()
