@@ -51,7 +51,7 @@ def measure(start: Callable[[], Follow], sequences: list[list[SourceFrame]]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="accurate")
     parser.add_argument("--sequences", type=int, default=6)
     parser.add_argument("--frames", type=int, default=150, help="of each sequence")
     arguments = parser.parse_args()

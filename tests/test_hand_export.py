@@ -166,9 +166,9 @@ def test_command_writes_the_shipped_model(tmp_path: Path) -> None:
 
 
 def test_description_of_the_shipped_model() -> None:
-    source = hand_export.model_path("default")
+    source = hand_export.model_path("accurate")
     module, training = hand_export.load_weights(source)
-    description = hand_export._describe(module, "default", source, training)
+    description = hand_export._describe(module, "accurate", source, training)
     assert description["joints"] == list(NYU36.joints)
     assert "CC BY 4.0" in description["model_card"]
 

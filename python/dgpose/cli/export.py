@@ -47,7 +47,7 @@ def hand(
             "alone (.pt2). safetensors: HandNet's, for HandNet.load and C programs."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "default",
+    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
     precision: Annotated[
         Precision, typer.Option(help="Of HandNet's file; the others are float32.")
     ] = Precision.FLOAT32,

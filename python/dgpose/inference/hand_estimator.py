@@ -96,7 +96,7 @@ class HandEstimator:
     @classmethod
     def load(
         cls,
-        model: str | Path = "default",
+        model: str | Path = "accurate",
         *,
         hand: Literal["right", "left"] = "right",
         engine: Literal["auto", "native", "torch"] = "auto",
@@ -105,7 +105,8 @@ class HandEstimator:
         """Load a model.
 
         Args:
-            model: name of a shipped model ("default"), or a weight file of
+            model: name of a shipped model ("accurate", which "default" means too, or
+                "fast"), or a weight file of
                 `dgpose.nn.hand_regressor.save_weights`.
             hand: which hand is looked for. One network serves both: a left hand is mirrored.
             engine: "native" is `dgpose_ext.HandNet`, "torch" the plain module; "auto" takes the
@@ -272,7 +273,8 @@ def model_path(model: str | Path) -> Path:
     """
     if isinstance(model, str) and not Path(model).suffix and Path(model).name == model:
         weights = Path(str(resources.files("dgpose"))) / "weights"
-        path = weights / f"hand_{model}.safetensors"
+        name = "accurate" if model == "default" else model
+        path = weights / f"hand_{name}.safetensors"
         if not path.is_file():
             shipped = sorted(
                 p.stem.removeprefix("hand_") for p in weights.glob("hand_*.safetensors")

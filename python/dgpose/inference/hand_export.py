@@ -89,7 +89,7 @@ def export_hand(
     path: str | Path,
     format: Format,
     *,
-    model: str | Path = "default",
+    model: str | Path = "accurate",
     precision: str = "float32",
     opset: int = OPSET,
 ) -> Export:

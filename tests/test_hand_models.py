@@ -77,5 +77,5 @@ def test_engines_agree_to_a_hundredth_of_a_millimetre() -> None:
 def test_the_weight_file_is_small() -> None:
     import dgpose
 
-    path = Path(dgpose.__file__).parent / "weights" / "hand_default.safetensors"
+    path = Path(dgpose.__file__).parent / "weights" / "hand_accurate.safetensors"
     assert path.stat().st_size < 2e6
