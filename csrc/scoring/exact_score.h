@@ -11,13 +11,15 @@
 
 #include <cstdint>
 
+#include "core/host_device.h"
+
 namespace dgpose {
 
 // The sum in float64; adding anything to it comes before the rounding to float32.
 double exact_dot(const float* a, const float* b, int64_t size);
 
 // ranks_before(a, i, b, j): whether value a of row i stands before value b of row j.
-inline bool ranks_before(float a, int64_t i, float b, int64_t j) {
+DGPOSE_HOST_DEVICE bool ranks_before(float a, int64_t i, float b, int64_t j) {
   if (a > b) return true;
   if (a < b) return false;
   const bool a_nan = a != a, b_nan = b != b;
