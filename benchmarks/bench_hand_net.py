@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .hand_net_gpu import GPU_CASES as GPU_CASES  # for benchmarks.gpu
 from .harness import Case
 
 CAMERA = (588.03, 587.07, 320.0, 240.0)

@@ -127,7 +127,7 @@ def test_equals_reference_over_many_stages(device: Device) -> None:
     check_exactly(nn.Conv2d(130, 5, 3, padding=1), (3, 3), device)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 11])
+@pytest.mark.parametrize("batch", [1, 11])
 def test_equals_reference_as_a_whole(batch: int, device: Device) -> None:
     """Every kind of layer; 11 frames do not fit in an emulated cache at once."""
     torch.manual_seed(0)
@@ -248,7 +248,7 @@ def test_equals_reference_for_anchors(joints: int, size: tuple[int, int], device
             expected = module(crops)
         graph = conv_graph(conv, shape, joints)
         tolerance = 2e-4 * max(1.0, float(expected.abs().max()))
-        for precision in EPSILON:
+        for precision in ("float32", "bfloat16"):
             got = run(graph, crops, precision, device)
             torch.testing.assert_close(got, expected, atol=tolerance, rtol=0.0)
 
@@ -359,7 +359,7 @@ def test_frames_of_any_layout_and_camera(module: nn.Module, device: Device) -> N
 
 
 def test_hostile_centers_find_nothing(module: nn.Module, device: Device) -> None:
-    net = CudaHandNet.from_module(module, input_shape=(1, 32, 32), device=device)
+    net = CudaHandNet.from_module(module, "float32", input_shape=(1, 32, 32), device=device)
     depth = frames(torch.float32)[:1].to(device)
     for column in range(3):
         for value in (float("nan"), float("inf"), -float("inf"), -1e30):
@@ -384,6 +384,31 @@ def test_frames_of_a_network_without_anchors(device: Device) -> None:
     for i in range(2):
         want = HandNet(graph).run(depth[i], CAMERA, CENTERS[i].tolist())
         torch.testing.assert_close(got.joints_mm[i].cpu(), want.joints_mm, atol=1e-3, rtol=0.0)
+
+
+class TwoInputs(nn.Module):
+    """Reads the crop as it is and folded: two input steps of unlike sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folded, self.whole = nn.Conv2d(16, 8, 1), nn.Conv2d(1, 8, 3, padding=1)
+        self.anchors = AnchorRegression(2)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        result: Tensor = self.anchors(
+            self.folded(F.pixel_unshuffle(crops, 4)) + F.max_pool2d(self.whole(crops), 4)
+        )
+        return result
+
+
+def test_frames_of_two_input_steps(device: Device) -> None:
+    graph = import_module(TwoInputs(), (1, 32, 32))
+    got = CudaHandNet(graph, precision="float32", device=device).run(
+        frames(torch.uint16)[:1].to(device), CENTERS[:1].to(device), CAMERA
+    )
+    want = HandNet(graph).run(frames(torch.uint16)[0], CAMERA, CENTERS[0].tolist())
+    torch.testing.assert_close(got.joints_mm[0].cpu(), want.joints_mm, atol=1e-3, rtol=0.0)
+    assert float(got.foreground) == want.foreground
 
 
 def test_empty_batches(module: nn.Module, device: Device) -> None:
@@ -446,7 +471,7 @@ def test_programs_that_leave_their_memory_are_refused(device: Device) -> None:
     graph = import_module(nn.Sequential(*layers), (1, 2, 2))
     net = CudaHandNet(graph, precision="float32", device=device)
     crops = torch.zeros(1, 1, 2, 2, device=device)
-    op, program = net._ops.hand_net_forward, net._program
+    op, program = net._ops.hand_net, net._program
     refused = 0
     for word in range(program.numel()):
         for value in (-3, 2**20 - 1, 2**62):

@@ -5,24 +5,26 @@
 //
 // A task is a tile of rows x columns. Its chunks come through stages in shared memory (cp.async;
 // the first-level cache keeps them, since the nine places of a 3x3 kernel read a pixel nine times);
-// warps take them as fragments, their 16-byte places permuted so that neither copies nor reads meet
-// in a bank. float16 and bfloat16 multiply on tensor cores; float32 in registers, with the same
-// fragments: each value that is read serves 8 or 4 products.
+// warps take them as fragments, their chunks permuted so that the rows of a fragment fall into
+// different banks. float16 and bfloat16 multiply on tensor cores; float32 in registers, with the
+// same fragments: each value that is read serves 8 or 4 products.
 //
 // Four tilings, by how many tiles there are (launch_conv): one frame has so few pixels that only
 // small tiles fill the GPU, and then all its reads should be under way at once: Small splits k over
 // the eight warps of a block, whose sums meet in shared memory, in order, so that a 3x3 convolution
-// of 64 channels is three stages, fetched together: it takes one trip to the second-level cache.
+// of 64 channels is three stages, fetched together: one trip to the second-level cache. Weights are
+// fetched while the step before is still running (core/cuda_chain.h).
 //
-// The limit with many frames, counted for an H200 (132 SMs; mma.sync at 63 % of 4096 / 4 =
-// 1024 multiply-adds a clock and SM, see screen_cuda.cu): 32 steps of k of a Large tile are 262,144
-// multiply-adds, about 200 clocks of the tensor cores, and 24 KB read as fragments, 12 KB written
-// by copies and 12 KB read from the first-level cache, about 380 clocks at 128 bytes a clock. So
-// shared memory is the limit: about half of what mma.sync could do, 300 Tflop/s, 2 million frames a
-// second of the default network. Keeping the input's tile in shared memory for all places of the
-// kernel would save the copies; it needs a halo for every kernel and stride.
+// The limit with many frames, counted for an H200 (132 SMs of 2048 multiply-adds a clock, of which
+// mma.sync reaches about 63 %, see screen_cuda.cu): 32 values of k of a Large tile are 262,144
+// multiply-adds, 203 clocks; 24 KB are read as fragments, 12 KB written by copies and as many read
+// from the first-level cache: 384 clocks at 128 bytes each. So shared memory is the limit: about
+// half of what mma.sync could do, 330 Tflop/s, 2.4 million frames a second of the default network.
+// To keep the input's tile in shared memory for all places of the kernel would save copies; it
+// needs a halo for every kernel and stride.
 #pragma once
 
+#include "core/cuda_chain.h"
 #include "core/tensor_core.h"
 #include "hand_net/hand_net_cuda.h"
 
@@ -82,7 +84,6 @@ struct Tiling {
   static constexpr int kTileWarps = kRows / kWarpRows * kWarpsAlongColumns;
   static constexpr int kThreads = kTileWarps * kSplits * kWarp;
   static constexpr int kStageDepth = kDepth * kSplits;
-  static constexpr int kBlocks = kThreads == 256 ? 2 : 3;  // on an SM: leaves them the registers
   static constexpr int kRowsAtOnce = kThreads / kStageDepth;
   static constexpr int kRowPasses = kRows / kRowsAtOnce;
   static constexpr int kColumnPasses = kColumns / kRowsAtOnce;
@@ -129,7 +130,22 @@ class Source {
     wrap();
   }
 
-  __device__ __forceinline__ void copy(typename T::Stage& stage) {
+  // The weights of a step.
+  __device__ __forceinline__ void copy_columns(int step, typename T::Stage& stage) {
+    const int split = chunk_ / kDepth, chunk = chunk_ % kDepth;
+    const int k = step * T::kStageDepth + chunk_;
+#pragma unroll
+    for (int pass = 0; pass < T::kColumnPasses; ++pass) {
+      const int row = first_ + pass * T::kRowsAtOnce, column = column0_ + row;
+      const bool inside = k < conv_.k_chunks && column < conv_.columns;
+      const int64_t from = static_cast<int64_t>(column) * conv_.k_chunks + k;
+      copy_async<true>(&stage.columns[split][place(row, chunk)],
+                       conv_.weights + (inside ? from : 0), inside ? 16 : 0);
+    }
+  }
+
+  // The pixels of the next step.
+  __device__ __forceinline__ void copy_rows(typename T::Stage& stage) {
     const int split = chunk_ / kDepth, chunk = chunk_ % kDepth;
     const bool inside_kernel = k_ < conv_.k_chunks;
     const int64_t offset =
@@ -142,14 +158,6 @@ class Source {
           static_cast<unsigned>(x_[pass] + kernel_x_) < static_cast<unsigned>(conv_.in_width);
       copy_async<true>(&stage.rows[split][place(first_ + pass * T::kRowsAtOnce, chunk)],
                        inside ? conv_.in + (origin_[pass] + offset) : conv_.in, inside ? 16 : 0);
-    }
-#pragma unroll
-    for (int pass = 0; pass < T::kColumnPasses; ++pass) {
-      const int row = first_ + pass * T::kRowsAtOnce, column = column0_ + row;
-      const bool inside = inside_kernel && column < conv_.columns;
-      const int64_t from = static_cast<int64_t>(column) * conv_.k_chunks + k_;
-      copy_async<true>(&stage.columns[split][place(row, chunk)],
-                       conv_.weights + (inside ? from : 0), inside ? 16 : 0);
     }
     k_ += T::kStageDepth;
     channel_ += T::kStageDepth;
@@ -299,8 +307,8 @@ __device__ __forceinline__ void finish(const Conv& conv, int row, int column, fl
   }
 }
 
-template <class Element, class T>
-__global__ void __launch_bounds__(T::kThreads, T::kBlocks) convolve(Conv conv) {
+template <class Element, class T, int kBlocks>
+__global__ void __launch_bounds__(T::kThreads, kBlocks) convolve(Conv conv) {
   __shared__ typename T::Stage stages[T::kStages];
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp;
   for_each_task(conv.row_tiles * conv.column_tiles, [&](int64_t task) {
@@ -310,9 +318,16 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) convolve(Conv conv) {
     const WarpPlace<T> warp;
     Source<T> source(conv, row0, column0);
     Sums<T> sums = {};
+    // Weights do not depend on the step before this one.
 #pragma unroll
     for (int step = 0; step < T::kStages - 1; ++step) {
-      if (step < steps) source.copy(stages[step]);
+      if (step < steps) source.copy_columns(step, stages[step]);
+    }
+    wait_for_earlier();
+    let_next_begin();
+#pragma unroll
+    for (int step = 0; step < T::kStages - 1; ++step) {
+      if (step < steps) source.copy_rows(stages[step]);
       copy_commit();
     }
     for (int step = 0; step < steps; ++step) {
@@ -320,7 +335,10 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) convolve(Conv conv) {
       __syncthreads();
       // Into the stage that all have multiplied before the barrier.
       const int ahead = step + T::kStages - 1;
-      if (ahead < steps) source.copy(stages[ahead % T::kStages]);
+      if (ahead < steps) {
+        source.copy_columns(ahead, stages[ahead % T::kStages]);
+        source.copy_rows(stages[ahead % T::kStages]);
+      }
       copy_commit();
       multiply<Element, T>(stages[step % T::kStages], warp, sums);
     }
@@ -373,8 +391,11 @@ template <class Element, class T>
 CudaError launch_tiles(Conv conv, CudaStream stream) {
   conv.row_tiles = (conv.rows + int64_t{T::kRows} - 1) / T::kRows;
   conv.column_tiles = (conv.columns + T::kColumns - 1) / T::kColumns;
-  return DGPOSE_LAUNCH((convolve<Element, T>), blocks_for(conv.row_tiles * conv.column_tiles),
-                       T::kThreads, stream, conv);
+  // On an SM: leaves them the registers they need.
+  constexpr int kBlocks = T::kThreads == 128 ? 3 : sizeof(Element) == 2 ? 2 : 1;
+  return DGPOSE_LAUNCH_EARLY((convolve<Element, T, kBlocks>),
+                             blocks_for(conv.row_tiles * conv.column_tiles), T::kThreads, stream,
+                             conv);
 }
 
 // The largest tiles of which there are enough for every SM of a large GPU.

@@ -1,7 +1,7 @@
 // See hand_net_cuda.h for the steps, hand_net_conv.cuh for convolutions, which take nearly all the
 // time. All other kernels are bound by memory: a task is 256 chunks of the map they write, or four
 // joints (anchors). With one frame the limit is the number of launches, about 2 us each in a CUDA
-// graph: the default network takes 16.
+// graph: the default network takes 16, each of which begins while the one before it ends.
 #include "crop/crop_window.h"
 #include "crop/depth_sample.cuh"
 #include "hand_net/hand_net_conv.cuh"
@@ -65,6 +65,8 @@ __device__ __forceinline__ void for_each_chunk(int64_t count, const Body& body) 
 template <class Element>
 __global__ void __launch_bounds__(kThreads)
     read_crops(const float* crops, int channels, int r, Map out, int64_t frames) {
+  wait_for_earlier();
+  let_next_begin();
   for_each_chunk(frames * out.frame_chunks(), [&](int64_t i) {
     const ChunkPlace at(out, i);
     const int64_t height = static_cast<int64_t>(out.height) * r;
@@ -85,11 +87,14 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-// depth_crop (cube, nearest) into the same map, and how many of a block's pixels hold a surface
-// before the back of the cube, and before its front.
+// depth_crop (cube, nearest) into the same map; counts [frame][part][2]: how many of a block's
+// pixels hold a surface before the back of the cube, and before its front. Each input step writes
+// all of them.
 template <class Element, class T>
 __global__ void __launch_bounds__(kThreads)
     crop_frames(GpuFrames<T> depth, int r, Map out, int64_t frames, int parts, int32_t* counts) {
+  wait_for_earlier();
+  let_next_begin();
   for_each_task(frames * parts, [&](int64_t task) {
     const int64_t frame = task / parts, part = task % parts;
     const int64_t i = part * kThreads + threadIdx.x;
@@ -141,6 +146,8 @@ struct Windows {
 template <class Element>
 __global__ void __launch_bounds__(kThreads) pool(Map in, Map out, Windows rows, Windows columns,
                                                  bool maximum, int divisor, int64_t frames) {
+  wait_for_earlier();
+  let_next_begin();
   for_each_chunk(frames * out.frame_chunks(), [&](int64_t i) {
     const ChunkPlace at(out, i);
     // Whatever the tables hold, reading stays inside the map.
@@ -176,6 +183,8 @@ __global__ void __launch_bounds__(kThreads) pool(Map in, Map out, Windows rows, 
 template <class Element>
 __global__ void __launch_bounds__(kThreads)
     add(Map in, Map out, const void* residual, int factor, float slope, int64_t frames) {
+  wait_for_earlier();
+  let_next_begin();
   for_each_chunk(frames * out.frame_chunks(), [&](int64_t i) {
     const ChunkPlace at(out, i);
     Values<Element> values =
@@ -196,6 +205,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Element>
 __global__ void __launch_bounds__(kThreads) write_plain(Map in, float* out, int64_t frames) {
+  wait_for_earlier();
+  let_next_begin();
   const int64_t plane = static_cast<int64_t>(in.height) * in.width;
   for_each_chunk(frames * in.channels * plane, [&](int64_t i) {
     const int64_t pixel = i % plane, channel = i / plane % in.channels,
@@ -269,6 +280,8 @@ __device__ __forceinline__ void place_joint(const Placement& to, int64_t frame, 
 
 // In place: uvd holds the crop coordinates.
 __global__ void __launch_bounds__(kThreads) place_joints(Placement to, int joints, int64_t frames) {
+  wait_for_earlier();
+  let_next_begin();
   for_each_chunk(frames * joints, [&](int64_t i) {
     const float a = to.uvd[i * 3], b = to.uvd[i * 3 + 1], c = to.uvd[i * 3 + 2];
     place_joint(to, i / joints, joints, static_cast<int>(i % joints), a, b, c);
@@ -288,6 +301,8 @@ constexpr int kAnchorThreads = 128, kAnchorWarps = kAnchorThreads / kWarp;
 
 __global__ void __launch_bounds__(kAnchorThreads)
     vote(const float* maps, int joints, int height, int width, Placement to, int64_t frames) {
+  wait_for_earlier();
+  let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int cells = height * width;
   for_each_task((frames * joints + kAnchorWarps - 1) / kAnchorWarps, [&](int64_t task) {
@@ -479,32 +494,34 @@ class Runner {
     switch (s.kind) {
       case GpuStepKind::kInput:
         if (turn_.crops == nullptr) {
-          return DGPOSE_LAUNCH((crop_frames<Element, T>), blocks_for(turn_.frames * turn_.parts),
-                               kThreads, turn_.stream, turn_.depth, factor, out, turn_.frames,
-                               turn_.parts, turn_.counts);
+          return DGPOSE_LAUNCH_EARLY(
+              (crop_frames<Element, T>), blocks_for(turn_.frames * turn_.parts), kThreads,
+              turn_.stream, turn_.depth, factor, out, turn_.frames, turn_.parts, turn_.counts);
         }
-        return DGPOSE_LAUNCH((read_crops<Element>), blocks, kThreads, turn_.stream, turn_.crops,
-                             static_cast<int>(s.in_channels), factor, out, turn_.frames);
+        return DGPOSE_LAUNCH_EARLY((read_crops<Element>), blocks, kThreads, turn_.stream,
+                                   turn_.crops, static_cast<int>(s.in_channels), factor, out,
+                                   turn_.frames);
       case GpuStepKind::kConv:
         return convolution(s, in, out, slope);
       case GpuStepKind::kPool: {
         const auto* tables = reinterpret_cast<const int32_t*>(weights(s.tables));
         const Windows rows{tables, tables + s.out_height};
         const Windows columns{tables + 2 * s.out_height, tables + 2 * s.out_height + s.out_width};
-        return DGPOSE_LAUNCH((pool<Element>), blocks, kThreads, turn_.stream, in, out, rows,
-                             columns, s.maximum != 0, static_cast<int>(s.divisor), turn_.frames);
+        return DGPOSE_LAUNCH_EARLY((pool<Element>), blocks, kThreads, turn_.stream, in, out, rows,
+                                   columns, s.maximum != 0, static_cast<int>(s.divisor),
+                                   turn_.frames);
       }
       case GpuStepKind::kSum:
-        return DGPOSE_LAUNCH((add<Element>), blocks, kThreads, turn_.stream, in, out, residual(s),
-                             factor, slope, turn_.frames);
+        return DGPOSE_LAUNCH_EARLY((add<Element>), blocks, kThreads, turn_.stream, in, out,
+                                   residual(s), factor, slope, turn_.frames);
       case GpuStepKind::kAnchors:
-        return DGPOSE_LAUNCH(
+        return DGPOSE_LAUNCH_EARLY(
             vote, blocks_for(divide_up(turn_.frames * s.out_channels, int64_t{kAnchorWarps})),
             kAnchorThreads, turn_.stream, static_cast<const float*>(in.data),
             static_cast<int>(s.out_channels), in.height, in.width, turn_.to, turn_.frames);
       case GpuStepKind::kPlain:
-        return DGPOSE_LAUNCH((write_plain<Element>), blocks, kThreads, turn_.stream, in,
-                             static_cast<float*>(out.data), turn_.frames);
+        return DGPOSE_LAUNCH_EARLY((write_plain<Element>), blocks, kThreads, turn_.stream, in,
+                                   static_cast<float*>(out.data), turn_.frames);
     }
     return 0;
   }
@@ -564,9 +581,9 @@ CudaError run_steps(const Turn<T>& turn) {
   }
   if (turn.to.mm != nullptr && turn.network.steps[header.steps - 1].kind != GpuStepKind::kAnchors) {
     const int joints = static_cast<int>(header.output / 3);
-    return DGPOSE_LAUNCH(place_joints,
-                         blocks_for(divide_up(turn.frames * joints, int64_t{kThreads})), kThreads,
-                         turn.stream, turn.to, joints, turn.frames);
+    return DGPOSE_LAUNCH_EARLY(place_joints,
+                               blocks_for(divide_up(turn.frames * joints, int64_t{kThreads})),
+                               kThreads, turn.stream, turn.to, joints, turn.frames);
   }
   return 0;
 }
@@ -594,13 +611,6 @@ CropCubes cubes_from(CropCubes cubes, int64_t frame) {
   cubes.cameras = rows_from(cubes.cameras, frame);
   cubes.edges = rows_from(cubes.edges, frame);
   return cubes;
-}
-
-// The input step, which a sound program has.
-const GpuStep& input_step(const GpuNetwork& network) {
-  const GpuStep* step = network.steps;
-  while (step->kind != GpuStepKind::kInput) ++step;
-  return *step;
 }
 
 }  // namespace
@@ -635,7 +645,8 @@ const char* read_gpu_program(const int64_t* program, int64_t count, const void* 
 }
 
 int64_t gpu_frames_at_once(const GpuHeader& header, int64_t batch) {
-  const int64_t frames = kTurnBytes / (header.frame_chunks * kChunkBytes + 1);
+  const int64_t frame_bytes = header.frame_chunks * kChunkBytes + header.output * 4;
+  const int64_t frames = kTurnBytes / frame_bytes;
   return frames < 1 ? 1 : frames < batch ? frames : batch;
 }
 
@@ -657,10 +668,15 @@ CudaError hand_net_forward_cuda(const GpuNetwork& network, const float* crops, i
 }
 
 int64_t gpu_count_parts(const GpuNetwork& network) {
-  const GpuStep& input = input_step(network);
-  return divide_up(
-      input.out_height * input.out_width * pixel_chunks(network.header.element, input.out_channels),
-      kThreads);
+  int64_t most = 0;
+  for (int64_t i = 0; i < network.header.steps; ++i) {
+    const GpuStep& step = network.steps[i];
+    if (step.kind != GpuStepKind::kInput) continue;
+    const int64_t chunks =
+        step.out_height * step.out_width * pixel_chunks(network.header.element, step.out_channels);
+    most = chunks > most ? chunks : most;
+  }
+  return divide_up(most, kThreads);
 }
 
 template <class T>

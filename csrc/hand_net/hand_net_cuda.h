@@ -76,7 +76,8 @@ struct GpuWorkspace {
   void* data;
   int64_t frames;  // at once: a larger batch goes in turns
 };
-// As many frames as stay in the second-level cache between two steps, at most `batch`, at least 1.
+// As many frames as stay in the second-level cache between two steps, at most `batch`, at least 1:
+// so no launch has 2^31 pixels.
 int64_t gpu_frames_at_once(const GpuHeader& header, int64_t batch);
 
 // crops [B, C, H, W] float32 to out [B, output]. Starts a launch a step and turn.

@@ -42,7 +42,7 @@ Tensor new_workspace(const Tensor& like, const GpuNetwork& network, int64_t batc
 }
 
 template <class Device>
-Tensor hand_net_forward(const Tensor crops, const Tensor weights, const Tensor program) {
+Tensor hand_net_crops(const Tensor crops, const Tensor weights, const Tensor program) {
   const GpuNetwork network = network_of(program, weights);
   const GpuHeader& header = network.header;
   STD_TORCH_CHECK(
@@ -135,7 +135,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hand_net_frames(
 }
 
 void define(auto& m) {
-  m.def("hand_net_forward(Tensor crops, Tensor weights, Tensor program) -> Tensor");
+  m.def("hand_net(Tensor crops, Tensor weights, Tensor program) -> Tensor");
   m.def(
       "hand_net_frames(Tensor depth, Tensor centers, Tensor? cameras, float fx, float fy, "
       "float cx, float cy, float cube_mm, Tensor weights, Tensor program) "
@@ -144,7 +144,7 @@ void define(auto& m) {
 
 template <class Device>
 void implement(auto& m) {
-  m.impl("hand_net_forward", TORCH_BOX(&hand_net_forward<Device>));
+  m.impl("hand_net", TORCH_BOX(&hand_net_crops<Device>));
   m.impl("hand_net_frames", TORCH_BOX(&hand_net_frames<Device>));
 }
 

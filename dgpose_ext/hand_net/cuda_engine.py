@@ -135,7 +135,7 @@ class CudaHandNet:
         channels, height, width = self.graph.input_shape
         require_shape("crops", crops, f"[B, {channels}, {height}, {width}]")
         require_device("crops", crops, "the network", self._weights)
-        out: Tensor = self._ops.hand_net_forward(crops.detach(), self._weights, self._program)
+        out: Tensor = self._ops.hand_net(crops.detach(), self._weights, self._program)
         return out.view(-1, *self.graph.output_shape)
 
     def run(
@@ -269,7 +269,7 @@ class CapturedHandNet:
         """[B, H, W]: write frames here where a copy would be one too many."""
         self.centers = centers.clone()
         """[B, 3]."""
-        self._net = net  # keeps the weights
+        self._kept = (net, camera)  # the graph reads them
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(net.device):
             net.run(self.depth, self.centers, camera, cube_mm=cube_mm)  # loads the kernels

@@ -22,43 +22,44 @@ _OUTPUT, _NONE = -1, -2  # kOutput, kNone
 _INPUT, _CONV, _POOL, _SUM, _ANCHORS, _PLAIN = range(6)  # GpuStepKind
 
 Shape = tuple[int, int, int]
+Pair = tuple[int, int]
 
 
 @dataclass
 class _Step:
-    """GpuStep, but for maps: `source`, `out` and `residual` are buffers until they are placed."""
+    """GpuStep, in its order; maps are buffers until they are placed."""
 
     kind: int
     source: int
-    in_channels: int
-    in_height: int
-    in_width: int
+    in_shape: Shape
     out: int
-    out_channels: int
-    out_height: int
-    out_width: int
+    out_shape: Shape
     out_plain: int = 0
     residual: int = _NONE
     factor: int = 1
     slope_bits: int = 0
     weights: int = 0
     bias: int = 0
-    kernel_h: int = 1
-    kernel_w: int = 1
-    stride_h: int = 1
-    stride_w: int = 1
-    padding_h: int = 0
-    padding_w: int = 0
-    dilation_h: int = 1
-    dilation_w: int = 1
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
     tables: int = 0
     maximum: int = 0
     divisor: int = 0
 
+    def words(self) -> list[int]:
+        """As int64 of a program."""
+        return [
+            word
+            for value in astuple(self)
+            for word in (value if isinstance(value, tuple) else (value,))
+        ]
+
 
 @dataclass(frozen=True)
 class CudaPlan:
-    """A network for the ops hand_net_forward and hand_net_frames."""
+    """A network for the ops hand_net and hand_net_frames."""
 
     program: Tensor  #: [P] int64, on the CPU
     weights: Tensor  #: [W] uint8, to be moved to the device
@@ -117,7 +118,7 @@ class _Planner:
             frame_chunks,
             len(self.steps),
         ]
-        words = header + [word for step in self.steps for word in astuple(step)]
+        words = header + [word for step in self.steps for word in step.words()]
         return CudaPlan(
             program=torch.tensor(words, dtype=torch.int64),
             weights=torch.frombuffer(self.packed or bytearray(_CHUNK), dtype=torch.uint8).clone(),
@@ -199,13 +200,11 @@ class _Planner:
     def _input_map(self, unshuffle: int) -> int:
         if unshuffle not in self.input_maps:
             channels, height, width = self.graph.input_shape
-            shape = (
-                channels * unshuffle * unshuffle, height // unshuffle, width // unshuffle,
-            )  # fmt: skip
+            shape = (channels * unshuffle**2, height // unshuffle, width // unshuffle)
             buffer = self._new_buffer(shape)
             self.input_maps[unshuffle] = buffer
             self.steps.append(
-                _Step(_INPUT, 0, *self.graph.input_shape, buffer, *shape, factor=unshuffle)
+                _Step(_INPUT, 0, self.graph.input_shape, buffer, shape, factor=unshuffle)
             )
         return self.input_maps[unshuffle]
 
@@ -226,7 +225,7 @@ class _Planner:
         self, index: int, layer: dict[str, Any], residual: int, factor: int, slope: float
     ) -> None:
         weight = self._weight(layer)
-        padding, stride, dilation = (tuple(layer[k]) for k in ("padding", "stride", "dilation"))
+        padding, stride, dilation = (_pair(layer[k]) for k in ("padding", "stride", "dilation"))
         source = self.graph.layers[layer["input"]]
         folded = None
         if source["kind"] == "input" and source["unshuffle"] == 1:
@@ -242,16 +241,15 @@ class _Planner:
         out, plain = self._output_of(index)
         self.steps.append(
             _Step(
-                _CONV, buffer, *shape, out, *self.shapes[index], plain, residual, factor,
-                _bits(slope), self._pack_weight(weight), self._pack_bias(layer), *weight.shape[2:],
-                *stride, *padding, *dilation,
+                _CONV, buffer, shape, out, self.shapes[index], plain, residual, factor,
+                _bits(slope), self._pack_weight(weight), self._pack_bias(layer),
+                (weight.shape[2], weight.shape[3]), stride, padding, dilation,
             )
         )  # fmt: skip
 
     def _fold_stride(
-        self, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
-        dilation: tuple[int, ...],
-    ) -> tuple[Tensor, tuple[int, int]] | None:  # fmt: skip
+        self, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair
+    ) -> tuple[Tensor, Pair] | None:
         """A convolution of stride s as one of stride 1 on s x s pixels folded into channels.
 
         An input of one channel would fill one of eight places that a chunk has. None where that
@@ -290,9 +288,9 @@ class _Planner:
         out, plain = self._output_of(index)
         self.steps.append(
             _Step(
-                _CONV, source, *shape, out, *self.shapes[index], plain,
+                _CONV, source, shape, out, self.shapes[index], plain,
                 slope_bits=_bits(layer["slope"]), weights=self._pack_weight(weight),
-                bias=self._pack_bias(layer), kernel_h=shape[1], kernel_w=shape[2],
+                bias=self._pack_bias(layer), kernel=(shape[1], shape[2]),
             )
         )  # fmt: skip
 
@@ -302,8 +300,8 @@ class _Planner:
         self.buffers[index] = self._new_buffer(self.shapes[index])
         self.steps.append(
             _Step(
-                _POOL, source, *self.shapes[layer["input"]], self.buffers[index],
-                *self.shapes[index], tables=self._pack(tables.astype(np.int32).tobytes()),
+                _POOL, source, self.shapes[layer["input"]], self.buffers[index], self.shapes[index],
+                tables=self._pack(tables.astype(np.int32).tobytes()),
                 maximum=int(layer["pool"] == "max"), divisor=layer["divisor"],
             )
         )  # fmt: skip
@@ -318,13 +316,13 @@ class _Planner:
         self.buffers[index] = self._new_buffer(self.shapes[index])
         self.steps.append(
             _Step(
-                _SUM, source, *self.shapes[layer["b"]], self.buffers[index], *self.shapes[index],
+                _SUM, source, self.shapes[layer["b"]], self.buffers[index], self.shapes[index],
                 residual=residual, factor=layer["upsample"], slope_bits=_bits(layer["slope"]),
             )
         )  # fmt: skip
 
     def _add_plain(self, source: int, shape: Shape, out: int) -> None:
-        self.steps.append(_Step(_PLAIN, source, *shape, out, *shape))
+        self.steps.append(_Step(_PLAIN, source, shape, out, shape))
 
     def _add_anchor_regression(self, index: int, layer: dict[str, Any]) -> None:
         shape = self.shapes[layer["input"]]
@@ -333,7 +331,7 @@ class _Planner:
             plain = self._new_buffer(shape, plain=True)
             self._add_plain(source, shape, plain)
             source = plain
-        self.steps.append(_Step(_ANCHORS, source, *shape, _OUTPUT, *self.shapes[index]))
+        self.steps.append(_Step(_ANCHORS, source, shape, _OUTPUT, self.shapes[index]))
 
     # ---- memory ----
 
@@ -393,6 +391,10 @@ class _Planner:
     def _pack_bias(self, layer: dict[str, Any]) -> int:
         bias = self.graph.tensors[layer["bias"]].astype(np.float32)
         return self._pack(np.pad(bias, (0, -len(bias) % 8)).tobytes())
+
+
+def _pair(values: list[int]) -> Pair:
+    return values[0], values[1]
 
 
 def _bits(slope: float) -> int:
