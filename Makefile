@@ -26,12 +26,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/cpp/*' 'examples/cpp/*' | grep -E '\.(h|c|cpp|inl|cu)$$')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/cpp/*' 'examples/cpp/*' | grep -E '\.(h|c|cpp|inl|cuh?)$$')
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'tests/cpp/*' 'examples/cpp/*' | grep -E '\.(h|c|cpp|inl|cu)$$')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'tests/cpp/*' 'examples/cpp/*' | grep -E '\.(h|c|cpp|inl|cuh?)$$')
 
 build: $(VENV)/.built
 
@@ -62,7 +62,7 @@ cuda-check: $(VENV)/.built
 	cmake --build build/cuda-emulation --target dgpose_cuda_emulation
 	LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
 	  DGPOSE_CUDA_EMULATION=$(abspath build/cuda-emulation/libdgpose_cuda_emulation.so) \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_cuda.py
+	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_cuda.py tests/test_hand_net_cuda.py
 
 # The wheel, built from the source distribution as a user's pip would, and run where nothing but torch and
 # numpy is installed.

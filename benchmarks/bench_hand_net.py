@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .hand_engines import PEERS, checked, hand_net
+from .hand_net_gpu import GPU_CASES as GPU_CASES  # for benchmarks.gpu
 from .hand_networks import CAMERA, CENTER, SIZE, Floats, Network, frame, networks
 from .harness import Case
 
