@@ -70,26 +70,44 @@ struct Activation {
 
 // See Conversion: from sums, offsets included, to what is stored. Multiplications and additions are
 // rounded one by one, so that uint8 maps have the same bits on every instruction set.
+template <Element kOut, bool kActivates>
 struct Converter {
   Activation activate;
   F32 zero_point, lowest, highest;
-  bool activates, is_code;
   explicit DGPOSE_INLINE Converter(const Conversion& c)
       : activate(c.slope),
         zero_point(F32::set1(c.zero_point)),
         lowest(F32::set1(c.lowest)),
-        highest(F32::set1(255.0f)),
-        activates(c.slope != 1.0f),
-        is_code(c.out == Element::kUInt8) {
-    if (is_code && c.slope == 0.0f) activates = false;
-  }
+        highest(F32::set1(255.0f)) {}
   DGPOSE_INLINE F32 operator()(F32 value) const {
-    if (activates) value = activate(value);
-    if (!is_code) return value;
-    if (activates) value = value + zero_point;
-    return min(max(value, lowest), highest);  // NaN becomes the lowest code
+    if constexpr (kActivates) value = activate(value);
+    if constexpr (kOut == Element::kUInt8) {
+      if constexpr (kActivates) value = value + zero_point;
+      value = min(max(value, lowest), highest);  // NaN becomes the lowest code
+    }
+    return value;
+  }
+  DGPOSE_INLINE void store(F32 value, float* words, int64_t lane) const {
+    store_element(kOut, (*this)(value), words, lane);
   }
 };
+
+// body(converter), with the type of converter that the conversion asks for.
+template <class Body>
+DGPOSE_INLINE void with_converter(const Conversion& c, const Body& body) {
+  const bool codes = c.out == Element::kUInt8;
+  const bool activates = c.slope != 1.0f && !(codes && c.slope == 0.0f);
+  if (codes) {
+    activates ? body(Converter<Element::kUInt8, true>(c))
+              : body(Converter<Element::kUInt8, false>(c));
+  } else if (c.out == Element::kBFloat16) {
+    activates ? body(Converter<Element::kBFloat16, true>(c))
+              : body(Converter<Element::kBFloat16, false>(c));
+  } else {
+    activates ? body(Converter<Element::kFloat32, true>(c))
+              : body(Converter<Element::kFloat32, false>(c));
+  }
+}
 
 // ---- the products of a word: what tile() accumulates ----
 
