@@ -109,8 +109,8 @@ DGPOSE_PYBIND(hand_net) {
       .value("uint8", Element::kUInt8);
 
   m.def("spend_multiply_adds", &spend_multiply_adds, py::arg("count"),
-        py::call_guard<py::gil_scoped_release>(),
-        "The limit of benchmarks: that many float32 multiply-adds on one core, in registers.");
+        py::arg("element") = Element::kFloat32, py::call_guard<py::gil_scoped_release>(),
+        "The limit of benchmarks: that many multiply-adds on one core, in registers.");
 
   py::class_<Network, std::shared_ptr<Network>>(m, "HandNetwork")
       .def("forward", &forward, py::arg("crops").noconvert(), py::arg("out").noconvert(),

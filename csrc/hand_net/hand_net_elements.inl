@@ -1,5 +1,5 @@
-// Elements of maps as vectors of float, and the products of words of them; included by
-// hand_net_simd.inl.
+// Elements of maps as vectors of float, and the products of words of them; included by *_simd.inl
+// after core/elements.inl.
 
 // ---- uint8 beside the elements of core/elements.inl; a value to be stored is within 0 .. 255 ----
 
@@ -173,7 +173,7 @@ struct WideBFloat16Dot {
             {_mm256_castsi256_ps(_mm256_and_si256(words, high))}};
 #else
     const __m512i high = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
-    return {{_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))},
+    return {{_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, words, 16))},
             {_mm512_castsi512_ps(_mm512_and_si512(words, high))}};
 #endif
   }
@@ -292,3 +292,23 @@ struct BFloat16Dot {
 };
 
 #endif
+
+// body(dot) with the fastest of them that this processor has.
+template <class Body>
+DGPOSE_INLINE void with_dot(Element element, [[maybe_unused]] bool dot_instruction,
+                            const Body& body) {
+  switch (element) {
+    case Element::kUInt8:
+#if DGPOSE_ISA != DGPOSE_ISA_SCALAR
+      if (dot_instruction) return body(Int8Dot{});
+#endif
+      return body(WideInt8Dot{});
+    case Element::kBFloat16:
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+      if (dot_instruction) return body(BFloat16Dot{});
+#endif
+      return body(WideBFloat16Dot{});
+    default:
+      return body(Float32Dot{});
+  }
+}

@@ -219,20 +219,8 @@ void multiply(const ProductStep& step, const ProductCall& call) {
 }
 
 void product(const ProductStep& step, const ProductCall& call) {
-  switch (step.element) {
-    case Element::kUInt8:
-#if DGPOSE_ISA != DGPOSE_ISA_SCALAR
-      if (step.dot_instruction) return multiply<Int8Dot>(step, call);
-#endif
-      return multiply<WideInt8Dot>(step, call);
-    case Element::kBFloat16:
-#if DGPOSE_ISA == DGPOSE_ISA_AVX512
-      if (step.dot_instruction) return multiply<BFloat16Dot>(step, call);
-#endif
-      return multiply<WideBFloat16Dot>(step, call);
-    default:
-      return multiply<Float32Dot>(step, call);
-  }
+  with_dot(step.element, step.dot_instruction,
+           [&](auto dot) { multiply<decltype(dot)>(step, call); });
 }
 
 void run(const ConvStep& step, float* workspace) {
@@ -605,6 +593,20 @@ void lay_out_input(const InputStep& step, const float* input, float* workspace) 
       deal_out(kSize, zeros, 0, out.width, pixel(channel), pixel_bytes);
     }
   }
+}
+
+void find_non_finite(const float* values, int64_t count, bool* found) {
+  F32 zeros = F32::set1(0.0f);  // x - x is NaN for NaN and Inf
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const F32 value = F32::load(values + i);
+    zeros = zeros + (value - value);
+  }
+  const F32 rest = F32::load_first(values + i, static_cast<int>(count - i));
+  zeros = zeros + (rest - rest);
+  float lanes[kLanes];
+  zeros.store(lanes);
+  for (const float lane : lanes) *found |= lane != lane;
 }
 
 void run(const InputStep& step, const float* input, float* workspace) {
