@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .hand_engines import PEERS, checked, hand_net
+from .hand_engines import PEERS, checked, hand_net, spend_multiply_adds
 from .hand_net_gpu import GPU_CASES as GPU_CASES  # for benchmarks.gpu
 from .hand_networks import CAMERA, CENTER, SIZE, Floats, Network, frame, networks
 from .harness import Case
@@ -85,12 +85,8 @@ def _ours_raw(network: Network, precision: str) -> Callable[[], Any]:
 
 
 def _limit(network: Network, precision: str) -> Callable[[], Any]:
-    from dgpose_ext import _loader
-
-    core = _loader.core
-    assert core is not None
     multiply_adds = hand_net(network, "float32").multiply_adds
-    return lambda: core.spend_multiply_adds(multiply_adds, precision)
+    return lambda: spend_multiply_adds(multiply_adds, precision)
 
 
 def _cases(network: Network) -> list[Case]:

@@ -182,6 +182,16 @@ def openvino(network: Network, precision: str) -> Engine:
     return run
 
 
+def spend_multiply_adds(count: int, precision: str) -> None:
+    """The limit: that many multiply-adds on one core, with the instructions HandNet uses."""
+    from dgpose_ext import _loader
+
+    core = _loader.core
+    assert core is not None
+    element = "uint8" if precision == "int8" else precision
+    core.spend_multiply_adds(count, core.HandNetElement.__members__[element])
+
+
 def hand_net(network: Network, precision: str) -> Any:
     """The HandNet of the network; int8 calibrated with the peers' crops."""
     from dgpose_ext.hand_net import HandNet

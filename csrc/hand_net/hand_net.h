@@ -5,15 +5,19 @@
 // immutable. A Network may be used from many threads at once: each thread has its own workspace
 // (thread-local, grown at its first call), so the hot path takes no lock and allocates nothing.
 //
-// Maths (float32): a convolution computes
+// Maths: a convolution computes
 //   out = activation(sum weight * in + bias [+ residual]),   activation(v) = v >= 0 ? v : slope * v
-// (slope 1: none, 0: ReLU, else LeakyReLU). 3x3 convolutions of stride 1 and 2 go through
-// Winograd's minimal filtering (Lavin & Gray, CVPR 2016), all others are direct. A linear layer is
-// a convolution whose kernel is the whole map.
+// (slope 1: none, 0: ReLU, else LeakyReLU). A linear layer is a convolution whose kernel is the
+// whole map. Each map is stored as float32, bfloat16 or uint8 codes (store_as); weights have the
+// type of the map they multiply, int8 for uint8. Sums of the first two are float32, of codes int32;
+// from there to what is stored everything is float32, rounded operation by operation, so that maps
+// of codes have the same bits on every instruction set. In float32, 3x3 convolutions of stride 1
+// and 2, in bfloat16 those of stride 1 go through Winograd's minimal filtering (Lavin & Gray, CVPR
+// 2016), all others are direct.
 //
 // Layout of a map: channels in blocks of 16, [block][row][column][16], with a border of zeros as
 // wide as the convolutions that read it need; 64-byte aligned. The network's input and output are
-// plain [C, H, W].
+// plain [C, H, W] of float32.
 #pragma once
 
 #include <cstdint>
@@ -117,7 +121,8 @@ class Network {
  public:
   ~Network();
 
-  // One frame: input [C, H, W], output [numel of output_shape()].
+  // One frame: input [C, H, W], output [numel of output_shape()]. Where the input is stored as
+  // uint8, one that is not finite makes the whole output NaN.
   void forward(const float* input, float* output) const;
   // `batch` frames, spread over the threads of core/parallel.h. Throws std::bad_alloc where there
   // is no memory for a thread's workspace.

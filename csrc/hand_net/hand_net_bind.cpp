@@ -108,21 +108,9 @@ DGPOSE_PYBIND(hand_net) {
       .value("bfloat16", Element::kBFloat16)
       .value("uint8", Element::kUInt8);
 
-  m.def(
-      "spend_multiply_adds",
-      [](int64_t count, const std::string& precision) {
-        const bool narrow = precision == "bfloat16", whole = precision == "int8";
-        if (!narrow && !whole && precision != "float32") {
-          throw std::invalid_argument("precision must be float32, bfloat16 or int8, got " +
-                                      precision);
-        }
-        py::gil_scoped_release release;
-        spend_multiply_adds(count, narrow  ? ProductType::kBFloat16
-                                   : whole ? ProductType::kInt8
-                                           : ProductType::kFloat32);
-      },
-      py::arg("count"), py::arg("precision") = "float32",
-      "The limit of benchmarks: that many multiply-adds on one core, in registers.");
+  m.def("spend_multiply_adds", &spend_multiply_adds, py::arg("count"),
+        py::arg("element") = Element::kFloat32, py::call_guard<py::gil_scoped_release>(),
+        "The limit of benchmarks: that many multiply-adds on one core, in registers.");
 
   py::class_<Network, std::shared_ptr<Network>>(m, "HandNetwork")
       .def("forward", &forward, py::arg("crops").noconvert(), py::arg("out").noconvert(),

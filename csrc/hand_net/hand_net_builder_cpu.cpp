@@ -149,15 +149,6 @@ std::vector<float> winograd_weight(const float* g, int64_t m, int64_t stride) {
   return result;
 }
 
-// Whether sums of words of this element are one instruction on this processor.
-bool has_dot_instruction(Element element) {
-  const CpuFeatures features = cpu_features();
-  const bool avx512 = cpu_capability() == CpuCapability::kAvx512;
-  const bool avx2 = cpu_capability() == CpuCapability::kAvx2;
-  if (element == Element::kBFloat16) return avx512 && features.avx512_bf16;
-  return (avx512 && features.avx512_vnni) || (avx2 && features.avx_vnni);
-}
-
 // To nearest even; NaN stays one.
 uint32_t bfloat16_bits(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
@@ -413,7 +404,7 @@ class Compiler {
     const Map& to = out();
     ProductStep product;
     product.element = element;
-    product.dot_instruction = element != Element::kFloat32 && has_dot_instruction(element);
+    product.dot_instruction = has_dot_instruction(element);
     product.count = static_cast<int64_t>(offsets.size());
     auto groups = std::make_unique<std::vector<BlockGroup>>(split_blocks(to.blocks, pixels));
     // 24 KiB of weights a pass; a single row of few pixels reads each weight once anyway.
@@ -455,6 +446,7 @@ class Compiler {
     }
     step.scale = keep_per_channel([&](int64_t c) { return 1.0 / scale(out_id(), c); });
     step.conversion = conversion(1.0f, [](int64_t) { return 0.0; });
+    plan_.input_has_codes |= step.out.element == Element::kUInt8;
     add({step, "input", 0, out()});
   }
 
@@ -661,6 +653,21 @@ MapId append(Plan* plan, Layer layer, Shape shape) {
 }
 
 }  // namespace
+
+bool has_dot_instruction(Element element) {
+  const CpuFeatures features = cpu_features();
+  const bool avx512 = cpu_capability() == CpuCapability::kAvx512;
+  const bool avx2 = cpu_capability() == CpuCapability::kAvx2;
+  switch (element) {
+    case Element::kUInt8:
+      return (avx512 && features.avx512_vnni) || (avx2 && features.avx_vnni);
+    case Element::kBFloat16:
+      return avx512 && features.avx512_bf16;
+    case Element::kFloat32:
+      break;
+  }
+  return false;
+}
 
 NetworkBuilder::NetworkBuilder(Shape input, ConvAlgorithm algorithm)
     : plan_(std::make_unique<Plan>()) {

@@ -1,4 +1,5 @@
 // Runs the steps of a network with the instruction set of cpu_capability().
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -110,6 +111,14 @@ int64_t Network::weight_bytes() const {
 
 void Network::forward(const float* input, float* output) const {
   const Runner runner{input, output, thread_workspace(plan_->workspace_floats)};
+  if (plan_->input_has_codes) {
+    bool found = false;
+    DGPOSE_DISPATCH(find_non_finite(input, plan_->input.numel(), &found));
+    if (found) {
+      std::fill_n(output, plan_->output.numel(), std::numeric_limits<float>::quiet_NaN());
+      return;
+    }
+  }
   for (const NamedStep& step : plan_->steps) run_step(step, runner);
 }
 

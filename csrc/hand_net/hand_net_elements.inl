@@ -1,5 +1,5 @@
-// Elements of maps as vectors of float, and the products of words of them; included by
-// hand_net_simd.inl.
+// Elements of maps as vectors of float, and the products of words of them; included by *_simd.inl
+// after core/elements.inl.
 
 // ---- uint8 beside the elements of core/elements.inl; a value to be stored is within 0 .. 255 ----
 
@@ -70,26 +70,44 @@ struct Activation {
 
 // See Conversion: from sums, offsets included, to what is stored. Multiplications and additions are
 // rounded one by one, so that uint8 maps have the same bits on every instruction set.
+template <Element kOut, bool kActivates>
 struct Converter {
   Activation activate;
   F32 zero_point, lowest, highest;
-  bool activates, is_code;
   explicit DGPOSE_INLINE Converter(const Conversion& c)
       : activate(c.slope),
         zero_point(F32::set1(c.zero_point)),
         lowest(F32::set1(c.lowest)),
-        highest(F32::set1(255.0f)),
-        activates(c.slope != 1.0f),
-        is_code(c.out == Element::kUInt8) {
-    if (is_code && c.slope == 0.0f) activates = false;
-  }
+        highest(F32::set1(255.0f)) {}
   DGPOSE_INLINE F32 operator()(F32 value) const {
-    if (activates) value = activate(value);
-    if (!is_code) return value;
-    if (activates) value = value + zero_point;
-    return min(max(value, lowest), highest);  // NaN becomes the lowest code
+    if constexpr (kActivates) value = activate(value);
+    if constexpr (kOut == Element::kUInt8) {
+      if constexpr (kActivates) value = value + zero_point;
+      value = min(max(value, lowest), highest);  // NaN becomes the lowest code
+    }
+    return value;
+  }
+  DGPOSE_INLINE void store(F32 value, float* words, int64_t lane) const {
+    store_element(kOut, (*this)(value), words, lane);
   }
 };
+
+// body(converter), with the type of converter that the conversion asks for.
+template <class Body>
+DGPOSE_INLINE void with_converter(const Conversion& c, const Body& body) {
+  const bool codes = c.out == Element::kUInt8;
+  const bool activates = c.slope != 1.0f && !(codes && c.slope == 0.0f);
+  if (codes) {
+    activates ? body(Converter<Element::kUInt8, true>(c))
+              : body(Converter<Element::kUInt8, false>(c));
+  } else if (c.out == Element::kBFloat16) {
+    activates ? body(Converter<Element::kBFloat16, true>(c))
+              : body(Converter<Element::kBFloat16, false>(c));
+  } else {
+    activates ? body(Converter<Element::kFloat32, true>(c))
+              : body(Converter<Element::kFloat32, false>(c));
+  }
+}
 
 // ---- the products of a word: what tile() accumulates ----
 
@@ -155,7 +173,7 @@ struct WideBFloat16Dot {
             {_mm256_castsi256_ps(_mm256_and_si256(words, high))}};
 #else
     const __m512i high = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
-    return {{_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))},
+    return {{_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, words, 16))},
             {_mm512_castsi512_ps(_mm512_and_si512(words, high))}};
 #endif
   }
@@ -274,3 +292,23 @@ struct BFloat16Dot {
 };
 
 #endif
+
+// body(dot) with the fastest of them that this processor has.
+template <class Body>
+DGPOSE_INLINE void with_dot(Element element, [[maybe_unused]] bool dot_instruction,
+                            const Body& body) {
+  switch (element) {
+    case Element::kUInt8:
+#if DGPOSE_ISA != DGPOSE_ISA_SCALAR
+      if (dot_instruction) return body(Int8Dot{});
+#endif
+      return body(WideInt8Dot{});
+    case Element::kBFloat16:
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+      if (dot_instruction) return body(BFloat16Dot{});
+#endif
+      return body(WideBFloat16Dot{});
+    default:
+      return body(Float32Dot{});
+  }
+}

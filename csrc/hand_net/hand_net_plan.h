@@ -90,6 +90,7 @@ struct Plan {
   std::vector<std::unique_ptr<std::vector<BlockGroup>>> groups;
   int64_t workspace_floats = 0;
   int64_t multiply_adds = 0;
+  bool input_has_codes = false;  // uint8, which cannot say NaN
   Shape output;
 };
 

@@ -28,32 +28,35 @@ struct TileCall {
 };
 
 // [pixels][vectors] sums to elements.
-__attribute__((noinline)) void convert_tile(const TileCall& t, const float* sums, int vectors,
-                                            int pixels) {
+template <class Convert>
+void convert_tile(const TileCall& t, const Convert& convert, const float* sums, int vectors,
+                  int pixels) {
   const Epilogue& e = *t.convert;
-  const Converter convert(e.conversion);
   for (int v = 0; v < vectors; ++v) {
     const int64_t block = v / kVectorsPerBlock, lane = t.lane + v % kVectorsPerBlock * kLanes;
     const int64_t channel = t.channel + v * kLanes;
-    const F32 scale = F32::load(e.scale + channel),
-              offset = F32::load(e.conversion.offset + channel);
+    const F32 scale = F32::load(e.scale + channel);
+    const F32 offset = F32::load(e.conversion.offset + channel);
     float* out = t.out + block * t.out_block;
+    const float* from = sums + v * kLanes;
     if (t.residual == nullptr) {
-      for (int p = 0; p < pixels; ++p) {
-        const F32 sum = F32::load(sums + (p * vectors + v) * kLanes);
-        store_element(e.conversion.out, convert(sum * scale + offset), out + p * t.out_pixel, lane);
+      for (int p = 0; p < pixels; ++p, from += vectors * kLanes, out += t.out_pixel) {
+        convert.store(F32::load(from) * scale + offset, out, lane);
       }
       continue;
     }
     const float* residual = t.residual + block * t.residual_block;
     const F32 residual_scale = F32::load(e.residual_scale + channel);
-    for (int p = 0; p < pixels; ++p) {
-      const F32 sum = F32::load(sums + (p * vectors + v) * kLanes);
+    for (int p = 0; p < pixels; ++p, from += vectors * kLanes, out += t.out_pixel) {
       const F32 added = load_element(e.residual.element, residual + p * t.residual_pixel, lane);
-      store_element(e.conversion.out, convert(sum * scale + offset + added * residual_scale),
-                    out + p * t.out_pixel, lane);
+      convert.store(F32::load(from) * scale + offset + added * residual_scale, out, lane);
     }
   }
+}
+__attribute__((noinline)) void convert_tile(const TileCall& t, const float* sums, int vectors,
+                                            int pixels) {
+  with_converter(t.convert->conversion,
+                 [&](const auto& convert) { convert_tile(t, convert, sums, vectors, pixels); });
 }
 
 template <class Dot, int V, int P>
@@ -216,20 +219,8 @@ void multiply(const ProductStep& step, const ProductCall& call) {
 }
 
 void product(const ProductStep& step, const ProductCall& call) {
-  switch (step.element) {
-    case Element::kUInt8:
-#if DGPOSE_ISA != DGPOSE_ISA_SCALAR
-      if (step.dot_instruction) return multiply<Int8Dot>(step, call);
-#endif
-      return multiply<WideInt8Dot>(step, call);
-    case Element::kBFloat16:
-#if DGPOSE_ISA == DGPOSE_ISA_AVX512
-      if (step.dot_instruction) return multiply<BFloat16Dot>(step, call);
-#endif
-      return multiply<WideBFloat16Dot>(step, call);
-    default:
-      return multiply<Float32Dot>(step, call);
-  }
+  with_dot(step.element, step.dot_instruction,
+           [&](auto dot) { multiply<decltype(dot)>(step, call); });
 }
 
 void run(const ConvStep& step, float* workspace) {
@@ -350,6 +341,53 @@ struct Transform<4, 2> {  // points 0, 1, -1, 2, infinity
 #define DGPOSE_UNROLL_WIDE
 #endif
 
+// From products of tiles to outputs: store(value, pixel, the residual's pixel, channel).
+template <int M, int S, class Store>
+DGPOSE_INLINE void winograd_output(const WinogradStep& step, float* workspace, const Store& store) {
+  constexpr int N = S * M + 3 - S;
+  const int64_t tiles = step.tiles_y * step.tiles_x;
+  const Map& out = step.out;
+  const Map& residual = step.epilogue.residual;
+  for (int64_t block = 0; block < out.blocks; ++block) {
+    for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
+      const int64_t y0 = tile_index / step.tiles_x * M, x0 = tile_index % step.tiles_x * M;
+      const int64_t rows = out.height - y0 < M ? out.height - y0 : M;
+      const int64_t columns = out.width - x0 < M ? out.width - x0 : M;
+      for (int lane = 0; lane < kBlock; lane += kLanes) {
+        const float* from =
+            workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
+        const F32 bias = F32::load(step.epilogue.start + block * kBlock + lane);
+        F32 half[M][N];
+        DGPOSE_UNROLL_WIDE
+        for (int x = 0; x < N; ++x) {
+          F32 m[N], y[M];
+          DGPOSE_UNROLL
+          for (int i = 0; i < N; ++i) m[i] = F32::load(from + (i * N + x) * step.position_out);
+          Transform<M, S>::output(m, y);
+          DGPOSE_UNROLL
+          for (int i = 0; i < M; ++i) half[i][x] = y[i];
+        }
+        DGPOSE_UNROLL_WIDE
+        for (int i = 0; i < M; ++i) {
+          F32 y[M];
+          Transform<M, S>::output(half[i], y);
+          if (i >= rows) break;
+          DGPOSE_UNROLL
+          for (int x = 0; x < M; ++x) {
+            if (x >= columns) break;
+            store(y[x] + bias,
+                  workspace + out.offset + block * out.block_stride + (y0 + i) * out.row_stride +
+                      (x0 + x) * out.pixel_stride,
+                  workspace + residual.offset + block * residual.block_stride +
+                      (y0 + i) * residual.row_stride + (x0 + x) * residual.pixel_stride,
+                  block * kBlock + lane);
+          }
+        }
+      }
+    }
+  }
+}
+
 // E: the element of the input, and of the transformed one. Transforms are computed in float32.
 template <int M, int S, Element E>
 void winograd(const WinogradStep& step, float* workspace) {
@@ -422,61 +460,30 @@ void winograd(const WinogradStep& step, float* workspace) {
     }
   }
 
-  const Map& out = step.out;
-  const Epilogue& epilogue = step.epilogue;
-  const Map& residual = epilogue.residual;
-  const Activation activate(epilogue.slope);
-  const Converter convert(epilogue.conversion);
-  for (int64_t block = 0; block < out.blocks; ++block) {
-    for (int64_t tile_index = 0; tile_index < tiles; ++tile_index) {
-      const int64_t y0 = tile_index / step.tiles_x * M, x0 = tile_index % step.tiles_x * M;
-      const int64_t rows = out.height - y0 < M ? out.height - y0 : M;
-      const int64_t columns = out.width - x0 < M ? out.width - x0 : M;
-      for (int lane = 0; lane < kBlock; lane += kLanes) {
-        const float* from =
-            workspace + step.scratch_out + (block * tiles + tile_index) * kBlock + lane;
-        const F32 bias = F32::load(epilogue.start + block * kBlock + lane);
-        F32 half[M][N];
-        DGPOSE_UNROLL_WIDE
-        for (int x = 0; x < N; ++x) {
-          F32 m[N], y[M];
-          DGPOSE_UNROLL
-          for (int i = 0; i < N; ++i) m[i] = F32::load(from + (i * N + x) * step.position_out);
-          Transform<M, S>::output(m, y);
-          DGPOSE_UNROLL
-          for (int i = 0; i < M; ++i) half[i][x] = y[i];
-        }
-        DGPOSE_UNROLL_WIDE
-        for (int i = 0; i < M; ++i) {
-          F32 y[M];
-          Transform<M, S>::output(half[i], y);
-          if (i >= rows) break;
-          DGPOSE_UNROLL
-          for (int x = 0; x < M; ++x) {
-            if (x >= columns) break;
-            F32 value = y[x] + bias;
-            float* to = workspace + out.offset + block * out.block_stride +
-                        (y0 + i) * out.row_stride + (x0 + x) * out.pixel_stride;
-            const float* added = workspace + residual.offset + block * residual.block_stride +
-                                 (y0 + i) * residual.row_stride + (x0 + x) * residual.pixel_stride;
-            if (epilogue.converts) {
-              const int64_t channel = block * kBlock + lane;
-              value = value * F32::load(epilogue.scale + channel) +
-                      F32::load(epilogue.conversion.offset + channel);
-              if (epilogue.has_residual) {
-                value = value + load_element(residual.element, added, lane) *
-                                    F32::load(epilogue.residual_scale + channel);
-              }
-              store_element(out.element, convert(value), to, lane);
-            } else {
-              if (epilogue.has_residual) value = value + F32::load(added + lane);
-              activate(value).store(to + lane);
+  if (step.epilogue.converts) {
+    with_converter(step.epilogue.conversion, [&](const auto& convert) {
+      winograd_output<M, S>(
+          step, workspace, [&](F32 value, float* to, const float* added, int64_t channel) {
+            const int64_t lane = channel % kBlock;
+            const Epilogue& e = step.epilogue;
+            value = value * F32::load(e.scale + channel) + F32::load(e.conversion.offset + channel);
+            if (e.has_residual) {
+              value = value + load_element(e.residual.element, added, lane) *
+                                  F32::load(e.residual_scale + channel);
             }
-          }
-        }
-      }
-    }
+            convert.store(value, to, lane);
+          });
+    });
+    return;
   }
+  const Activation activate(step.epilogue.slope);
+  const bool adds = step.epilogue.has_residual;
+  winograd_output<M, S>(step, workspace,
+                        [&](F32 value, float* to, const float* added, int64_t channel) {
+                          const int64_t lane = channel % kBlock;
+                          if (adds) value = value + F32::load(added + lane);
+                          activate(value).store(to + lane);
+                        });
 }
 
 template <int M, int S>
@@ -511,6 +518,10 @@ void deal_out(const uint8_t* from, int64_t from_step, int64_t count, uint8_t* to
 DGPOSE_INLINE void deal_out(int64_t bytes, const void* from, int64_t from_step, int64_t count,
                             uint8_t* to, int64_t to_step) {
   const uint8_t* source = static_cast<const uint8_t*>(from);
+  if (from_step == bytes && to_step == bytes) {
+    __builtin_memcpy(to, from, static_cast<size_t>(count * bytes));
+    return;
+  }
   switch (bytes) {
     case 1:
       return deal_out<1>(source, from_step, count, to, to_step);
@@ -538,7 +549,8 @@ DGPOSE_INLINE const float* to_elements(const InputStep&, const float* pixels, in
 template <class T>
 DGPOSE_INLINE const T* to_elements(const InputStep& step, const float* pixels, int64_t count,
                                    T* elements) {
-  const Converter convert(step.conversion);
+  constexpr Element kElement = sizeof(T) == 1 ? Element::kUInt8 : Element::kBFloat16;
+  const Converter<kElement, false> convert(step.conversion);
   const F32 scale = F32::set1(*step.scale), offset = F32::set1(*step.conversion.offset);
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t left = count - i;
@@ -555,30 +567,49 @@ void lay_out_input(const InputStep& step, const float* input, float* workspace) 
   const Map& out = step.out;
   const int64_t r = step.unshuffle, width = out.width * r, plane = out.height * r * width;
   const int64_t pixel_bytes = out.pixel_stride * 4;
-  const int64_t lanes = pixel_bytes / kSize;    // 16, or those of a narrow map
+  const int64_t lanes = out.blocks > 1 ? out.blocks * kBlock : pixel_bytes / kSize;
   const int64_t run = kBlock % r == 0 ? r : 1;  // neighbours in a row, and in a pixel of the map
   const int64_t piece = run == r ? kPiece / r : 1;
   T elements[kPiece + kLanes];
   const uint8_t zeros[64] = {};
-  for (int64_t channel = 0; channel < out.blocks * lanes; channel += run) {
-    const int64_t c = channel / (r * r), dy = channel / r % r, dx = channel % r;
-    for (int64_t y = 0; y < out.height; ++y) {
-      const float* from = input + c * plane + (y * r + dy) * width + dx;
-      uint8_t* to =
-          reinterpret_cast<uint8_t*>(workspace + out.offset + channel / lanes * out.block_stride +
-                                     y * out.row_stride) +
-          channel % lanes * kSize;
-      if (channel >= out.channels) {
-        deal_out(run * kSize, zeros, 0, out.width, to, pixel_bytes);
-        continue;
-      }
-      for (int64_t x = 0; x < out.width; x += piece) {
-        const int64_t count = out.width - x < piece ? out.width - x : piece;
-        const T* row = to_elements(step, from + x * r, count * run, elements);
-        deal_out(run * kSize, row, run * kSize, count, to + x * pixel_bytes, pixel_bytes);
+  for (int64_t y = 0; y < out.height; ++y) {
+    float* row = workspace + out.offset + y * out.row_stride;
+    const auto pixel = [&](int64_t channel) {
+      return reinterpret_cast<uint8_t*>(row + channel / kBlock * out.block_stride) +
+             channel % kBlock * kSize;
+    };
+    int64_t channel = 0;
+    for (const float* from_plane = input; channel < out.channels; from_plane += plane) {
+      for (int64_t dy = 0; dy < r; ++dy) {
+        for (int64_t dx = 0; dx < r; dx += run, channel += run) {
+          const float* from = from_plane + (y * r + dy) * width + dx;
+          uint8_t* to = pixel(channel);
+          for (int64_t x = 0; x < out.width; x += piece) {
+            const int64_t count = out.width - x < piece ? out.width - x : piece;
+            deal_out(run * kSize, to_elements(step, from + x * r, count * run, elements),
+                     run * kSize, count, to + x * pixel_bytes, pixel_bytes);
+          }
+        }
       }
     }
+    for (; channel < lanes; ++channel) {
+      deal_out(kSize, zeros, 0, out.width, pixel(channel), pixel_bytes);
+    }
   }
+}
+
+void find_non_finite(const float* values, int64_t count, bool* found) {
+  F32 zeros = F32::set1(0.0f);  // x - x is NaN for NaN and Inf
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const F32 value = F32::load(values + i);
+    zeros = zeros + (value - value);
+  }
+  const F32 rest = F32::load_first(values + i, static_cast<int>(count - i));
+  zeros = zeros + (rest - rest);
+  float lanes[kLanes];
+  zeros.store(lanes);
+  for (const float lane : lanes) *found |= lane != lane;
 }
 
 void run(const InputStep& step, const float* input, float* workspace) {
@@ -592,9 +623,9 @@ void run(const InputStep& step, const float* input, float* workspace) {
   }
 }
 
-void run(const PoolStep& step, float* workspace) {
+template <class Convert>
+void pool(const PoolStep& step, const Convert& convert, float* workspace) {
   const Map &in = step.in, &out = step.out;
-  const Converter convert(step.conversion);
   for (int64_t block = 0; block < out.blocks; ++block) {
     for (int64_t y = 0; y < out.height; ++y) {
       for (int64_t x = 0; x < out.width; ++x) {
@@ -603,8 +634,10 @@ void run(const PoolStep& step, float* workspace) {
         const int64_t area = static_cast<int64_t>(y1 - y0) * (x1 - x0);
         const F32 share = F32::set1(
             step.maximum ? 1.0f : 1.0f / static_cast<float>(step.divisor ? step.divisor : area));
+        const float* from = workspace + in.offset + block * in.block_stride;
+        float* to = workspace + out.offset + block * out.block_stride + y * out.row_stride +
+                    x * out.pixel_stride;
         for (int lane = 0; lane < kBlock; lane += kLanes) {
-          const float* from = workspace + in.offset + block * in.block_stride;
           F32 value = F32::set1(step.maximum ? -__builtin_inff() : 0.0f);
           for (int32_t i = y0; i < y1; ++i) {
             for (int32_t j = x0; j < x1; ++j) {
@@ -615,21 +648,22 @@ void run(const PoolStep& step, float* workspace) {
             }
           }
           const int64_t channel = block * kBlock + lane;
-          value = value * share * F32::load(step.scale + channel) +
-                  F32::load(step.conversion.offset + channel);
-          store_element(out.element, convert(value),
-                        workspace + out.offset + block * out.block_stride + y * out.row_stride +
-                            x * out.pixel_stride,
-                        lane);
+          value = value * share * F32::load(step.scale + channel);
+          convert.store(value + F32::load(step.conversion.offset + channel), to, lane);
         }
       }
     }
   }
 }
 
-void run(const SumStep& step, float* workspace) {
+void run(const PoolStep& step, float* workspace) {
+  with_converter(step.conversion, [&](const auto& convert) { pool(step, convert, workspace); });
+}
+
+// Elements of one kind, or of the kinds that the maps name.
+template <bool kSame, Element kElement, class Convert>
+void sum(const SumStep& step, const Convert& convert, float* workspace) {
   const Map &a = step.a, &b = step.b, &out = step.out;
-  const Converter convert(step.conversion);
   for (int64_t block = 0; block < out.blocks; ++block) {
     for (int lane = 0; lane < kBlock; lane += kLanes) {
       const int64_t channel = block * kBlock + lane;
@@ -641,21 +675,31 @@ void run(const SumStep& step, float* workspace) {
         const float* from_b =
             workspace + b.offset + block * b.block_stride + y / step.upsample * b.row_stride;
         float* to = workspace + out.offset + block * out.block_stride + y * out.row_stride;
-        for (int64_t x = 0, bx = 0, repeat = 0; x < out.width; ++x) {
-          F32 value =
-              load_element(b.element, from_b + bx * b.pixel_stride, lane) * b_scale + offset;
-          if (step.has_a) {
-            value = value + load_element(a.element, from_a + x * a.pixel_stride, lane) * a_scale;
-          }
-          store_element(out.element, convert(value), to + x * out.pixel_stride, lane);
-          if (++repeat == step.upsample) {
-            repeat = 0;
-            ++bx;
+        for (int64_t x = 0; x < out.width; from_b += b.pixel_stride) {
+          const F32 repeated =
+              load_element(kSame ? kElement : b.element, from_b, lane) * b_scale + offset;
+          for (int64_t i = 0; i < step.upsample; ++i, ++x, to += out.pixel_stride) {
+            F32 value = repeated;
+            if (step.has_a) {
+              value = value + load_element(kSame ? kElement : a.element, from_a, lane) * a_scale;
+              from_a += a.pixel_stride;
+            }
+            convert.store(value, to, lane);
           }
         }
       }
     }
   }
+}
+
+void run(const SumStep& step, float* workspace) {
+  const bool same =
+      step.b.element == step.out.element && (!step.has_a || step.a.element == step.out.element);
+  with_converter(step.conversion,
+                 [&]<Element kOut, bool kActivates>(const Converter<kOut, kActivates>& convert) {
+                   same ? sum<true, kOut>(step, convert, workspace)
+                        : sum<false, kOut>(step, convert, workspace);
+                 });
 }
 
 // exp(x) for x <= 0, to 2 units in the last place; below -87 it stays at exp(-87). Fused, here and

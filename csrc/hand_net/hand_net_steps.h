@@ -9,6 +9,10 @@
 
 namespace dgpose::hand_net {
 
+// Whether this processor multiplies and adds a word of elements in one instruction, at the level of
+// cpu_capability(): VNNI and BF16 of AVX-512, AVX-VNNI.
+bool has_dot_instruction(Element element);
+
 constexpr int64_t channels_per_word(Element element) {
   return element == Element::kUInt8 ? 4 : element == Element::kBFloat16 ? 2 : 1;
 }

@@ -1,29 +1,28 @@
 #include "hand_net/multiply_add_limit.h"
 
+#include <limits>
+
+#include "core/half.h"
 #include "core/simd.h"
+#include "hand_net/hand_net_steps.h"
+
+namespace dgpose {
+namespace {
+using namespace hand_net;
+}
+}  // namespace dgpose
 
 #define DGPOSE_SIMD_BODY "hand_net/multiply_add_limit_simd.inl"
 #include "core/foreach_isa.inl"
 
 namespace dgpose::hand_net {
 
-void spend_multiply_adds(int64_t count, ProductType type) {
-  float sum = 0;
-#if defined(__x86_64__)
-  static const CpuFeatures features = cpu_features();
-  const bool avx512 = cpu_capability() == CpuCapability::kAvx512;
-  if (avx512 && type == ProductType::kBFloat16 && features.avx512_bf16) {
-    avx512::spend_bf16(count, &sum);
-  } else if (avx512 && type == ProductType::kInt8 && features.avx512_vnni) {
-    avx512::spend_vnni(count, &sum);
-  } else if (type == ProductType::kInt8) {
-    DGPOSE_DISPATCH(spend_int8(count, &sum));
-  } else {
-    DGPOSE_DISPATCH(spend(count, &sum));
-  }
-#else
-  DGPOSE_DISPATCH(spend(count, &sum));
-#endif
+void spend_multiply_adds(int64_t count, Element element) {
+  const int64_t words = count / channels_per_word(element);
+  volatile float unknown = 0.5f;  // to the compiler
+  float operands[32], sum = 0;
+  for (float& operand : operands) operand = unknown;
+  DGPOSE_DISPATCH(spend(element, has_dot_instruction(element), words, operands, &sum));
   // Through a volatile, so that the sums count as used.
   [[maybe_unused]] volatile float sink = sum;
 }

@@ -1,28 +1,45 @@
-// Enough independent sums to fill the pipelines of any core with one or two multiply-add units.
-constexpr int kSums = DGPOSE_ISA == DGPOSE_ISA_SCALAR ? 8 : 12;
+#include "core/elements.inl"
+#include "hand_net/hand_net_elements.inl"
 
-void spend(int64_t count, float* result) {
-  F32 sum[kSums];
+// Enough independent sums to fill the pipelines of any core with one or two multiply-add units: 3
+// vectors of weights by 4 pixels, out of 32 words that the compiler does not know. The pixels
+// change all the time, so that no product is kept.
+template <class Dot>
+void spend(int64_t words, const float* operands, float* result) {
+  constexpr int kVectors = 3, kPixels = 4;
+  typename Dot::Sum sum[kPixels][kVectors];
+  typename Dot::Weight weight[kVectors];
 #pragma GCC unroll 16
-  for (int i = 0; i < kSums; ++i) sum[i] = F32::set1(static_cast<float>(i));
-  const F32 factor = F32::set1(0.5f);
-  const F32 term = F32::set1(static_cast<float>(count));
-  for (int64_t done = 0; done < count; done += kSums * F32::kWidth) {
+  for (int v = 0; v < kVectors; ++v) weight[v] = Dot::weight(operands + v);
 #pragma GCC unroll 16
-    for (int i = 0; i < kSums; ++i) {
-#if DGPOSE_ISA == DGPOSE_ISA_SCALAR
-      sum[i] = sum[i] * factor + term;
-#else
-      sum[i] = fma(sum[i], factor, term);
-#endif
+  for (int p = 0; p < kPixels; ++p) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[p][v] = Dot::Sum::load(operands + p * kVectors + v);
+  }
+  constexpr int64_t kStep = int64_t{kVectors} * kPixels * F32::kWidth;
+  for (int64_t step = 0; step * kStep < words; ++step) {
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) {
+      const typename Dot::Pixel pixel = Dot::pixel(operands + (step + 4 * p) % 16);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) Dot::add(weight[v], pixel, sum[p][v]);
     }
   }
-  F32 total = sum[0];
+  F32 total = F32::set1(0.0f);
 #pragma GCC unroll 16
-  for (int i = 1; i < kSums; ++i) total = total + sum[i];
+  for (int p = 0; p < kPixels; ++p) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) total = total + as_float(sum[p][v]);
+  }
   float lanes[F32::kWidth];
   total.store(lanes);
-  *result = lanes[0];
+  for (int i = 0; i < F32::kWidth; ++i) *result += lanes[i];
+}
+
+void spend(Element element, bool dot_instruction, int64_t words, const float* operands,
+           float* result) {
+  with_dot(element, dot_instruction,
+           [&](auto dot) { spend<decltype(dot)>(words, operands, result); });
 }
 
 #if DGPOSE_ISA == DGPOSE_ISA_SCALAR
