@@ -21,7 +21,7 @@ template <class Element>
 __device__ __forceinline__ double half_warp_dot(const float* query, const Element* row,
                                                 int64_t dim) {
   double sum = 0;
-#pragma unroll 8
+#pragma unroll 4
   for (int64_t i = threadIdx.x % kPartialSums; i < dim; i += kPartialSums) {
     sum = fma(static_cast<double>(query[i]), static_cast<double>(load_as_compute(row[i])), sum);
   }

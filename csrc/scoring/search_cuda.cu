@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // After the rows of a round were scored.
 template <class Element>
-__global__ void __launch_bounds__(kThreads) end_round(ScoreTask task) {
+__global__ void __launch_bounds__(kThreads, 2) end_round(ScoreTask task) {
   for_each_task(task.search.batch, [&](int64_t q) {
     const Query<Element> query(task, q);
     const SearchLists& lists = task.lists;
@@ -307,7 +307,8 @@ __device__ void sort_by_rank(float* values, int64_t* rows, int64_t count, int64_
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kThreads) finish(ScoreTask task, float* values, int64_t* rows) {
+__global__ void __launch_bounds__(kThreads, 2)
+    finish(ScoreTask task, float* values, int64_t* rows) {
   __shared__ float shared_values[kSortedInShared];
   __shared__ int64_t shared_rows[kSortedInShared];
   for_each_task(task.search.batch, [&](int64_t q) {
