@@ -260,15 +260,22 @@ __device__ __forceinline__ void multiply(const typename T::Stage& stage, const W
   }
 }
 
-// Bias, enlargement, residual and activation of two neighbouring channels of a pixel.
+// Of two neighbouring channels.
+using Two = Pack<float, 2>;
+
+__device__ __forceinline__ Two bias_of(const Conv& conv, int column) {
+  if (column >= conv.padded_columns) return {{0, 0}};
+  return *reinterpret_cast<const Two*>(conv.bias + column);
+}
+
+// Enlargement, residual and activation of two neighbouring channels of a pixel; `sums` hold the
+// bias.
 template <class Element>
-__device__ __forceinline__ void finish(const Conv& conv, int row, int column, float first,
-                                       float second) {
+__device__ __forceinline__ void finish(const Conv& conv, int row, int column, const Two& sums) {
   using Pair = Pack<Element, 2>;
   if (row >= conv.rows || column >= conv.padded_columns) return;
-  const float sums[2] = {first + conv.bias[column], second + conv.bias[column + 1]};
   const auto put = [&](int64_t pixel, int64_t frame, int64_t plane) {
-    float x[2] = {sums[0], sums[1]};
+    float x[2] = {sums.v[0], sums.v[1]};
     if (conv.residual != nullptr) {
       const auto pair = *reinterpret_cast<const Pair*>(static_cast<const Element*>(conv.residual) +
                                                        pixel * conv.padded_columns + column);
@@ -318,7 +325,16 @@ __global__ void __launch_bounds__(T::kThreads, kBlocks) convolve(Conv conv) {
     const WarpPlace<T> warp;
     Source<T> source(conv, row0, column0);
     Sums<T> sums = {};
-    // Weights do not depend on the step before this one.
+    // Weights and bias do not depend on the step before this one.
+    constexpr int kPairs = T::kColumns / 2, kTilePairs = T::kRows * kPairs;
+    constexpr int kPairsOfThread = (kTilePairs + T::kThreads - 1) / T::kThreads;
+    [[maybe_unused]] Two split_bias[kPairsOfThread];
+    if constexpr (T::kSplits > 1) {
+#pragma unroll
+      for (int i = 0; i < kPairsOfThread; ++i) {
+        split_bias[i] = bias_of(conv, column0 + (thread + i * T::kThreads) % kPairs * 2);
+      }
+    }
 #pragma unroll
     for (int step = 0; step < T::kStages - 1; ++step) {
       if (step < steps) source.copy_columns(step, stages[step]);
@@ -347,21 +363,21 @@ __global__ void __launch_bounds__(T::kThreads, kBlocks) convolve(Conv conv) {
     const int own_row = warp.row + lane / 4, own_column = warp.column + lane % 4 * 2;
     if constexpr (T::kSplits == 1) {
 #pragma unroll
-      for (int i = 0; i < T::kRowFragments; ++i) {
+      for (int j = 0; j < T::kColumnFragments; ++j) {
+        const int column = column0 + own_column + 8 * j;
+        const Two bias = bias_of(conv, column);
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
+        for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
-          for (int j = 0; j < T::kColumnFragments; ++j) {
-            finish<Element>(conv, row0 + own_row + 16 * i + 8 * h, column0 + own_column + 8 * j,
-                            sums[i][j][2 * h], sums[i][j][2 * h + 1]);
+          for (int h = 0; h < 2; ++h) {
+            finish<Element>(conv, row0 + own_row + 16 * i + 8 * h, column,
+                            {{sums[i][j][2 * h] + bias.v[0], sums[i][j][2 * h + 1] + bias.v[1]}});
           }
         }
       }
     } else {
-      using Two = Pack<float, 2>;
       __syncthreads();  // the stages are free
       Two* parts = reinterpret_cast<Two*>(stages);
-      constexpr int kPairs = T::kColumns / 2, kTilePairs = T::kRows * kPairs;
 #pragma unroll
       for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
@@ -369,19 +385,24 @@ __global__ void __launch_bounds__(T::kThreads, kBlocks) convolve(Conv conv) {
 #pragma unroll
           for (int j = 0; j < T::kColumnFragments; ++j) {
             parts[warp.split * kTilePairs + (own_row + 16 * i + 8 * h) * kPairs + own_column / 2 +
-                  4 * j] = {sums[i][j][2 * h], sums[i][j][2 * h + 1]};
+                  4 * j] = {{sums[i][j][2 * h], sums[i][j][2 * h + 1]}};
           }
         }
       }
       __syncthreads();
-      for (int pair = thread; pair < kTilePairs; pair += T::kThreads) {
-        float first = 0, second = 0;
+#pragma unroll
+      for (int i = 0; i < kPairsOfThread; ++i) {
+        const int pair = thread + i * T::kThreads;
+        if (pair >= kTilePairs) break;
+        Two total = {{0, 0}};
 #pragma unroll
         for (int split = 0; split < T::kSplits; ++split) {
-          first += parts[split * kTilePairs + pair].v[0];
-          second += parts[split * kTilePairs + pair].v[1];
+          total.v[0] += parts[split * kTilePairs + pair].v[0];
+          total.v[1] += parts[split * kTilePairs + pair].v[1];
         }
-        finish<Element>(conv, row0 + pair / kPairs, column0 + pair % kPairs * 2, first, second);
+        total.v[0] += split_bias[i].v[0];
+        total.v[1] += split_bias[i].v[1];
+        finish<Element>(conv, row0 + pair / kPairs, column0 + pair % kPairs * 2, total);
       }
     }
   });

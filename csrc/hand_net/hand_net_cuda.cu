@@ -434,10 +434,15 @@ class Reader {
 
   bool convolves_inside(const GpuStep& s) const {
     for (const int64_t size :
-         {s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w,
-          s.kernel_h * s.dilation_h, s.kernel_w * s.dilation_w, s.padding_h + 1, s.padding_w + 1,
-          s.stride_h * s.out_height, s.stride_w * s.out_width}) {
+         {s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w}) {
       if (!is_size(size)) return false;
+    }
+    if (s.padding_h < 0 || s.padding_h >= kMaxSide || s.padding_w < 0 || s.padding_w >= kMaxSide) {
+      return false;
+    }
+    for (const int64_t reach : {s.kernel_h * s.dilation_h, s.kernel_w * s.dilation_w,
+                                s.stride_h * s.out_height, s.stride_w * s.out_width}) {
+      if (!is_size(reach)) return false;
     }
     const int64_t pixel = pixel_chunks(header_.element, s.in_channels);
     if (static_cast<double>(pixel) * static_cast<double>(s.kernel_h) *
