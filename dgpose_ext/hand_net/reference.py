@@ -65,8 +65,10 @@ class _Step:
 
     def _conv(self) -> Tensor:
         layer = self.layer
-        options = (layer["stride"], layer["padding"], layer["dilation"])
-        return self._weighted(lambda x, *weights: F.conv2d(x, *weights, *options))
+        stride, padding, dilation = layer["stride"], layer["padding"], layer["dilation"]
+        return self._weighted(
+            lambda x, weight, bias: F.conv2d(x, weight, bias, stride, padding, dilation)
+        )
 
     def _linear(self) -> Tensor:
         return self._weighted(
