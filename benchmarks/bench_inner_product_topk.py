@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .gpu import Arguments, GpuCase
 from .harness import Case
 from .pose_embeddings import SOURCE, search_call
 
@@ -86,4 +87,33 @@ CASES = [
     _case(batch, count, dim, k)
     for count, dim, k in ((200_000, 1024, 500), (500_000, 256, 100))
     for batch in (1, 16, 64, 256)
+]
+
+
+def _torch_on_gpu(arguments: Arguments) -> Callable[[], Any]:
+    queries, columns, k = arguments["queries"], arguments["candidates"].T, arguments["k"]
+    return lambda: (queries @ columns).topk(k)
+
+
+def _gpu_case(batch: int, dtype: torch.dtype, dim: int = 1024, k: int = 100) -> GpuCase:
+    def call(count: int) -> tuple[Callable[..., Any], Arguments]:
+        from dgpose_ext import inner_product_topk
+
+        tensors = search_call(batch, count, dim)
+        arguments = {name: value.to(dtype) for name, value in tensors.items()}
+        return inner_product_topk, arguments | {"k": min(k, count)}
+
+    return GpuCase(
+        f"B={batch} D={dim} k={k}, {str(dtype).removeprefix('torch.')}", "candidates", 1 << 18,
+        call, dim * dtype.itemsize, compiled=False,
+        peers={"torch, product and topk (not exact)": _torch_on_gpu},
+    )  # fmt: skip
+
+
+GPU_CASES = [
+    _gpu_case(1, torch.float32),
+    _gpu_case(1, torch.bfloat16),
+    _gpu_case(16, torch.float32),
+    _gpu_case(128, torch.bfloat16),
+    _gpu_case(256, torch.float32),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .gpu import Arguments, GpuCase
 from .harness import Case
 from .pose_embeddings import JOINTS, SOURCE, embed, margin_call
 
@@ -78,5 +79,21 @@ CASES = [
         },
         "dgpose_ext, sparse gradient", "float32 product alone",
         note=f"embeddings of {SOURCE}", repeats=2,
+    ),
+]  # fmt: skip
+
+
+def _gpu_call(count: int) -> tuple[Callable[..., Any], Arguments]:
+    from dgpose_ext import max_margin_loss
+
+    call: Arguments = dict(margin_call(BATCH, count, DIM))
+    return max_margin_loss, call | {"positives": embed(call["targets"], DIM)}
+
+
+GPU_CASES = [
+    GpuCase(
+        f"forward and backward (dense gradient), B={BATCH} D={DIM} J={JOINTS}", "candidates",
+        1 << 18, _gpu_call, (2 * DIM + 3 * JOINTS) * 4, compiled=False,
+        differentiable=("queries", "candidates", "positives"),
     ),
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .gpu import Arguments, GpuCase
 from .harness import Case
 from .pose_embeddings import JOINTS, SOURCE, margin_call
 
@@ -116,6 +117,35 @@ CASES = [
         "dgpose_ext", note=f"{_NOTE}; KeOps takes tens of seconds", repeats=1,
     ),
 ]  # fmt: skip
+
+
+def _cdist_on_gpu(arguments: Arguments) -> Callable[[], Any]:
+    """The product, and the distances joint by joint."""
+    queries, columns = arguments["queries"], arguments["candidates"].T
+    targets, poses = arguments["targets"], arguments["poses"]
+
+    def run() -> Any:
+        values = queries @ columns
+        for j in range(JOINTS):
+            values.add_(torch.cdist(targets[:, j], poses[:, j]), alpha=1 / JOINTS)
+        return values.max(1)
+
+    return run
+
+
+def _gpu_case(batch: int) -> GpuCase:
+    def call(count: int) -> tuple[Callable[..., Any], Arguments]:
+        from dgpose_ext import max_margin_topk
+
+        return max_margin_topk, dict(margin_call(batch, count, DIM))
+
+    return GpuCase(
+        f"B={batch} D={DIM} J={JOINTS} k=1", "candidates", 1 << 18, call, (DIM + 3 * JOINTS) * 4,
+        compiled=False, peers={"torch, cdist by joints (not exact)": _cdist_on_gpu},
+    )  # fmt: skip
+
+
+GPU_CASES = [_gpu_case(1), _gpu_case(16), _gpu_case(128)]
 
 
 def _status_mib(key: str) -> float:

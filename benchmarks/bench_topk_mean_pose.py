@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .gpu import Arguments, GpuCase
 from .harness import Case
 from .pose_embeddings import SOURCE, margin_call
 
@@ -50,3 +51,26 @@ def _case(batch: int) -> Case:
 
 
 CASES = [_case(batch) for batch in (1, 64)]
+
+
+def _torch_on_gpu(arguments: Arguments) -> Callable[[], Any]:
+    queries, columns, k = arguments["queries"], arguments["candidates"].T, arguments["k"]
+    poses = arguments["poses"]
+    return lambda: poses[(queries @ columns).topk(k).indices].mean(1)
+
+
+def _gpu_case(batch: int) -> GpuCase:
+    def call(count: int) -> tuple[Callable[..., Any], Arguments]:
+        from dgpose_ext import topk_mean_pose
+
+        arguments: Arguments = dict(margin_call(batch, count, DIM))
+        del arguments["targets"]
+        return topk_mean_pose, arguments | {"k": min(K, count)}
+
+    return GpuCase(
+        f"B={batch} D={DIM} k={K}", "candidates", 1 << 18, call, DIM * 4, compiled=False,
+        peers={"torch, product, topk and mean (not exact)": _torch_on_gpu},
+    )  # fmt: skip
+
+
+GPU_CASES = [_gpu_case(1), _gpu_case(16)]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgpose_ext import _backend, _loader
+from dgpose_ext import _backend, _loader, inner_product_topk
 from dgpose_ext.testing import OpSpec, Sample, discover, tensors
 
 if _loader.core is None:
@@ -141,6 +141,20 @@ def test_gradients_equal_reference(runner: Runner, spec: OpSpec) -> None:
                 torch.testing.assert_close(
                     a, b, rtol=tolerance[0], atol=tolerance[1] * max(1.0, scale)
                 )
+
+
+@pytest.mark.skipif(EMULATION is None, reason="needs the emulated kernels: `make cuda-check`")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("batch", [2, 20])
+def test_a_search_reads_halves_as_they_are(batch: int, dtype: torch.dtype) -> None:
+    """The Python ops hand halves to the CUDA kernels alone; dtypes of a GPU on the CPU."""
+    generator = torch.Generator().manual_seed(batch)
+    queries = torch.randn((batch, 19), generator=generator)
+    rows = torch.randn((300, 24), generator=generator).to(dtype)[:, :19]
+    got = torch.ops.dgpose_emulated.inner_product_topk(queries, rows, 6)
+    assert_equal(tensors(got), tensors(inner_product_topk(queries, rows, 6)), None)
+    with pytest.raises(RuntimeError, match="candidates must be float32, float16 or bfloat16, got"):
+        torch.ops.dgpose_emulated.inner_product_topk(queries, rows.double(), 6)
 
 
 needs_gpu = pytest.mark.skipif(bool(_loader.why_no_cuda()), reason=_loader.why_no_cuda())

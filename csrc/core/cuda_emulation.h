@@ -4,9 +4,10 @@
 // The threads of a block are fibres of one thread, resumed in turn; blocks follow one another. A
 // barrier or warp function gives way to the next fibre until all that must take part are there; a
 // barrier that some can never reach, or a warp function with a lane that has left, ends the
-// program with a message. Even blocks resume their fibres forwards, odd ones backwards, so that a
-// missing barrier shows in either direction. Shared memory is static, hence one launch at a time;
-// what address and undefined-behaviour sanitizers see of it, they check.
+// program with a message. A warp runs until it waits for others, so that a missing barrier shows:
+// in even blocks warps and lanes run forwards, in odd ones backwards. Shared memory is static,
+// hence one launch at a time; what address and undefined-behaviour sanitizers see of it, they
+// check.
 #pragma once
 
 #include <ucontext.h>
@@ -65,6 +66,8 @@ struct Machine {
   std::vector<Fiber> fibers;
   const std::function<void()>* body = nullptr;
   uint64_t slots[1024];  // what a thread shows to its warp
+  uint64_t
+      shown[1024];  // the same when its warp was let go: all lanes read it before the next time
 };
 inline Machine machine;
 
@@ -124,7 +127,9 @@ inline bool release_warp(unsigned first, unsigned threads) {
     }
     if (!complete) continue;
     for (unsigned other = 0; other < lanes; ++other) {
-      if (mask >> other & 1) machine.fibers[first + other].state = State::kReady;
+      if (!(mask >> other & 1)) continue;
+      machine.fibers[first + other].state = State::kReady;
+      machine.shown[first + other] = machine.slots[first + other];
     }
     released = true;
   }
@@ -140,18 +145,24 @@ inline void prepare(Fiber& fiber) {
   fiber.state = State::kReady;
 }
 
+// Runs a warp until its lanes have left or wait for other warps.
+inline void run_warp(unsigned first, unsigned threads, bool backwards) {
+  const unsigned lanes = threads - first < 32 ? threads - first : 32;
+  do {
+    for (unsigned i = 0; i < lanes; ++i) {
+      const unsigned thread = first + (backwards ? lanes - 1 - i : i);
+      if (machine.fibers[thread].state == State::kReady) resume(thread);
+    }
+  } while (release_warp(first, threads));
+}
+
 inline void run_block(unsigned threads, bool backwards) {
   for (unsigned i = 0; i < threads; ++i) prepare(machine.fibers[i]);
+  const unsigned warps = (threads + 31) / 32;
   for (;;) {
-    bool ran = false;
-    for (unsigned i = 0; i < threads; ++i) {
-      const unsigned thread = backwards ? threads - 1 - i : i;
-      if (machine.fibers[thread].state != State::kReady) continue;
-      resume(thread);
-      ran = true;
+    for (unsigned w = 0; w < warps; ++w) {
+      run_warp(32 * (backwards ? warps - 1 - w : w), threads, backwards);
     }
-    for (unsigned first = 0; first < threads; first += 32) ran |= release_warp(first, threads);
-    if (ran) continue;
     unsigned done = 0, waiting = 0;
     for (unsigned i = 0; i < threads; ++i) {
       done += machine.fibers[i].state == State::kDone;
@@ -197,12 +208,10 @@ auto exchange(unsigned mask, T x, const Read& read) {
   const unsigned warp = threadIdx.x / 32 * 32;
   const auto value_of = [warp](unsigned lane) {
     T value;
-    std::memcpy(&value, &machine.slots[warp + lane], sizeof(T));
+    std::memcpy(&value, &machine.shown[warp + lane], sizeof(T));
     return value;
   };
-  const auto result = read(value_of);
-  warp_barrier(mask);
-  return result;
+  return read(value_of);
 }
 
 inline float to_float(Half x) {

@@ -104,6 +104,9 @@ struct Copies {  // of a thread
 };
 inline Copies copies[1024];
 
+// Whether operands below 2^-126 count as 0.
+inline bool flush_operands = false;
+
 // The sum of c and four products, cut off (not rounded) at the last bit of a float32 number as
 // large as the largest of the five, and again to a float32: as a V100 does. Later tensor cores sum
 // 8 or 16 products at a time, with one or more bits below that one.
@@ -116,6 +119,7 @@ inline float fused_sum(float c, const float a[4], const float b[4]) {
   int largest = exponent(c);
   for (int i = 0; i < 4; ++i) {
     terms[i + 1] = static_cast<double>(a[i]) * static_cast<double>(b[i]);
+    if (flush_operands && std::min(std::abs(a[i]), std::abs(b[i])) < 0x1p-126f) terms[i + 1] = 0;
     products |= !(terms[i + 1] == 0);
     finite &= std::isfinite(terms[i + 1]);
     if (terms[i + 1] != 0) largest = std::max(largest, exponent(a[i]) + exponent(b[i]));
@@ -172,6 +176,7 @@ inline void load_blocks(const void* row, uint32_t out[4]) {
     }
     return 0;
   });
+  __syncwarp();  // before any lane changes what others read
 }
 
 inline uint32_t bfloat16_pair(float first, float second) {
@@ -189,7 +194,6 @@ void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
   };
   const Operands own{a, b};
   const unsigned lane = threadIdx.x % kWarp;
-  // All of c is written after the last lane has read a and b.
   float out[4];
   emulation::exchange(0xFFFFFFFFu, &own, [&](const auto& of) {
     for (unsigned i = 0; i < 4; ++i) {
@@ -209,6 +213,7 @@ void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
     }
     return 0;
   });
+  __syncwarp();  // before any lane changes its operands
   for (int i = 0; i < 4; ++i) c[i] = out[i];
 }
 

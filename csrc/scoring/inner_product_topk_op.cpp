@@ -5,9 +5,10 @@ namespace dgpose {
 namespace {
 
 struct Cpu {
+  static constexpr bool kTakesHalves = false;
   explicit Cpu(const Tensor&) {}
-  void search(const InnerProducts& products, int64_t k, float* values, int64_t* indices) const {
-    inner_product_topk_cpu(products, k, values, indices);
+  void search(const SearchInputs& in, int64_t k, float* values, int64_t* indices) const {
+    inner_product_topk_cpu(in.products(), k, values, indices);
   }
 };
 

@@ -13,12 +13,11 @@ namespace {
 template <class Device>
 std::tuple<Tensor, Tensor> inner_product_topk(const Tensor queries, const Tensor candidates,
                                               int64_t k) {
-  const SearchInputs in(queries, candidates, k);
+  const SearchInputs in(queries, candidates, k, Device::kTakesHalves);
   const Device device(queries);
   Tensor values = torch::stable::new_empty(queries, {queries.size(0), k});
   Tensor indices = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Long);
-  device.search(in.products(), k, values.mutable_data_ptr<float>(),
-                indices.mutable_data_ptr<int64_t>());
+  device.search(in, k, values.mutable_data_ptr<float>(), indices.mutable_data_ptr<int64_t>());
   return {values, indices};
 }
 

@@ -16,6 +16,9 @@
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
+#include "core/host_device.h"
+
 namespace dgpose {
 
 // T is float or double. candidates: rows `row_stride` elements apart; the others are dense.
@@ -27,6 +30,17 @@ struct MaxMargin {
   const int64_t* violators;  // [B]
   int64_t batch, count, dim, row_stride;
 };
+
+template <class T>
+DGPOSE_HOST_DEVICE bool has_violator(const MaxMargin<T>& problem, int64_t b) {
+  return problem.violators[b] >= 0 && problem.violators[b] < problem.count;
+}
+
+// Whether query b has a gradient. Not (loss <= 0): a loss that is NaN hands NaN on.
+template <class T>
+DGPOSE_HOST_DEVICE bool is_active(const MaxMargin<T>& problem, const T* losses, int64_t b) {
+  return has_violator(problem, b) && !(losses[b] <= 0);
+}
 
 // losses [B]; poses [N, J, 3], targets [B, J, 3].
 template <class T>
@@ -42,5 +56,19 @@ void max_margin_loss_backward_cpu(const MaxMargin<T>& problem, const T* grad_los
 template <class T>
 void max_margin_loss_backward_candidates_cpu(const MaxMargin<T>& problem, const T* grad_losses,
                                              const T* losses, T* grad_candidates);
+
+// The same on a GPU, to the bit.
+template <class T>
+CudaError max_margin_loss_cuda(const MaxMargin<T>& problem, const float* poses,
+                               const float* targets, int64_t joints, double weight, T* losses,
+                               CudaStream stream);
+template <class T>
+CudaError max_margin_loss_backward_cuda(const MaxMargin<T>& problem, const T* grad_losses,
+                                        const T* losses, T* grad_queries, T* grad_positives,
+                                        CudaStream stream);
+template <class T>
+CudaError max_margin_loss_backward_candidates_cuda(const MaxMargin<T>& problem,
+                                                   const T* grad_losses, const T* losses,
+                                                   T* grad_candidates, CudaStream stream);
 
 }  // namespace dgpose

@@ -4,7 +4,7 @@
 
 #include "core/parallel.h"
 #include "scoring/exact_score.h"
-#include "scoring/search.h"
+#include "scoring/pose_distance.h"
 
 namespace dgpose {
 namespace {
@@ -22,17 +22,6 @@ double inner_product(const double* a, const double* b, int64_t size) {
     for (int k = 0; k < width; ++k) sums[k] += sums[k + width];
   }
   return sums[0];
-}
-
-template <class T>
-bool has_violator(const MaxMargin<T>& problem, int64_t b) {
-  return problem.violators[b] >= 0 && problem.violators[b] < problem.count;
-}
-
-// Not (loss <= 0): a loss that is NaN hands NaN on.
-template <class T>
-bool is_active(const MaxMargin<T>& problem, const T* losses, int64_t b) {
-  return has_violator(problem, b) && !(losses[b] <= 0);
 }
 
 }  // namespace

@@ -5,10 +5,11 @@ namespace dgpose {
 namespace {
 
 struct Cpu {
+  static constexpr bool kTakesHalves = false;
   explicit Cpu(const Tensor&) {}
-  void search(const InnerProducts& products, const PoseMargin& margin, int64_t k, float* values,
+  void search(const SearchInputs& in, const PoseMargin& margin, int64_t k, float* values,
               int64_t* indices) const {
-    max_margin_topk_cpu(products, margin, k, values, indices);
+    max_margin_topk_cpu(in.products(), margin, k, values, indices);
   }
 };
 

@@ -14,7 +14,7 @@ template <class Device>
 std::tuple<Tensor, Tensor> max_margin_topk(const Tensor queries, const Tensor candidates,
                                            const Tensor poses, const Tensor targets, int64_t k,
                                            double margin_weight) {
-  const SearchInputs in(queries, candidates, k);
+  const SearchInputs in(queries, candidates, k, Device::kTakesHalves);
   const Tensor dense = dense_poses(poses, candidates, -1);
   const Tensor dense_targets = dense_poses(targets, queries, dense.size(1));
   STD_TORCH_CHECK(dense.size(1) > 0, "poses must have at least one joint");
@@ -24,7 +24,7 @@ std::tuple<Tensor, Tensor> max_margin_topk(const Tensor queries, const Tensor ca
   Tensor indices = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Long);
   const PoseMargin margin{dense.const_data_ptr<float>(), dense_targets.const_data_ptr<float>(),
                           dense.size(1), margin_weight};
-  device.search(in.products(), margin, k, values.mutable_data_ptr<float>(),
+  device.search(in, margin, k, values.mutable_data_ptr<float>(),
                 indices.mutable_data_ptr<int64_t>());
   return {values, indices};
 }

@@ -15,13 +15,18 @@ inline Tensor with_dense_rows(const Tensor& t) {
 struct SearchInputs {
   Tensor queries, candidates;
 
-  SearchInputs(const Tensor& q, const Tensor& x, int64_t k) {
+  // With `halves`, candidates may be float16 and bfloat16.
+  SearchInputs(const Tensor& q, const Tensor& x, int64_t k, bool halves) {
     STD_TORCH_CHECK(q.scalar_type() == ScalarType::Float, "queries must be float32");
     STD_TORCH_CHECK(has_shape(q, {-1, -1}), "queries must have shape [B, D], got ", shape_of(q));
     STD_TORCH_CHECK(has_shape(x, {-1, q.size(1)}),
                     "candidates must have shape [N, D] with D = ", q.size(1), ", got ",
                     shape_of(x));
-    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "candidates must be float32");
+    const bool half =
+        x.scalar_type() == ScalarType::Half || x.scalar_type() == ScalarType::BFloat16;
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || (halves && half), "candidates must be ",
+                    halves ? "float32, float16 or bfloat16" : "float32", ", got ",
+                    torch::headeronly::toString(x.scalar_type()));
     STD_TORCH_CHECK(x.is_cuda() == q.is_cuda() && x.get_device_index() == q.get_device_index(),
                     "candidates must be on the device of queries");
     STD_TORCH_CHECK(k >= 1, "k must be at least 1, got ", k);
@@ -29,6 +34,7 @@ struct SearchInputs {
     candidates = with_dense_rows(x);
   }
 
+  // Of candidates in float32.
   InnerProducts products() const {
     return {queries.const_data_ptr<float>(),
             candidates.const_data_ptr<float>(),

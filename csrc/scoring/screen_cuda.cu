@@ -1,4 +1,4 @@
-// See screen_cuda.cuh for the bound and its proof.
+// See screen_cuda.cuh for the bounds and their proofs.
 //
 // Measures: a warp a row; one read of the rows is the limit.
 //
@@ -8,25 +8,27 @@
 // multiplies while the other compares its scores. Queries are coded in advance; rows of bfloat16
 // are copied as they lie (cp.async), others through registers, fetched before the products of a
 // step and stored after them. 16-byte chunks are swizzled: 8 threads that copy, and 8 rows of a
-// fragment, fall into different banks. The scores stay in registers until they are compared; pairs
-// that pass, about one in some hundred, go through a queue in shared memory, so that a warp shares
-// their work.
+// fragment, fall into different banks. A margin is 3 J more columns. The sums stay in registers
+// until they are compared; pairs that pass, a few in a thousand, go through a queue in shared
+// memory, so that the lanes of a warp share their work. (On sm_80 three registers are too few: a
+// tile's number lies in local memory.)
 //
-// The limit, counted for an H200 (132 SMs, 989 Tflop/s of dense bfloat16 = 4096 multiply-adds a
-// clock for two SMs at 1.83 GHz):
+// The limit, counted for an H200 (132 SMs of 2048 bfloat16 multiply-adds a clock at 1.83 GHz: 989
+// Tflop/s), not measured:
 //   tensor cores  mma.sync reaches about 63 % of that rate on Hopper in public microbenchmarks (Luo
-//                 et al., arXiv 2402.13499): 620 Tflop/s, or 1290 multiply-adds a clock and SM, are
+//                 et al., arXiv 2402.13499): 620 Tflop/s, 1290 multiply-adds a clock and SM, are
 //                 the most this kernel can do;
-//   shared memory 128 bytes a clock: 16 columns of a tile are 4 warps x 4 KB read and 8 KB written,
-//                 192 clocks for 262,144 multiply-adds: 1365 a clock. Just above; warps of 64 x 32
-//                 would be limited here (1024);
-//   L2            8 KB for these (12 KB from float32 rows): 40 bytes a clock and SM, of about 64;
-//   the end       128 pairs a thread, about six instructions each: a few hundred clocks of one of
-//                 two blocks, against 13,000 of its products at D = 1024.
-// 500 Tflop/s would be a good result; more needs wgmma, whose operands come from shared memory
-// unread by registers. It exists on sm_90a alone, not on A100 nor RTX 50, wants its tiles in larger
-// (dynamic) shared memory and a TMA or hand-made layout that nothing here can check without such a
-// GPU. On A100 mma.sync is the full rate.
+//   shared memory 128 bytes a clock: 16 columns of a tile are 16 KB read by four warps and 8 KB
+//                 written, 192 clocks for 262,144 multiply-adds: 1365 a clock, just above. Warps of
+//                 64 x 32 would be limited here (1024);
+//   L2            8 KB for these, 12 KB from float32 rows: 40 to 60 bytes a clock and SM at that
+//   rate,
+//                 of about 64: float32 rows may be limited here;
+//   the end       128 pairs a thread, about six instructions each: some 400 clocks of one of two
+//                 blocks, against 13,000 of its products at D = 1024.
+// So 500 Tflop/s would be a good result. More needs wgmma, which reads its operands from shared
+// memory itself: on sm_90a alone, not on A100 or RTX 50, with larger (dynamic) shared memory, and
+// in layouts that must be seen to work on such a GPU. On A100 mma.sync is the full rate.
 #include "scoring/screen_cuda.cuh"
 
 #include "core/tensor_core.h"
@@ -45,9 +47,8 @@ struct Squares {
   __device__ __forceinline__ uint16_t add(float x) {
     const BFloat16 bits = to_element<BFloat16>(x);
     const float rounded = load_as_compute(bits);
-    const float code_value = fabsf(rounded) < 0x1p-126f ? 0.0f : rounded;  // NaN stays
-    const float e = x - code_value;
-    code += code_value * code_value;
+    const float e = x - rounded;
+    code += rounded * rounded;
     error += e * e;
     return bits.bits;
   }
@@ -116,6 +117,10 @@ struct Operand {
   static __device__ __forceinline__ int place(int row, int chunk) {
     return row * kChunks + (chunk ^ (row >> 1 & (kChunks - 1)));
   }
+  __device__ __forceinline__ void put(int row, int column, float x) {
+    auto* chunk = reinterpret_cast<uint16_t*>(&chunks[place(row, column / kChunk)]);
+    chunk[column % kChunk] = to_element<BFloat16>(x).bits;
+  }
 };
 
 struct Stage {
@@ -124,14 +129,19 @@ struct Stage {
 
 // What the comparison needs to know of a row or a query of the tile.
 struct alignas(16) RowLimits {
-  float norm, error, reach;
+  float norm, error;
+  float pose;  // squared norm
 };
 struct alignas(16) QueryLimits {
-  float error_factor, norm_factor, constant, threshold;
+  float error_factor, norm_factor, constant;
+  float pose_factor;
+  float threshold;
+  // Of the margin:
+  float slope, pose;
 };
 
 struct Hit {
-  float score;
+  float sum;
   uint16_t row, query;  // of the tile
 };
 
@@ -139,7 +149,10 @@ struct Comparison {
   RowLimits rows[kTile];
   QueryLimits queries[kTile];
   int32_t hit_counts[kWarps];
-  Hit hits[kWarps][kQueue];
+  union {
+    Stage poses;
+    Hit hits[kWarps][kQueue];
+  };
 };
 
 union TileMemory {
@@ -148,29 +161,34 @@ union TileMemory {
 };
 static_assert(sizeof(TileMemory) <= 48 * 1024);
 
-// The chunk that a thread brings of a row, in every pass and step.
-struct Lane {
-  int row, chunk;
+// A thread brings the same chunk of four rows (or queries) of the tile, step after step.
+__device__ __forceinline__ int own_row() { return threadIdx.x / kChunks; }
+__device__ __forceinline__ int own_chunk() { return threadIdx.x % kChunks; }
+__device__ __forceinline__ Chunk* own_place(Operand* operand, int pass) {
+  return &operand->chunks[Operand::place(own_row() + pass * kRowsAtOnce, own_chunk())];
+}
 
-  __device__ Lane() : row(threadIdx.x / kChunks), chunk(threadIdx.x % kChunks) {}
-};
+// How many of `count` rows are in a tile that begins at `first`.
+__device__ __forceinline__ int rows_in_tile(int64_t count, int64_t first) {
+  return static_cast<int>(min(count - first, kTileRows));
+}
 
-// The rows of a tile on their way to shared memory. `fetch` begins it and `store` ends it.
+// The rows of a tile on their way to shared memory: `fetch` begins with the next step, `store`
+// ends.
 template <class Element, bool kPacked>
 class RowLoader {
  public:
   __device__ __forceinline__ RowLoader(const CudaRows& rows, int64_t first)
-      : data_(static_cast<const Element*>(rows.data)), dim_(rows.dim), stride_(rows.stride) {
-    first_ = first + lane_.row;
-    present_ = rows.count - first_;
-  }
+      : from_(static_cast<const Element*>(rows.data) + (first + own_row()) * rows.stride +
+              own_chunk() * kChunk),
+        left_(static_cast<int>(rows.dim) - own_chunk() * kChunk),
+        present_(rows_in_tile(rows.count, first) - own_row()) {}
 
-  __device__ __forceinline__ void fetch(int64_t step, Operand*) {
+  __device__ __forceinline__ void fetch(const CudaRows& rows, Operand*) {
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
-      const int64_t column = step * kDepth + lane_.chunk * kChunk;
-      const int64_t left = pass * kRowsAtOnce < present_ ? dim_ - column : 0;
-      const Element* from = data_ + (first_ + pass * kRowsAtOnce) * stride_ + column;
+      const Element* from = from_ + pass * kRowsAtOnce * rows.stride;
+      const int left = pass * kRowsAtOnce < present_ ? left_ : 0;
       if (kPacked && left >= kChunk) {
         constexpr int N = kPack<Element>;
 #pragma unroll
@@ -184,6 +202,8 @@ class RowLoader {
         for (int i = 0; i < kChunk; ++i) fetched_[pass][i] = i < left ? from[i] : Element{};
       }
     }
+    from_ += kDepth;
+    left_ -= kDepth;
   }
 
   __device__ __forceinline__ void store(Operand* to) const {
@@ -195,14 +215,13 @@ class RowLoader {
         chunk.pairs[i] = bfloat16_pair(load_as_compute(fetched_[pass][2 * i]),
                                        load_as_compute(fetched_[pass][2 * i + 1]));
       }
-      to->chunks[Operand::place(lane_.row + pass * kRowsAtOnce, lane_.chunk)] = chunk;
+      *own_place(to, pass) = chunk;
     }
   }
 
  private:
-  Lane lane_;
-  const Element* data_;
-  int64_t dim_, stride_, first_, present_;
+  const Element* from_;
+  int left_, present_;
   Element fetched_[kPasses][kChunk];
 };
 
@@ -211,55 +230,52 @@ template <>
 class RowLoader<BFloat16, true> {
  public:
   __device__ __forceinline__ RowLoader(const CudaRows& rows, int64_t first)
-      : data_(static_cast<const BFloat16*>(rows.data)), dim_(rows.dim), stride_(rows.stride) {
-    first_ = first + lane_.row;
-    present_ = rows.count - first_;
-  }
+      : from_(static_cast<const BFloat16*>(rows.data) + (first + own_row()) * rows.stride +
+              own_chunk() * kChunk),
+        left_(static_cast<int>(rows.dim) - own_chunk() * kChunk),
+        present_(rows_in_tile(rows.count, first) - own_row()) {}
 
-  __device__ __forceinline__ void fetch(int64_t step, Operand* to) {
+  __device__ __forceinline__ void fetch(const CudaRows& rows, Operand* to) {
+    const int left = min(max(left_, 0), kChunk);
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
-      const int64_t column = step * kDepth + lane_.chunk * kChunk;
-      const int64_t left = pass * kRowsAtOnce < present_ ? dim_ - column : 0;
-      const int count = left < 0 ? 0 : left < kChunk ? static_cast<int>(left) : kChunk;
-      const BFloat16* from =
-          count > 0 ? data_ + (first_ + pass * kRowsAtOnce) * stride_ + column : data_;
-      copy_async(&to->chunks[Operand::place(lane_.row + pass * kRowsAtOnce, lane_.chunk)], from,
-                 count * 2);
+      const int count = pass * kRowsAtOnce < present_ ? left : 0;
+      copy_async(own_place(to, pass),
+                 count > 0 ? from_ + pass * kRowsAtOnce * rows.stride : rows.data, 2 * count);
     }
+    from_ += kDepth;
+    left_ -= kDepth;
   }
 
   __device__ __forceinline__ void store(Operand*) const {}
 
  private:
-  Lane lane_;
-  const BFloat16* data_;
-  int64_t dim_, stride_, first_, present_;
+  const BFloat16* from_;
+  int left_, present_;
 };
 
 // Queries are coded, with zeros up to a whole number of steps.
 class QueryLoader {
  public:
   __device__ __forceinline__ QueryLoader(const ScoreTask& task, int64_t first)
-      : codes_(task.query_codes), width_(screen_code_width(task.search.rows.dim)) {
-    first_ = first + lane_.row;
-    present_ = task.search.batch - first_;
-  }
+      : from_(task.query_codes + (first + own_row()) * screen_code_width(task.search.rows.dim) +
+              own_chunk() * kChunk),
+        present_(rows_in_tile(task.search.batch, first) - own_row()) {}
 
-  __device__ __forceinline__ void fetch(int64_t step, Operand* to) const {
+  __device__ __forceinline__ void fetch(const ScoreTask& task, Operand* to) {
+    const int64_t width = screen_code_width(task.search.rows.dim);
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const bool present = pass * kRowsAtOnce < present_;
-      const int64_t query = present ? first_ + pass * kRowsAtOnce : 0;
-      copy_async(&to->chunks[Operand::place(lane_.row + pass * kRowsAtOnce, lane_.chunk)],
-                 codes_ + query * width_ + step * kDepth + lane_.chunk * kChunk, present ? 16 : 0);
+      copy_async(own_place(to, pass),
+                 present ? from_ + pass * kRowsAtOnce * width : task.query_codes, present ? 16 : 0);
     }
+    from_ += kDepth;
   }
 
  private:
-  Lane lane_;
-  const uint16_t* codes_;
-  int64_t width_, first_, present_;
+  const uint16_t* from_;
+  int present_;
 };
 
 // The scores of a warp: rows wm * 64 + 16 m + g (+ 8) and queries wn * 64 + 8 n + 2t (+ 1) of the
@@ -315,74 +331,161 @@ struct WarpScores {
   }
 };
 
-// At least the root mean square of the joints of a pose [J, 3], times the weight.
-__device__ __forceinline__ float weighted_reach(const PoseMargin& margin, const float* pose) {
-  if (margin.joints > kBoundedJoints) return INFINITY;
-  float squares = 0;
-  for (int64_t i = 0; i < 3 * margin.joints; ++i) squares += pose[i] * pose[i];
-  const auto joints = static_cast<float>(margin.joints);
-  const float rms = sqrtf(squares / joints) * (1 + (3 * joints + 16) * 0x1p-23f) + 0x1p-60f;
-  return rounded_up(static_cast<float>(margin.weight)) * rms * (1 + 0x1p-19f);
+// ---- the margin: see screen_cuda.cuh ----
+
+// Poses of a tile relative to that of its first row, as long as this is a reasonable one.
+struct TilePoses {
+  const PoseMargin& margin;
+  int64_t first_row;
+  int first_query, rows, queries;  // the latter in the tile
+  int64_t size;
+
+  __device__ TilePoses(const ScoreTask& task, int64_t row, int query)
+      : margin(task.search.margin),
+        first_row(row),
+        first_query(query),
+        rows(rows_in_tile(task.search.rows.count, row)),
+        queries(rows_in_tile(task.search.batch, query)),
+        size(3 * task.search.margin.joints) {}
+
+  __device__ __forceinline__ float centre(int64_t i) const {
+    const float x = margin.poses[first_row * size + i];
+    return fabsf(x) < 0x1p24f ? x : 0.0f;  // one row that is not finite spoils no other
+  }
+  __device__ __forceinline__ float of_row(int row, int64_t i) const {
+    return margin.poses[(first_row + row) * size + i] - centre(i);
+  }
+  __device__ __forceinline__ float of_query(int query, int64_t i) const {
+    return margin.targets[static_cast<int64_t>(first_query + query) * size + i] - centre(i);
+  }
+};
+
+// Adds the products of the poses to the sums. A warp brings a row or a query at a time.
+__device__ __forceinline__ void add_poses(const TilePoses& poses, WarpScores* scores,
+                                          Comparison* comparison) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+#pragma unroll 1
+  for (int64_t first = 0; first < poses.size; first += kDepth) {
+    static_assert(kDepth == kWarp);
+    const int64_t column = first + lane;
+    const int rows = column < poses.size ? poses.rows : 0;
+    const int queries = column < poses.size ? poses.queries : 0;
+#pragma unroll 2
+    for (int i = warp; i < kTile; i += kWarps) {
+      comparison->poses.rows.put(i, lane, i < rows ? poses.of_row(i, column) : 0.0f);
+      comparison->poses.queries.put(
+          i, lane, i < queries ? -comparison->queries[i].slope * poses.of_query(i, column) : 0.0f);
+    }
+    __syncthreads();
+    scores->multiply(comparison->poses, 0);
+    scores->multiply(comparison->poses, 1);
+    __syncthreads();
+  }
+}
+
+// The same product of one pair.
+__device__ __forceinline__ float pose_product(const TilePoses& poses, int row, int query,
+                                              float slope) {
+  float sum = 0;
+  for (int64_t i = 0; i < poses.size; ++i) {
+    const BFloat16 x = to_element<BFloat16>(poses.of_row(row, i));
+    const BFloat16 y = to_element<BFloat16>(-slope * poses.of_query(query, i));
+    sum += load_as_compute(x) * load_as_compute(y);
+  }
+  return sum;
+}
+
+// Squared norms of 32 poses, value(i, column) being their numbers: that of pose i in lane i.
+template <class Value>
+__device__ __forceinline__ float lane_squares(const TilePoses& poses, int count,
+                                              const Value& value) {
+  const int lane = threadIdx.x % kWarp;
+  float own = 0;
+#pragma unroll 2
+  for (int i = 0; i < kWarp; ++i) {
+    float sum = 0;
+    for (int64_t column = lane; i < count && column < poses.size; column += kWarp) {
+      const float x = value(i, column);
+      sum += x * x;
+    }
+    sum = warp_sum(sum);
+    if (i == lane) own = sum;
+  }
+  return lane < count ? pose_squares(own, poses.margin.joints) : 0.0f;
 }
 
 // What is compared, a row and a query each thread.
-__device__ __forceinline__ void fill_limits(const ScoreTask& task, int64_t first_row,
-                                            int64_t first_query, Comparison* comparison) {
+__device__ __forceinline__ void fill_limits(const ScoreTask& task, const TilePoses& poses,
+                                            Comparison* comparison) {
   static_assert(kThreads == kTile);
   const int i = threadIdx.x;
-  const PoseMargin& margin = task.search.margin;
-  const int64_t row = first_row + i, query = first_query + i;
-  RowLimits row_limits = {0, 0, 0};
-  if (row < task.search.rows.count) {
-    const RowMeasure measure = task.row_measures[row];
-    row_limits = {measure.norm, measure.error, 0};
-    if (margin.poses) {
-      row_limits.reach = weighted_reach(margin, margin.poses + row * 3 * margin.joints);
-    }
+  const float terms = screen_terms(task.search.rows.dim, poses.margin);
+  RowLimits row = {0, 0, 0};
+  QueryLimits query = {0, 0, 0, 0, INFINITY, 0, 0};
+  if (i < poses.rows) {
+    const RowMeasure measure = task.row_measures[poses.first_row + i];
+    row = {measure.norm, measure.error, 0};
   }
-  comparison->rows[i] = row_limits;
-  QueryLimits query_limits = {0, 0, 0, INFINITY};
-  if (query < task.search.batch) {
-    const PairError error = pair_error(task.query_measures[query], task.search.rows.dim);
-    query_limits = {error.error_factor, error.norm_factor, error.constant,
-                    threshold_of(task.lists, query).value};
-    if (margin.poses) {
-      query_limits.constant += weighted_reach(margin, margin.targets + query * 3 * margin.joints);
-    }
+  if (i < poses.queries) {
+    const PairError error = pair_error(task.query_measures[poses.first_query + i], terms);
+    query.error_factor = error.error_factor;
+    query.norm_factor = error.norm_factor;
+    query.constant = error.constant;
+    query.threshold = threshold_of(task.lists, poses.first_query + i).value;
   }
-  comparison->queries[i] = query_limits;
+  if (poses.margin.poses) {
+    const int first = i / kWarp * kWarp;
+    row.pose = lane_squares(poses, poses.rows - first, [&](int lane, int64_t column) {
+      return poses.of_row(first + lane, column);
+    });
+    query.pose = lane_squares(poses, poses.queries - first, [&](int lane, int64_t column) {
+      return poses.of_query(first + lane, column);
+    });
+    const float typical = warp_sum(row.pose < INFINITY ? row.pose : 0.0f) / kWarp;
+    const MarginTangent tangent = margin_tangent(poses.margin, typical, query.pose, terms);
+    query.slope = tangent.slope;
+    query.pose_factor = tangent.pose_factor;
+    query.constant += tangent.constant;
+  }
+  comparison->rows[i] = row;
+  comparison->queries[i] = query;
   if (i < kWarps) comparison->hit_counts[i] = 0;
 }
 
 // Takes a warp's hits from its queue, a lane each.
-__device__ __forceinline__ void offer_hits(const ScoreTask& task, const Comparison& comparison,
-                                           int count, int64_t first_row, int64_t first_query,
-                                           int64_t first_place) {
+__device__ __forceinline__ void offer_hits(const ScoreTask& task, const TilePoses& poses,
+                                           const Comparison& comparison, int count,
+                                           int first_place) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   for (int i = lane; i < count; i += kWarp) {
     const Hit hit = comparison.hits[warp][i];
-    const int64_t row = first_row + hit.row, query = first_query + hit.query;
-    const int64_t place = first_place + hit.row;
-    if (row >= task.search.rows.count) {  // in a first round
+    const int query = poses.first_query + hit.query, place = first_place + hit.row;
+    if (hit.row >= poses.rows) {  // in a first round
       put_entry(task.lists, query, place, {NAN, NAN}, -1);
       continue;
     }
-    const PairError error = pair_error(task.query_measures[query], task.search.rows.dim);
-    const Bounds score = score_bounds(hit.score, error.of(task.row_measures[row]));
-    offer(task, threshold_of(task.lists, query), query, row, place, score);
+    const int64_t row = poses.first_row + hit.row;
+    const float terms = screen_terms(task.search.rows.dim, task.search.margin);
+    const PairError pair = pair_error(task.query_measures[query], terms);
+    float score = hit.sum, error = pair.of(task.row_measures[row]);
+    if (task.search.margin.poses) {
+      const QueryLimits& limits = comparison.queries[hit.query];
+      score -= pose_product(poses, hit.row, hit.query, limits.slope);
+      error += pose_product_error(task.search.margin, limits.slope,
+                                  comparison.rows[hit.row].pose + limits.pose, terms);
+    }
+    offer(task, threshold_of(task.lists, query), query, row, place, score_bounds(score, error));
   }
 }
 
-// The scores that may be among the k best, and in a first round all, go to the lists.
-__device__ __forceinline__ void compare(const ScoreTask& task, int64_t first_row,
-                                        int64_t first_query, int64_t first_place,
-                                        WarpScores* scores, Comparison* comparison) {
+// The pairs that may be among the k best, and in a first round all, go to the lists.
+__device__ __forceinline__ void compare(const ScoreTask& task, const TilePoses& poses,
+                                        int first_place, WarpScores* scores,
+                                        Comparison* comparison) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int tile_row = warp / 2 * kWarpTile + lane / 4;
   const int tile_query = warp % 2 * kWarpTile + lane % 4 * 2;
   const bool all = task.round.first;
-  const int64_t present_rows = task.search.rows.count - first_row;
-  const int64_t present_queries = task.search.batch - first_query;
   RowLimits rows[2 * kRowFragments];
 #pragma unroll
   for (int r = 0; r < 2 * kRowFragments; ++r) rows[r] = comparison->rows[tile_row + 8 * r];
@@ -391,27 +494,27 @@ __device__ __forceinline__ void compare(const ScoreTask& task, int64_t first_row
 #pragma unroll
     for (int c = 0; c < 2 * kFragmentsAtOnce; ++c) {
       const int query = tile_query + 8 * (first + c / 2) + c % 2;
-      if (query >= present_queries) continue;
+      if (query >= poses.queries) continue;
       const QueryLimits limits = comparison->queries[query];
 #pragma unroll
       for (int r = 0; r < 2 * kRowFragments; ++r) {
-        const float score = scores->sums[r / 2][c / 2][r % 2 * 2 + c % 2];
-        const float error = fmaf(limits.norm_factor, rows[r].norm,
-                                 fmaf(limits.error_factor, rows[r].error, limits.constant));
-        const float upper = (score + error) + rows[r].reach;
+        const float sum = scores->sums[r / 2][c / 2][r % 2 * 2 + c % 2];
+        const float above = fmaf(limits.pose_factor, rows[r].pose,
+                                 fmaf(limits.norm_factor, rows[r].norm,
+                                      fmaf(limits.error_factor, rows[r].error, limits.constant)));
         // What is not a number stays.
-        if (upper < limits.threshold && !all) continue;
+        if (sum + above < limits.threshold && !all) continue;
         const int row = tile_row + 8 * r;
-        if (row >= present_rows && !all) continue;
+        if (row >= poses.rows && !all) continue;
         const int place = atomicAdd(&comparison->hit_counts[warp], 1);
-        comparison->hits[warp][place] = {score, static_cast<uint16_t>(row),
+        comparison->hits[warp][place] = {sum, static_cast<uint16_t>(row),
                                          static_cast<uint16_t>(query)};
       }
     }
     __syncwarp();
     const int count = comparison->hit_counts[warp];
     if (count > 0) {
-      offer_hits(task, *comparison, count, first_row, first_query, first_place);
+      offer_hits(task, poses, *comparison, count, first_place);
       __syncwarp();
       if (lane == 0) comparison->hit_counts[warp] = 0;
       __syncwarp();
@@ -423,49 +526,52 @@ __device__ __forceinline__ void compare(const ScoreTask& task, int64_t first_row
 template <class Element, bool kPacked>
 __global__ void __launch_bounds__(kThreads, 2) screen_scores(ScoreTask task, int64_t query_tiles) {
   __shared__ TileMemory memory;
-  const int64_t steps = (task.search.rows.dim + kDepth - 1) / kDepth;
+  const int steps = static_cast<int>(screen_code_width(task.search.rows.dim) / kDepth);
   for_each_task(task.round.tile_count * query_tiles, [&](int64_t index) {
     const int64_t position = task.round.first_tile + index / query_tiles;
     const int64_t first_row = first_row_at(task.round.order, position);
-    const int64_t first_query = index % query_tiles * kTile;
+    const int first_place = task.round.first ? static_cast<int>(position * kTileRows) : 0;
+    const int first_query = static_cast<int>(index % query_tiles) * kTile;
     RowLoader<Element, kPacked> rows(task.search.rows, first_row);
-    const QueryLoader queries(task, first_query);
+    QueryLoader queries(task, first_query);
     WarpScores scores;
     scores.clear();
 #pragma unroll
     for (int step = 0; step < kStages - 1; ++step) {
       Stage* stage = &memory.stages[step];
       if (step < steps) {
-        queries.fetch(step, &stage->queries);
-        rows.fetch(step, &stage->rows);
+        queries.fetch(task, &stage->queries);
+        rows.fetch(task.search.rows, &stage->rows);
         rows.store(&stage->rows);
       }
       copy_commit();
     }
-    int current = 0, next = kStages - 1;
+    int current = 0;
 #pragma unroll 1
-    for (int64_t step = 0; step < steps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       // The step has landed, for all threads after the barrier; and all are done with the one
       // before, whose memory the next copies go to.
       copy_wait<kStages - 2>();
       __syncthreads();
       const bool more = step + kStages - 1 < steps;
+      const int next = current > 0 ? current - 1 : kStages - 1;
       if (more) {
-        queries.fetch(step + kStages - 1, &memory.stages[next].queries);
-        rows.fetch(step + kStages - 1, &memory.stages[next].rows);
+        queries.fetch(task, &memory.stages[next].queries);
+        rows.fetch(task.search.rows, &memory.stages[next].rows);
       }
       copy_commit();
       scores.multiply(memory.stages[current], 0);
       scores.multiply(memory.stages[current], 1);
       if (more) rows.store(&memory.stages[next].rows);
       current = current + 1 < kStages ? current + 1 : 0;
-      next = next + 1 < kStages ? next + 1 : 0;
     }
     copy_wait<0>();
     __syncthreads();  // the stages become the comparison
-    fill_limits(task, first_row, first_query, &memory.comparison);
+    const TilePoses poses(task, first_row, first_query);
+    fill_limits(task, poses, &memory.comparison);
     __syncthreads();
-    compare(task, first_row, first_query, position * kTileRows, &scores, &memory.comparison);
+    if (task.search.margin.poses) add_poses(poses, &scores, &memory.comparison);
+    compare(task, poses, first_place, &scores, &memory.comparison);
   });
 }
 
@@ -502,6 +608,11 @@ CudaError screen_scores_cuda(const ScoreTask& task, CudaStream stream) {
   const int64_t query_tiles = (task.search.batch + kTile - 1) / kTile;
   const int64_t tiles = task.round.tile_count * query_tiles;
   if (tiles == 0) return 0;
+  constexpr CudaError kInvalidValue = 1;
+  constexpr int64_t kMostQueries = int64_t{1} << 30;
+  if (task.search.rows.dim > kLargestScreenDim || task.search.batch > kMostQueries) {
+    return kInvalidValue;
+  }
   return dispatch_rows(task.search.rows.element, [&](auto element) {
     using Element = decltype(element);
     if (is_packed<Element>(task.search.rows)) {

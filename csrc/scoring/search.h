@@ -69,7 +69,4 @@ struct SearchStats {
 // values [B, k] float32 and rows [B, k], by rank; -inf and -1 where fewer than k rows are allowed.
 SearchStats search_cpu(const SearchProblem& problem, float* values, int64_t* rows);
 
-// The mean joint distance of two poses [J, 3], as defined above.
-double mean_joint_distance(const float* a, const float* b, int64_t joints);
-
 }  // namespace dgpose

@@ -9,6 +9,7 @@
 #include "core/parallel.h"
 #include "core/simd.h"
 #include "scoring/exact_score.h"
+#include "scoring/pose_distance.h"
 
 namespace dgpose {
 namespace {
@@ -438,17 +439,6 @@ class Search {
 };
 
 }  // namespace
-
-double mean_joint_distance(const float* a, const float* b, int64_t joints) {
-  double sum = 0;
-  for (int64_t j = 0; j < joints; ++j) {
-    const double dx = static_cast<double>(a[3 * j]) - static_cast<double>(b[3 * j]);
-    const double dy = static_cast<double>(a[3 * j + 1]) - static_cast<double>(b[3 * j + 1]);
-    const double dz = static_cast<double>(a[3 * j + 2]) - static_cast<double>(b[3 * j + 2]);
-    sum += std::sqrt((dx * dx + dy * dy) + dz * dz);
-  }
-  return sum / static_cast<double>(joints);
-}
 
 SearchStats search_cpu(const SearchProblem& problem, float* values, int64_t* rows) {
   SearchStats stats;

@@ -74,8 +74,7 @@ __device__ __forceinline__ float distance_limit(const float* a, const float* b, 
 }
 
 // The mean joint distance in float32; its relative error is below (J + 16) 2^-23, and 2^-70.
-__device__ __forceinline__ float distance_estimate(const float* a, const float* b,
-                                                   int64_t joints) {
+__device__ __forceinline__ float distance_estimate(const float* a, const float* b, int64_t joints) {
   float sum = 0;
   for (int64_t j = 0; j < joints; ++j) {
     const float dx = a[3 * j] - b[3 * j], dy = a[3 * j + 1] - b[3 * j + 1],
@@ -86,7 +85,9 @@ __device__ __forceinline__ float distance_estimate(const float* a, const float* 
 }
 
 // x, rounded away from any error of a few roundings.
-__device__ __forceinline__ float rounded_up(float x) { return x + (fabsf(x) * 0x1p-22f + 0x1p-140f); }
+__device__ __forceinline__ float rounded_up(float x) {
+  return x + (fabsf(x) * 0x1p-22f + 0x1p-140f);
+}
 __device__ __forceinline__ float rounded_down(float x) {
   return x - (fabsf(x) * 0x1p-22f + 0x1p-140f);
 }

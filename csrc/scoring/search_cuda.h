@@ -44,7 +44,8 @@ struct CudaSearch {
 
 // How a search is done; results do not depend on it.
 struct SearchPlan {
-  int64_t capacity;         // of a list: a power of two of at least 2 kTileRows, and >= N or >= 4 k
+  int64_t capacity;  // of a list: a power of 2, at least 2 kTileRows, and at least N or 4 min(k, N)
+  int64_t first_rows;       // of the first round, all of which get an entry: at most capacity
   int64_t growth;           // after a round `growth` times as many rows have been seen; >= 2
   int64_t queries_at_once;  // lists there are; further queries come later
   bool screen;              // the scorer
@@ -52,7 +53,7 @@ struct SearchPlan {
 
 SearchPlan plan_search(const CudaSearch& search);
 
-// Bytes of device memory that search_cuda needs at a 256-byte boundary.
+// Bytes of device memory that search_cuda needs, at a boundary of 256 bytes.
 int64_t search_scratch_bytes(const CudaSearch& search, const SearchPlan& plan);
 
 // values [B, k] and rows [B, k], by rank; -inf and -1 where k > N.

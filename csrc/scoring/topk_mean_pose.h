@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "core/cuda_api.h"
 #include "scoring/exact_score.h"
 
 namespace dgpose {
@@ -17,5 +18,9 @@ void topk_mean_pose_cpu(const InnerProducts& products, const float* poses, int64
 
 // The mean of the poses in rows[0 .. k-1], up to the first -1.
 void mean_pose(const float* poses, int64_t joints, const int64_t* rows, int64_t k, float* mean);
+
+// The means [B, J, 3] of the poses in rows [B, k] that search_cuda found; none is -1.
+CudaError mean_poses_cuda(const float* poses, int64_t joints, const int64_t* rows, int64_t batch,
+                          int64_t k, float* means, CudaStream stream);
 
 }  // namespace dgpose

@@ -5,10 +5,11 @@ namespace dgpose {
 namespace {
 
 struct Cpu {
+  static constexpr bool kTakesHalves = false;
   explicit Cpu(const Tensor&) {}
-  void search_mean(const InnerProducts& products, const float* poses, int64_t joints, int64_t k,
+  void search_mean(const SearchInputs& in, const float* poses, int64_t joints, int64_t k,
                    float* means) const {
-    topk_mean_pose_cpu(products, poses, joints, k, means);
+    topk_mean_pose_cpu(in.products(), poses, joints, k, means);
   }
 };
 

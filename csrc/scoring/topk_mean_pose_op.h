@@ -11,11 +11,11 @@ namespace {
 template <class Device>
 Tensor topk_mean_pose(const Tensor queries, const Tensor candidates, const Tensor poses,
                       int64_t k) {
-  const SearchInputs in(queries, candidates, k);
+  const SearchInputs in(queries, candidates, k, Device::kTakesHalves);
   const Tensor dense = dense_poses(poses, candidates, -1);
   const Device device(queries);
   Tensor means = torch::stable::new_empty(queries, {queries.size(0), dense.size(1), 3});
-  device.search_mean(in.products(), dense.const_data_ptr<float>(), dense.size(1), k,
+  device.search_mean(in, dense.const_data_ptr<float>(), dense.size(1), k,
                      means.mutable_data_ptr<float>());
   return means;
 }

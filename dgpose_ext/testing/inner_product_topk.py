@@ -65,7 +65,7 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
     calls = [_call(dtype, 3, 200, 33, 7)]
     calls += [_call(dtype, 2, 70, size, 5, size) for size in ODD_SIZES]
     calls += [_call(dtype, 1, size, 24, 3, size) for size in ODD_SIZES]
-    calls += [_call(dtype, size, 40, 17, 4, size) for size in (5, 6, 7, 13)]
+    calls += [_call(dtype, size, 40, 17, 4, size) for size in (5, 6, 7, 13, 20)]
     ties = _call(dtype, 4, 500, 3, 40)  # few values, and so many equal scores
     ties = {n: v.round() if isinstance(v, Tensor) else v for n, v in ties.items()}
     wide = torch.randn((300, 50), generator=torch.Generator().manual_seed(2)).to(dtype)
@@ -76,9 +76,11 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
 def _raw_calls() -> list[tuple[str, tuple[object, ...]]]:
     call = _call(torch.float32, 3, 40, 9, 5)
     apart = torch.randn((40, 20), generator=torch.Generator().manual_seed(3))[:, :9]
+    many = _call(torch.float32, 3, 9000, 4, 5)  # more than one round on a GPU
     return [
         ("inner_product_topk", (call["queries"], call["candidates"], 5)),
         ("inner_product_topk", (call["queries"], apart, 50)),
+        ("inner_product_topk", tuple(many.values())),
     ]
 
 
@@ -157,6 +159,5 @@ SPEC = OpSpec(
     raw_calls=_raw_calls,
     empty=_empty,
     hostile=_hostile,
-    devices=("cpu",),
     bad=(*BAD_EMBEDDINGS, *BAD_K, *bad_gradients("inner_product_topk")),
 )

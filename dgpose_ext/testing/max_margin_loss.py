@@ -79,7 +79,6 @@ SPEC = OpSpec(
     gradient_samples=_gradient_samples,
     # Distances in float64: torch's square root is off by an ulp now and then.
     tolerance={torch.float64: (1e-12, 1e-12)},
-    devices=("cpu",),
     bad=(
         *BAD_EMBEDDINGS, *BAD_MARGIN,
         BadInput(

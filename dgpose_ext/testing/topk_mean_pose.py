@@ -70,7 +70,6 @@ SPEC = OpSpec(
     raw_calls=_raw_calls,
     empty=_empty,
     hostile=_hostile,
-    devices=("cpu",),
     bad=(
         *BAD_EMBEDDINGS, *BAD_K, *bad_gradients("topk_mean_pose"),
         BadInput({"poses": None}, TypeError, "poses must be a torch.Tensor, got NoneType"),

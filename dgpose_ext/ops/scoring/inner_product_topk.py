@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import refuse_gradients
-from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k
+from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k, search_rows
 from dgpose_ext.reference.scoring import inner_product_topk as reference
 
 
@@ -24,8 +24,9 @@ def inner_product_topk(
         queries: [B, D]. float32; float16 and bfloat16 are taken exactly, float64 is rounded to
             float32 (as PoseIndex does: scores are defined on float32 rows).
         candidates: [N, D], dtypes as for queries. float32 rows may lie apart (a slice of the
-            columns of a larger tensor is read in place); other strides and dtypes are copied.
-        k: at least 1; there is no upper limit.
+            columns of a larger tensor is read in place), and on CUDA halves as well; other strides
+            and dtypes are copied.
+        k: at least 1; there is no upper limit (on CUDA 2^27, where N is larger).
         backend: "cpu", "cuda", "triton", "reference", or None for DGPOSE_BACKEND or the best.
 
     Returns:
@@ -45,7 +46,7 @@ def inner_product_topk(
     refuse_gradients("inner_product_topk", queries=queries, candidates=candidates)
     chosen = _backend.choose(backend, queries.device, "inner_product_topk")
     run = _backend.implementation(chosen, "inner_product_topk", reference.inner_product_topk)
-    values, indices = run(queries.float(), candidates.float(), k)
+    values, indices = run(queries.float(), search_rows(candidates, chosen), k)
     return values, indices
 
 

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import refuse_gradients
-from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k, require_margin
+from dgpose_ext.ops.scoring._inputs import (
+    require_embeddings,
+    require_k,
+    require_margin,
+    search_rows,
+)
 from dgpose_ext.reference.scoring import max_margin_topk as reference
 
 
@@ -55,7 +60,12 @@ def max_margin_topk(
     chosen = _backend.choose(backend, queries.device, "max_margin_topk")
     run = _backend.implementation(chosen, "max_margin_topk", reference.max_margin_topk)
     values, indices = run(
-        queries.float(), candidates.float(), poses.float(), targets.float(), k, float(margin_weight)
+        queries.float(),
+        search_rows(candidates, chosen),
+        poses.float(),
+        targets.float(),
+        k,
+        float(margin_weight),
     )
     return values, indices
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dgpose_ext import _backend, _fake
 from dgpose_ext._validate import refuse_gradients
-from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k, require_poses
+from dgpose_ext.ops.scoring._inputs import require_embeddings, require_k, require_poses, search_rows
 from dgpose_ext.reference.scoring import topk_mean_pose as reference
 
 
@@ -42,7 +42,7 @@ def topk_mean_pose(
     refuse_gradients("topk_mean_pose", queries=queries, candidates=candidates, poses=poses)
     chosen = _backend.choose(backend, queries.device, "topk_mean_pose")
     run = _backend.implementation(chosen, "topk_mean_pose", reference.topk_mean_pose)
-    means: Tensor = run(queries.float(), candidates.float(), poses.float(), k)
+    means: Tensor = run(queries.float(), search_rows(candidates, chosen), poses.float(), k)
     return means
 
 

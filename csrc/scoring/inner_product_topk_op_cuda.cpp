@@ -1,0 +1,20 @@
+// inner_product_topk on CUDA.
+#include "scoring/inner_product_topk_op.h"
+#include "scoring/search_scope.h"
+
+namespace dgpose {
+namespace {
+
+struct Cuda {
+  static constexpr bool kTakesHalves = true;
+  explicit Cuda(const Tensor& t) : scope(t) {}
+  void search(const SearchInputs& in, int64_t k, float* values, int64_t* indices) const {
+    search_on(scope, in, {}, k, values, indices);
+  }
+  CudaScope scope;
+};
+
+}  // namespace
+}  // namespace dgpose
+
+DGPOSE_REGISTER_CUDA()
