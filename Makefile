@@ -26,12 +26,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/cpp/*' | grep -E '\.(h|cpp|inl|cu|cuh)$$')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/cpp/*' 'examples/cpp/*' | grep -E '\.(h|c|cpp|inl|cuh?)$$')
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'tests/cpp/*' | grep -E '\.(h|cpp|inl|cu|cuh)$$')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'tests/cpp/*' 'examples/cpp/*' | grep -E '\.(h|c|cpp|inl|cuh?)$$')
 
 build: $(VENV)/.built
 
@@ -39,7 +39,7 @@ $(VENV)/.built: $(VENV)/.installed $(shell find csrc -type f)
 	$(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
-# C++ tests under ASan and UBSan (needs GoogleTest: Debian's libgtest-dev). Not -O2: GCC spends minutes on one
+# C++ tests under ASan and UBSan (Debian: libgtest-dev, nlohmann-json3-dev). Not -O2: GCC spends minutes on one
 # file of sanitized SIMD templates there, and seconds at -O1.
 cpp-test: $(VENV)/.built
 	cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
@@ -62,7 +62,7 @@ cuda-check: $(VENV)/.built
 	cmake --build build/cuda-emulation --target dgpose_cuda_emulation
 	LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
 	  DGPOSE_CUDA_EMULATION=$(abspath build/cuda-emulation/libdgpose_cuda_emulation.so) \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_cuda.py
+	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_cuda.py tests/test_hand_net_cuda.py
 
 # The wheel, built from the source distribution as a user's pip would, and run where nothing but torch and
 # numpy is installed.

@@ -233,14 +233,10 @@ def _contenders(data: Data, batch: int, k: int) -> dict[str, Callable[[], Callab
     }
 
 
-#: Each size with its k, and the other k at B = 16.
-SIZES = ((200_000, 1024, 500, 100), (500_000, 256, 100, 500))
+SIZES = ((200_000, 1024), (500_000, 256))
+TOP = (100, 500)
 KINDS = ("real poses", "Gaussian") if _mocap().is_file() else ("Gaussian",)
-SETS = [
-    (Data(kind, rows // 10 if QUICK else rows, dim), k, other)
-    for rows, dim, k, other in SIZES
-    for kind in KINDS
-]
+SETS = [Data(kind, rows // 10 if QUICK else rows, dim) for rows, dim in SIZES for kind in KINDS]
 TABLES = [
     Case(
         name=f"{data.name}, k={k}, B={batch}",
@@ -252,11 +248,12 @@ TABLES = [
         limit="limit",
         repeats=1,
     )
-    for data, main, other in SETS
-    for batch, k in [*((batch, main) for batch in BATCHES), (16, other)]
+    for data in SETS
+    for k in TOP
+    for batch in BATCHES
 ]
 #: What `python -m benchmarks` runs, a process for every contender of every case: one batch size.
-CASES = [case for case in TABLES if case.name.endswith(f"D=1024, k={SIZES[0][2]}, B=16")]
+CASES = [case for case in TABLES if case.name.endswith("D=1024, k=500, B=16")]
 
 
 def _times(first: int, last: int, contender: str) -> list[list[float]]:
@@ -340,12 +337,12 @@ def run_facts(out: Path) -> None:
     """Every engine on the sets of D = 1024."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        for i, (data, k, _) in enumerate(SETS):
+        for i, data in enumerate(SETS):
             if data.dim != 1024:
                 continue
             for engine in ("int8", "bfloat16", "float32", "SQ8", "IVF", "HNSW"):
                 fact = json.loads(_child("--fact", str(i), engine, folder))
-                results.append({"data": data.name, "k": k, "engine": engine, **fact})
+                results.append({"data": data.name, "k": TOP[-1], "engine": engine, **fact})
                 print(results[-1], flush=True)
     write_json({"environment": environment(), "results": results}, out / "pose_index_facts.json")
     print(f"wrote {out / 'pose_index_facts.json'}")
@@ -357,11 +354,12 @@ def plot(results: Path, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     found = json.loads(results.read_text())
-    figure = Figure(figsize=(12, 4.2 * len(SIZES)), layout="constrained")
+    sets = [(data, k) for data in SETS for k in TOP]
+    figure = Figure(figsize=(12, 4.2 * len(SETS)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(SIZES), len(KINDS), squeeze=False).flat
+    panels = figure.subplots(len(SETS), len(TOP), squeeze=False).flat
     by_case = {result["case"]: result["contenders"] for result in found["results"]}
-    for axes, (data, k, _) in zip(panels, SETS, strict=True):
+    for axes, (data, k) in zip(panels, sets, strict=True):
         for name in (*SEARCHES, "limit"):
             points = [
                 (batch, by_case[case][name]["median_s"] * 1e3 / batch)
@@ -403,8 +401,7 @@ def main() -> None:
     elif options.fact:
         torch.set_num_threads(THREADS)
         number, engine, folder = options.fact
-        data, k, _ = SETS[int(number)]
-        print(json.dumps(_fact(data, k, engine, Path(folder))))
+        print(json.dumps(_fact(SETS[int(number)], TOP[-1], engine, Path(folder))))
     elif options.times:
         torch.set_num_threads(THREADS)
         first, last, contender = options.times

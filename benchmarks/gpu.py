@@ -66,6 +66,7 @@ class GpuCase:
     compiled: bool = True  #: whether torch.compile of the reference is a peer
     #: Further peers: each makes its call from the arguments, on the device.
     peers: dict[str, Callable[[Arguments], Call]] = field(default_factory=dict)
+    slow: bool = False  #: a peer takes minutes to compile: its op comes last
 
 
 class CudaClock:
@@ -278,7 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("torch finds no GPU; --device cpu tries the cases without one")
     facts = gpu_environment(options.device)
     failed = False
-    for op in options.ops or known:
+    slow = {op: any(case.slow for case in gpu_cases(module)) for op, module in known.items()}
+    for op in options.ops or sorted(known, key=slow.__getitem__):
         results = []
         for case in gpu_cases(known[op]):
             try:

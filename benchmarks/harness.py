@@ -56,6 +56,8 @@ class Case:
     limit: str | None = None  #: the contender that measures the physical limit
     note: str = ""
     repeats: int = field(default=3)
+    #: Each call is timed by itself (for p99), not in rounds of 20 ms.
+    by_call: bool = False
     #: Our op and its arguments: timed on the backends that `contenders` does not name.
     call: Callable[[], tuple[Callable[..., Any], dict[str, Any]]] | None = None
     #: Bytes that a call must read and write at least; a copy of as many is the limit on a GPU.
@@ -154,6 +156,20 @@ def seconds_per_call(
     return times
 
 
+def seconds_of_calls(function: Callable[[], Any], *, seconds: float = 2) -> list[float]:
+    """Wall seconds of every single call, for about `seconds`; 200 to 5,000 calls."""
+    start = time.perf_counter()
+    for _ in range(20):
+        function()
+    once = (time.perf_counter() - start) / 20
+    times = []
+    for _ in range(max(200, min(5000, int(seconds / once)))):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return times
+
+
 def environment() -> dict[str, Any]:
     """Machine, versions and date; names neither host nor user."""
     import torch
@@ -167,6 +183,8 @@ def environment() -> dict[str, Any]:
         "numpy",
         "opencv-python-headless",
         "onnxruntime",
+        "openvino",
+        "nncf",
         "kornia",
         "pyrender",
         "faiss-cpu",
@@ -233,13 +251,15 @@ def run_contender(module: str, case: Case, contender: str) -> list[float]:
     return [float(seconds) for seconds in answer]
 
 
-def spread(times: list[float]) -> dict[str, Any]:
-    """Median and range of the seconds of each round."""
+def spread(times: list[float], by_call: bool = False) -> dict[str, Any]:
+    """Median and range of the seconds of each round, or call."""
     deciles = statistics.quantiles(times, n=10, method="inclusive")
+    tail = {"p99_s": statistics.quantiles(times, n=100, method="inclusive")[-1]} if by_call else {}
     return {
         "median_s": statistics.median(times),
         "p10_s": deciles[0],
         "p90_s": deciles[-1],
+        **tail,
         "rounds": len(times),
     }
 
@@ -278,7 +298,7 @@ def run_case(
                     raise CannotRunError(f"{case.name}: {name} {error}") from None
                 del times[name]
                 absent[name] = str(error)
-    rows: dict[str, dict[str, Any]] = {name: spread(values) for name, values in times.items()}
+    rows = {name: spread(values, case.by_call) for name, values in times.items()}
     for name, (backend, _) in others.items():
         if name in rows and backend != "reference" and GPU_LIMIT in rows:
             rows[name]["limit"] = GPU_LIMIT
@@ -301,7 +321,9 @@ def table(result: dict[str, Any]) -> str:
             f"  {name:<{width}}  {row['median_s'] * 1e6:>12,.1f} us"
             f"  ({row['p10_s'] * 1e6:,.1f} .. {row['p90_s'] * 1e6:,.1f})"
             f"  {result['work'] / row['median_s']:>12,.0f} {result['unit']}/s"
-            f"  {row['median_s'] / ours:>7.2f} x ours{mark}"
+            f"  {row['median_s'] / ours:>7.2f} x ours"
+            + (f"  p99 {row['p99_s'] * 1e6:>10,.1f} us" if "p99_s" in row else "")
+            + mark
         )
     lines += [f"  {name:<{width}}  {why}" for name, why in result["absent"].items()]
     return "\n".join(lines)
@@ -341,7 +363,8 @@ def _child(module: str, case: str, contender: str) -> list[float] | str:
     others = on_other_backends(chosen)
     try:
         if contender in chosen.contenders:
-            return seconds_per_call(chosen.contenders[contender]())
+            time_it = seconds_of_calls if chosen.by_call else seconds_per_call
+            return time_it(chosen.contenders[contender]())
         backend, make = others[contender]
         if backend == "reference":
             return seconds_per_call(make())

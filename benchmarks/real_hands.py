@@ -117,13 +117,13 @@ def kinect(model: str, data: Path, sheet: Path | None) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="accurate")
     parser.add_argument(
         "--kinect-sheet", type=Path, help="contact sheet to look at; do not publish"
     )
     options = parser.parse_args()
     data = Path(os.environ.get("DGPOSE_DATA", ROOT.parent / "shared" / "data"))
-    shipped = options.model == "default"
+    shipped = options.model == "accurate"
     result = {
         "environment": environment(),
         "model": options.model,

@@ -32,7 +32,18 @@ class ConvAlgorithm:
     @property
     def value(self) -> int: ...
 
-def spend_multiply_adds(count: int) -> None: ...
+class HandNetElement:
+    float32: ClassVar[HandNetElement]
+    bfloat16: ClassVar[HandNetElement]
+    uint8: ClassVar[HandNetElement]
+    __members__: ClassVar[dict[str, HandNetElement]]
+    def __init__(self, value: int) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+def spend_multiply_adds(count: int, element: HandNetElement = ...) -> None: ...
 
 class HandNetwork:
     def forward(self, crops: _Floats, out: _Floats) -> None: ...
@@ -65,15 +76,23 @@ class HandNetBuilder:
     def add_conv(
         self,
         input: int,
-        weight: _Floats,
+        weight: _Floats | npt.NDArray[np.int8],
         bias: _Floats,
         stride: tuple[int, int],
         padding: tuple[int, int],
         dilation: tuple[int, int],
         slope: float,
         residual: int | None = None,
+        scale: _Floats | None = None,
     ) -> int: ...
-    def add_linear(self, input: int, weight: _Floats, bias: _Floats, slope: float) -> int: ...
+    def add_linear(
+        self,
+        input: int,
+        weight: _Floats | npt.NDArray[np.int8],
+        bias: _Floats,
+        slope: float,
+        scale: _Floats | None = None,
+    ) -> int: ...
     def add_pool(
         self,
         input: int,
@@ -83,6 +102,13 @@ class HandNetBuilder:
         divisor: int,
     ) -> int: ...
     def add_sum(self, a: int | None, b: int, upsample: int, slope: float) -> int: ...
+    def store_as(
+        self,
+        map: int,
+        element: HandNetElement,
+        scale: _Floats | None = None,
+        zero_point: int = 0,
+    ) -> None: ...
     def add_anchor_regression(self, input: int) -> int: ...
     def shape(self, arg0: int) -> _Shape: ...
     def finish(self, output: int) -> HandNetwork: ...

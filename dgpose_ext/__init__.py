@@ -20,6 +20,7 @@ from dgpose_ext.ops.scoring.max_margin_topk import max_margin_topk
 from dgpose_ext.ops.scoring.topk_mean_pose import topk_mean_pose
 
 if TYPE_CHECKING:
+    from dgpose_ext.hand_net.cuda_engine import CudaHandNet
     from dgpose_ext.hand_net.engine import HandNet
     from dgpose_ext.pose_index import PoseIndex
     from dgpose_ext.sharded_index import ShardedPoseIndex
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CudaHandNet",
     "HandNet",
     "PoseIndex",
     "ShardedPoseIndex",
@@ -52,6 +54,7 @@ __all__ = [
 
 # Engines are imported at their first use: HandNet takes as long as all ops together.
 _ENGINES = {
+    "CudaHandNet": "dgpose_ext.hand_net.cuda_engine",
     "HandNet": "dgpose_ext.hand_net.engine",
     "PoseIndex": "dgpose_ext.pose_index",
     "ShardedPoseIndex": "dgpose_ext.sharded_index",

@@ -44,13 +44,13 @@ def main() -> None:
     """Prints the facts and the ops."""
     for name, value in collect().items():
         print(f"{name + ':':<18}{value}")
-    print("\nop                backends here (the first is the default for tensors on the CPU,")
-    print("                  unless DGPOSE_BACKEND is set)")
+    print("\nop                  backends here (the first is the default for tensors on the CPU,")
+    print("                    unless DGPOSE_BACKEND is set)")
     for spec in discover():
         default = _backend.default(torch.device("cpu"), spec.name)
         there = [b for b in _backend.BACKENDS if not _backend.missing(b, spec.name)]
         others = [b for b in there if b != default]
-        print(f"{spec.name:<18}{', '.join([default, *others])}")
+        print(f"{spec.name:<20}{', '.join([default, *others])}")
 
 
 if __name__ == "__main__":

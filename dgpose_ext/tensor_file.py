@@ -110,9 +110,9 @@ def write_tensor_file(
 
 
 def read_tensor_file(
-    path: str | Path, *, kind: str, version: int
+    path: str | Path, *, kind: str, version: int | tuple[int, ...]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads and verifies a file of `write_tensor_file`.
+    """Reads and verifies a file of `write_tensor_file`, of this version or one of these.
 
     Returns:
         (tensors on the CPU, metadata).
@@ -130,7 +130,8 @@ def read_tensor_file(
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             description, expected = _envelope(path, (file.metadata() or {}).get(_KEY))
-            metadata = _metadata(path, description, kind, version)
+            versions = version if isinstance(version, tuple) else (version,)
+            metadata = _metadata(path, description, kind, versions)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
@@ -150,16 +151,16 @@ def _envelope(path: Path, envelope: str | None) -> tuple[str, str]:
         raise ValueError(f"{path}: its description is damaged ({error})") from error
 
 
-def _metadata(path: Path, description: str, kind: str, version: int) -> dict[str, Any]:
+def _metadata(path: Path, description: str, kind: str, versions: tuple[int, ...]) -> dict[str, Any]:
     try:
         content = json.loads(description)
         found = (content["kind"], content["version"])
         metadata: dict[str, Any] = content["metadata"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its description is damaged ({error})") from error
-    if found != (kind, version):
+    if found[0] != kind or found[1] not in versions:
         raise ValueError(
-            f"{path}: must be a {kind} file of version {version}, "
+            f"{path}: must be a {kind} file of version {' or '.join(map(str, versions))}, "
             f"got {found[0]} of version {found[1]}"
         )
     return metadata

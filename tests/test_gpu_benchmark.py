@@ -26,7 +26,8 @@ CASES = [
 
 def test_every_op_with_a_cuda_kernel_has_a_case() -> None:
     with_cases = {op for op, module in modules().items() if gpu.gpu_cases(module)}
-    assert with_cases == {spec.name for spec in discover() if "cuda" in spec.devices}
+    kernels = {spec.name for spec in discover() if "cuda" in spec.devices}
+    assert with_cases == kernels | {"hand_net"}  # which is a class
 
 
 @pytest.mark.parametrize(("op", "case"), CASES)

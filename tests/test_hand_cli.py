@@ -9,12 +9,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from fake_cameras import FakeRealSense
 from hand_oracle import crop_coordinates, palm_center, save_constant_model
 from typer.testing import CliRunner
 
@@ -269,44 +269,25 @@ def test_realsense_without_its_software(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
     line = error_line("realsense", "--model", model, "--out", tmp_path / "out")
-    assert "pip install 'dgpose-ext[live]'" in line
+    assert "pip install 'dgpose-ext[realsense]'" in line
 
 
 def test_realsense_camera(
     monkeypatch: pytest.MonkeyPatch, model: Path, frame: HandFrame, tmp_path: Path
 ) -> None:
-    """With a stand-in for pyrealsense2 whose depth counts in units of 0.5 mm."""
-    lens = SimpleNamespace(fx=NYU.fx, fy=NYU.fy, ppx=NYU.cx, ppy=NYU.cy)
-    stream = SimpleNamespace(
-        as_video_stream_profile=lambda: SimpleNamespace(get_intrinsics=lambda: lens)
-    )
-    sensor = SimpleNamespace(get_depth_scale=lambda: 0.0005)
-    device = SimpleNamespace(first_depth_sensor=lambda: sensor)
-    profile = SimpleNamespace(get_stream=lambda kind: stream, get_device=lambda: device)
-    image = SimpleNamespace(get_data=lambda: frame.depth * np.uint16(2))
-    stopped = []
-    pipeline = SimpleNamespace(
-        start=lambda config: profile,
-        wait_for_frames=lambda: SimpleNamespace(get_depth_frame=lambda: image),
-        stop=lambda: stopped.append(True),
-    )
-    stand_in = SimpleNamespace(
-        pipeline=lambda: pipeline,
-        config=lambda: SimpleNamespace(enable_stream=lambda *settings: None),
-        stream=SimpleNamespace(depth=1),
-        format=SimpleNamespace(z16=1),
-    )
-    monkeypatch.setitem(sys.modules, "pyrealsense2", stand_in)
+    camera = FakeRealSense(frames=3, raw=frame.depth * np.uint16(2))
+    monkeypatch.setitem(sys.modules, "pyrealsense2", camera)
     center = ",".join(f"{value:.9f}" for value in palm_center(frame))
     arguments = ("realsense", "--model", model, "--out", tmp_path / "out", "--center", center)
     assert "frames: 2 (2 with a hand" in run(*arguments, "--frames", 2).stdout
-    assert stopped == [True]
+    assert camera.stopped == 1
 
 
 def test_version_and_help_of_every_command() -> None:
     runner = CliRunner()
     assert re.match(r"dgpose \d+\.\d+", runner.invoke(app, ["--version"]).stdout)
-    for command in ([], ["demo"], ["hand"], ["hand", "run"], ["eval"], ["eval", "hand"], ["train"]):
+    commands = "", "demo", "hand", "hand run", "hand live", "eval", "eval hand", "train"
+    for command in map(str.split, commands):
         result = runner.invoke(app, [*command, "--help"])
         assert result.exit_code == 0, result.output
         assert "Usage" in result.stdout

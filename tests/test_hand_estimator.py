@@ -87,6 +87,30 @@ def test_left_hand_is_seen_as_a_right_one(left_frame: HandFrame) -> None:
     assert torch.equal(seen[0], seen[1].flip(-1))
 
 
+@pytest.mark.parametrize(("look_again", "off_mm", "looks"), [
+    (None, 30, 1), (False, 30, 1), (True, 30, 2), (True, 5, 1),
+])  # fmt: skip
+def test_a_given_center_may_be_looked_at_again(
+    look_again: bool | None, off_mm: float, looks: int, frame: HandFrame
+) -> None:
+    """The network sees the palm `off_mm` to the right of the middle, whatever the crop."""
+    seen = []
+
+    def network(crop: torch.Tensor) -> torch.Tensor:
+        seen.append(crop)
+        joints = torch.zeros(1, 36, 3)
+        joints[0, CENTER_JOINT, 0] = off_mm / (CUBE_MM / 2)
+        return joints
+
+    estimator = HandEstimator(network, hand="right", cube_mm=CUBE_MM, description={})
+    u, v, mm = palm_center(frame)
+    pose = estimator(frame.depth, NYU, (u, v, mm), look_again=look_again)
+    assert len(seen) == looks
+    assert pose.center is not None
+    moved_mm = (pose.center[0] - u) * mm / NYU.fx
+    assert moved_mm == pytest.approx(off_mm if looks == 2 else 0, abs=0.01)
+
+
 def test_center_is_found_without_help(frame: HandFrame, perfect: HandEstimator) -> None:
     pose = perfect(frame.depth, NYU)
     assert pose.center is not None
@@ -109,6 +133,7 @@ def test_engines_run_the_same_network(
     torch.testing.assert_close(estimator.regress(crop), expected, atol=1e-4, rtol=0)
     info = estimator.info()
     assert (info["engine"], info["precision"], info["hand"]) == (engine, "float32", "right")
+    assert info["device"] == "cpu"
     assert info["parameters"] == random_model.parameter_count()
     assert estimator(frame.depth, NYU).center is not None
 

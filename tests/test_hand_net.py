@@ -107,13 +107,32 @@ def test_channel_counts(channels: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (5, 7), (8, 8), (13, 31), (16, 17)])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_3x3_sizes(size: tuple[int, int], stride: int) -> None:
-    for padding in (0, 1, 2):
-        if min(size) + 2 * padding >= 3:
-            module = nn.Conv2d(17, 16, 3, stride=stride, padding=padding)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (4, 2), (5, 2), (6, 2)])
+def test_winograd_sizes(size: tuple[int, int], kernel: int, stride: int) -> None:
+    for padding in range(kernel):
+        if min(size) + 2 * padding >= kernel:
+            module = nn.Conv2d(17, 16, kernel, stride=stride, padding=padding)
             graph = conv_graph(module, (17, *size))
             check(module, (17, *size), batch=1, algorithms=ALGORITHMS, graph=graph)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "way"),
+    [
+        (6, 32, " winograd4"),
+        (6, 8, " winograd2"),
+        (6, 4, " winograd2"),
+        (5, 8, " winograd2"),
+        (5, 4, ""),
+        (4, 32, " winograd4"),
+        (4, 8, ""),
+        (7, 32, ""),
+    ],
+)
+def test_stride_2_takes_the_faster_way(kernel: int, size: int, way: str) -> None:
+    module, shape = nn.Conv2d(16, 16, kernel, 2, (kernel - 1) // 2), (16, size, size)
+    net = HandNet(conv_graph(module, shape))
+    assert net.profile(1)[1][0].partition(f"@{net.output_shape[1]}x{net.output_shape[2]}")[2] == way
 
 
 @pytest.mark.parametrize(
@@ -272,6 +291,47 @@ def test_layers_that_nobody_reads_are_dropped() -> None:
     }
     graph = import_module(Fork("unused branch at the end"), (3, 8, 8))
     assert len(graph.tensors) == 4
+
+
+class Slices(nn.Module):
+    """Parts of a linear layer's features, and their repetition."""
+
+    def __init__(self, in_place: bool = False) -> None:
+        super().__init__()
+        self.in_place = in_place
+        self.first, self.second = nn.Linear(12, 9), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.leaky_relu(self.first(x.flatten(1)), 0.1)
+        if self.in_place:
+            F.relu_(z[:, :3])
+            return z
+        part: Tensor = self.second(z[:, :6]) + z[:, 6:].repeat(1, 2) + z[:, -6:] + z[:, 1:7]
+        return part + z[:, :6]
+
+
+def test_slices_of_features() -> None:
+    torch.manual_seed(0)
+    check(Slices(), (3, 2, 2))
+    with pytest.raises(ValueError, match="relu_ in module '' must not work in place"):
+        import_module(Slices(in_place=True), (3, 2, 2))
+    for layers, op in (
+        ([nn.Conv2d(3, 4, 1), Part(slice(0, 2))], "slice"),
+        ([nn.Flatten(), Part(slice(0, 2))], "slice"),
+    ):
+        with pytest.raises(ValueError, match=f"HandNet runs {op} on the features"):
+            import_module(nn.Sequential(*layers), (3, 2, 2))
+
+
+class Part(nn.Module):
+    """x[:, part]."""
+
+    def __init__(self, part: slice) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.part]
 
 
 def test_refuses_to_change_its_input() -> None:
@@ -719,6 +779,7 @@ def files(small: tuple[nn.Module, HandNet], tmp_path_factory: pytest.TempPathFac
         "regressor": (small[0], (1, 48, 32)),
         "many joints": (nn.Sequential(nn.Conv2d(3, 144, 1), AnchorRegression(36)), (3, 9, 5)),
         "odd channels": (nn.Sequential(nn.Conv2d(33, 47, 3), nn.Conv2d(47, 1, 3)), (33, 13, 11)),
+        "phases": (nn.Conv2d(18, 33, 6, stride=2, padding=2), (18, 21, 17)),
         "linear": (nn.Sequential(nn.Conv2d(1, 3, 6, 2), *fully_connected), (1, 76, 24)),
     }
     for name, (module, shape) in modules.items():
@@ -743,7 +804,7 @@ def test_lower_capabilities(capability: str, files: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [capability, str(4 * len(ALGORITHMS))]
+    assert result.stdout.split() == [capability, str(5 * len(ALGORITHMS))]
 
 
 CHILD = """

@@ -173,11 +173,15 @@ def compile_every_kernel(file: str, *architectures: str) -> None:
 
     driver = NoGpu(90)
     cubins = compile_instead_of_launching(driver)
+    launching = []
     for spec in covered():  # on one architecture every dtype
+        before = len(cubins)
         for dtype in spec.dtypes:
             evaluate(spec, spec.samples(dtype)[0], False, "triton")
         for call in spec.gradient_samples()[:1]:
             evaluate(spec, call, True, "triton")
+        if len(cubins) > before:
+            launching.append(spec.name)
     for sm in architectures:
         driver.sm = int(sm)
         for spec in covered():
@@ -193,7 +197,7 @@ def compile_every_kernel(file: str, *architectures: str) -> None:
         and value.module == module.__name__
     ]
     with open(file, "w") as out:
-        json.dump({"kernels": kernels, "cubins": cubins}, out)
+        json.dump({"kernels": kernels, "cubins": cubins, "launching": launching}, out)
 
 
 def trace() -> None:

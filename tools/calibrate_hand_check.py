@@ -39,7 +39,7 @@ GOOD_MM, LOST_MM = 25.0, 45.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="default", help="shipped model or weight file")
+    parser.add_argument("--model", default="accurate", help="shipped model or weight file")
     parser.add_argument("--hands", type=int, default=3000)
     parser.add_argument("--objects", type=int, default=150, help="of each kind")
     options = parser.parse_args()

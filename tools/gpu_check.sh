@@ -107,7 +107,7 @@ from pathlib import Path
 from dgpose_ext.testing import discover
 
 sys.path.insert(0, "tests")
-stems = ["cuda", "triton", "every_op", "gpu_benchmark", *(spec.name for spec in discover())]
+stems = ["cuda", "hand_net_cuda", "triton", "every_op", "gpu_benchmark", *(spec.name for spec in discover())]
 for stem in stems:
     try:
         importlib.import_module(f"test_{stem}")
@@ -172,7 +172,7 @@ sanitize_with() {
   kernels_load || return
   try_sanitizer "$tool" || return
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer "$tool" "$python" -m pytest \
-    -q -p no:cacheprovider tests/test_cuda.py -k "$tests"
+    -q -p no:cacheprovider tests/test_cuda.py tests/test_hand_net_cuda.py -k "$tests"
 }
 memcheck() { sanitize_with memcheck "equals_reference or hostile"; }
 racecheck() { sanitize_with racecheck "gradients or hostile"; }

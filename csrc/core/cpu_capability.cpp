@@ -52,6 +52,12 @@ CpuCapability cpu_capability() {
 
 CpuFeatures cpu_features() {
   CpuFeatures features;
+  const char* wanted = std::getenv("DGPOSE_CPU_EXTENSIONS");
+  if (wanted != nullptr && *wanted != '\0') {
+    if (std::string(wanted) == "none") return features;
+    throw std::runtime_error(std::string("DGPOSE_CPU_EXTENSIONS must be none or unset, got ") +
+                             wanted);
+  }
 #if defined(__x86_64__)
   __builtin_cpu_init();
   features.avx512_vnni = __builtin_cpu_supports("avx512vnni");

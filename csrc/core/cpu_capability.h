@@ -16,7 +16,8 @@ CpuCapability detected_cpu_capability();
 // std::runtime_error.
 CpuCapability cpu_capability();
 
-// Extensions beyond the level, for kernels that have a variant for them.
+// Extensions beyond the level, for kernels that have a variant for them. Those that the processor
+// has; none with DGPOSE_CPU_EXTENSIONS=none, so that the kernels without them can be tested.
 struct CpuFeatures {
   bool avx512_vnni = false;
   bool avx512_bf16 = false;

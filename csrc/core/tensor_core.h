@@ -1,4 +1,5 @@
-// Tensor cores for *_cuda.cu: bfloat16 products with float32 sums, and the ways of their operands.
+// Tensor cores for *_cuda.cu: products of bfloat16 or float16 with float32 sums, and the ways of
+// their operands.
 //
 // Under nvcc these are one instruction each (sm_80 and later). In emulation they are warp functions
 // on fibres with the same layouts and, where the hardware leaves freedom, the worst of it:
@@ -21,15 +22,28 @@
 
 namespace dgpose {
 
+template <class Element>
+constexpr bool kIsHalf = false;
+template <>
+inline constexpr bool kIsHalf<Half> = true;
+
 #if !defined(DGPOSE_CUDA_EMULATION)
 
 // 16 bytes from global to shared memory, of which the last 16 - bytes are zeros and not read. Both
-// addresses are multiples of 16. What a thread has copied so far, and committed, is a group.
+// addresses are multiples of 16. What a thread has copied so far, and committed, is a group. kKept:
+// the line stays in the first-level cache, for blocks that read it again.
+template <bool kKept = false>
 __device__ __forceinline__ void copy_async(void* shared, const void* global, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-               "l"(global), "r"(bytes)
-               : "memory");
+  const auto target = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  if constexpr (kKept) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(global),
+                 "r"(bytes)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(global),
+                 "r"(bytes)
+                 : "memory");
+  }
 }
 __device__ __forceinline__ void copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -57,13 +71,22 @@ __device__ __forceinline__ uint32_t bfloat16_pair(float first, float second) {
   return pair;
 }
 
-// c += a b^T.
+// c += a b^T, of Half or BFloat16.
+template <class Element = BFloat16>
 __device__ __forceinline__ void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  if constexpr (kIsHalf<Element>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
 }
 
 #else
@@ -116,7 +139,8 @@ inline float fused_sum(float c, const float a[4], const float b[4]) {
 
 }  // namespace emulation
 
-inline void copy_async(void* shared, const void* global, int bytes) {
+template <bool kKept = false>
+void copy_async(void* shared, const void* global, int bytes) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 || reinterpret_cast<uintptr_t>(global) % 16) {
     emulation::fail("copy_async at an address that is no multiple of 16");
   }
@@ -160,7 +184,11 @@ inline uint32_t bfloat16_pair(float first, float second) {
          static_cast<uint32_t>(emulation::to_bfloat16(second).bits) << 16;
 }
 
-inline void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
+template <class Element = BFloat16>
+void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
+  const auto number = [](uint32_t pair, unsigned place) {
+    return load_as_compute(Element{static_cast<uint16_t>(pair >> 16 * place)});
+  };
   struct Operands {
     const uint32_t *a, *b;
   };
@@ -175,10 +203,10 @@ inline void mma_16x8x16(const uint32_t a[4], const uint32_t b[2], float c[4]) {
         const Operands& lane_a = *of(lane / 4 * 4 + j % 4);
         const Operands& lane_b = *of((lane % 4 * 2 + i % 2) * 4 + j % 4);
         const uint32_t pair_a = lane_a.a[i / 2 + j / 4 * 2], pair_b = lane_b.b[j / 4];
-        x[2 * j] = __uint_as_float(pair_a << 16);
-        x[2 * j + 1] = __uint_as_float(pair_a & 0xFFFF0000u);
-        y[2 * j] = __uint_as_float(pair_b << 16);
-        y[2 * j + 1] = __uint_as_float(pair_b & 0xFFFF0000u);
+        for (unsigned place = 0; place < 2; ++place) {
+          x[2 * j + place] = number(pair_a, place);
+          y[2 * j + place] = number(pair_b, place);
+        }
       }
       out[i] = c[i];
       for (int k = 0; k < 16; k += 4) out[i] = emulation::fused_sum(out[i], x + k, y + k);

@@ -7,6 +7,7 @@
 // memory: reading the window, writing the crop.
 #include "core/cuda_kernel.h"
 #include "crop/crop_window.h"
+#include "crop/depth_sample.cuh"
 
 namespace dgpose {
 namespace {
@@ -26,19 +27,6 @@ __device__ __forceinline__ LinearTap make_tap(const CropAxis& axis, int64_t i, b
                                               LinearTap) {
   LinearTap tap;
   return valid && axis.linear(i, &tap) ? tap : LinearTap{{0, 0}, {0, 0}, -1};
-}
-
-__device__ __forceinline__ float clamp_to_one(float x) {
-  x = x > -1.0f ? x : -1.0f;
-  return x < 1.0f ? x : 1.0f;
-}
-
-// x of depth_crop.h; 1 where there is no depth (a NaN compares false).
-template <class T>
-__device__ __forceinline__ float normalised(const T* pixel, float mm, float scale) {
-  const float z = static_cast<float>(*pixel);
-  const float x = clamp_to_one((z - mm) * scale);
-  return 0 < z ? x : 1.0f;
 }
 
 template <class T>

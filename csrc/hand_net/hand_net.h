@@ -5,15 +5,19 @@
 // immutable. A Network may be used from many threads at once: each thread has its own workspace
 // (thread-local, grown at its first call), so the hot path takes no lock and allocates nothing.
 //
-// Maths (float32): a convolution computes
+// Maths: a convolution computes
 //   out = activation(sum weight * in + bias [+ residual]),   activation(v) = v >= 0 ? v : slope * v
-// (slope 1: none, 0: ReLU, else LeakyReLU). 3x3 convolutions of stride 1 and 2 go through
-// Winograd's minimal filtering (Lavin & Gray, CVPR 2016), all others are direct. A linear layer is
-// a convolution whose kernel is the whole map.
+// (slope 1: none, 0: ReLU, else LeakyReLU). A linear layer is a convolution whose kernel is the
+// whole map. Each map is stored as float32, bfloat16 or uint8 codes (store_as); weights have the
+// type of the map they multiply, int8 for uint8. Sums of the first two are float32, of codes int32;
+// from there to what is stored everything is float32, rounded operation by operation, so that maps
+// of codes have the same bits on every instruction set. In float32, 3x3 convolutions of stride 1
+// and 2, in bfloat16 those of stride 1 go through Winograd's minimal filtering (Lavin & Gray, CVPR
+// 2016), all others are direct.
 //
 // Layout of a map: channels in blocks of 16, [block][row][column][16], with a border of zeros as
 // wide as the convolutions that read it need; 64-byte aligned. The network's input and output are
-// plain [C, H, W].
+// plain [C, H, W] of float32.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +46,20 @@ struct ConvOptions {
   float slope = 1.0f;
 };
 
+// What a map is stored as. Sums are float32 (int32 where uint8 meets int8).
+enum class Element { kFloat32, kBFloat16, kUInt8 };
+
+// Weights of a convolution or linear layer: real numbers, or, where its input is a map of uint8,
+// codes and a scale per output channel:
+//   sum over i of scale[o] * codes[o][i] * (input code[i] - zero point).
+struct Weights {
+  Weights(const float* reals) : values(reals) {}
+  Weights(const int8_t* integers, const float* scales) : codes(integers), scale(scales) {}
+  const float* values = nullptr;
+  const int8_t* codes = nullptr;
+  const float* scale = nullptr;
+};
+
 enum class PoolKind { kMax, kAverage };
 
 // One axis of a pooling layer: output i covers the inputs [begin[i], end[i]).
@@ -65,11 +83,11 @@ class NetworkBuilder {
   // The input with r x r pixels folded into channels, in torch's order (c, dy, dx); r = 1: as it
   // is.
   MapId add_input(int64_t unshuffle);
-  // weight [out_channels][in channels][kernel_h][kernel_w], bias [out_channels], both copied.
-  MapId add_conv(MapId in, int64_t out_channels, const float* weight, const float* bias,
+  // weights [out_channels][in channels][kernel_h][kernel_w], bias [out_channels], both copied.
+  MapId add_conv(MapId in, int64_t out_channels, const Weights& weights, const float* bias,
                  const ConvOptions& options, MapId residual = kNoMap);
-  // weight [out_features][C * H * W of the input, in that order].
-  MapId add_linear(MapId in, int64_t out_features, const float* weight, const float* bias,
+  // weights [out_features][C * H * W of the input, in that order].
+  MapId add_linear(MapId in, int64_t out_features, const Weights& weights, const float* bias,
                    float slope);
   // divisor 0: average over the inputs in the window.
   MapId add_pool(MapId in, PoolKind kind, PoolWindows rows, PoolWindows columns, int64_t divisor);
@@ -78,6 +96,11 @@ class NetworkBuilder {
   // The vote of dgpose_ext.hand_net.layers.AnchorRegression: [4J, h, w] -> [J, 3]; must be the last
   // layer. A map that is the input, or has other readers, is copied first.
   MapId add_anchor_regression(MapId in);
+
+  // How a map is stored, float32 unless said; the output, and what anchor regression reads, must be
+  // float32. uint8: value = scale[channel] * (code - zero_point), rounded to nearest even and
+  // clamped to 0 .. 255; the scales of an input are equal, zero_point is 0 .. 255.
+  void store_as(MapId map, Element element, const float* scale = nullptr, int32_t zero_point = 0);
 
   Shape shape(MapId map) const;
   // The builder is spent afterwards. The network's output is `output` as [C, H, W] ([J, 3, 1] for
@@ -98,7 +121,8 @@ class Network {
  public:
   ~Network();
 
-  // One frame: input [C, H, W], output [numel of output_shape()].
+  // One frame: input [C, H, W], output [numel of output_shape()]. Where the input is stored as
+  // uint8, one that is not finite makes the whole output NaN.
   void forward(const float* input, float* output) const;
   // `batch` frames, spread over the threads of core/parallel.h. Throws std::bad_alloc where there
   // is no memory for a thread's workspace.

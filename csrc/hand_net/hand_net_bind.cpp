@@ -29,6 +29,19 @@ void require_size(const py::array& array, int64_t size, const char* name) {
   }
 }
 
+// float32, or int8 with a scale per output channel.
+Weights as_weights(const py::array& weight, const std::optional<Floats>& scale) {
+  const bool codes = py::isinstance<py::array_t<int8_t>>(weight);
+  if (codes != scale.has_value() || (!codes && !py::isinstance<py::array_t<float>>(weight)) ||
+      !(weight.flags() & py::array::c_style)) {
+    throw std::invalid_argument(
+        "weight must be C-contiguous float32, or int8 with a scale per output channel");
+  }
+  if (!codes) return Weights(static_cast<const float*>(weight.data()));
+  require_size(*scale, weight.shape(0), "scale");
+  return {static_cast<const int8_t*>(weight.data()), scale->data()};
+}
+
 void forward(const Network& net, const Floats& crops, Floats& out) {
   const int64_t batch = crops.ndim() == 0 ? 0 : crops.shape(0);
   require_size(crops, batch * net.input_shape().numel(), "crops");
@@ -90,9 +103,14 @@ DGPOSE_PYBIND(hand_net) {
       .value("winograd2", ConvAlgorithm::kWinograd2)
       .value("winograd4", ConvAlgorithm::kWinograd4);
 
+  py::enum_<Element>(m, "HandNetElement")
+      .value("float32", Element::kFloat32)
+      .value("bfloat16", Element::kBFloat16)
+      .value("uint8", Element::kUInt8);
+
   m.def("spend_multiply_adds", &spend_multiply_adds, py::arg("count"),
-        py::call_guard<py::gil_scoped_release>(),
-        "The limit of benchmarks: that many float32 multiply-adds on one core, in registers.");
+        py::arg("element") = Element::kFloat32, py::call_guard<py::gil_scoped_release>(),
+        "The limit of benchmarks: that many multiply-adds on one core, in registers.");
 
   py::class_<Network, std::shared_ptr<Network>>(m, "HandNetwork")
       .def("forward", &forward, py::arg("crops").noconvert(), py::arg("out").noconvert(),
@@ -131,9 +149,10 @@ DGPOSE_PYBIND(hand_net) {
       .def("add_input", &NetworkBuilder::add_input, py::arg("unshuffle"))
       .def(
           "add_conv",
-          [](NetworkBuilder& builder, MapId in, const Floats& weight, const Floats& bias,
+          [](NetworkBuilder& builder, MapId in, const py::array& weight, const Floats& bias,
              std::pair<int64_t, int64_t> stride, std::pair<int64_t, int64_t> padding,
-             std::pair<int64_t, int64_t> dilation, float slope, std::optional<MapId> residual) {
+             std::pair<int64_t, int64_t> dilation, float slope, std::optional<MapId> residual,
+             const std::optional<Floats>& scale) {
             const Shape from = builder.shape(in);
             if (weight.ndim() != 4 || weight.shape(1) != from.channels) {
               throw std::invalid_argument("conv weight must have shape [O, " +
@@ -143,26 +162,28 @@ DGPOSE_PYBIND(hand_net) {
             const ConvOptions options{weight.shape(2), weight.shape(3), stride.first,
                                       stride.second,   padding.first,   padding.second,
                                       dilation.first,  dilation.second, slope};
-            return builder.add_conv(in, weight.shape(0), weight.data(), bias.data(), options,
-                                    residual.value_or(kNoMap));
+            return builder.add_conv(in, weight.shape(0), as_weights(weight, scale), bias.data(),
+                                    options, residual.value_or(kNoMap));
           },
-          py::arg("input"), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
-          py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("slope"),
-          py::arg("residual") = py::none())
+          py::arg("input"), py::arg("weight"), py::arg("bias").noconvert(), py::arg("stride"),
+          py::arg("padding"), py::arg("dilation"), py::arg("slope"),
+          py::arg("residual") = py::none(), py::arg("scale").noconvert() = py::none(),
+          "weight [O, C, kh, kw] float32; int8 with scale [O] float32 where the input is uint8.")
       .def(
           "add_linear",
-          [](NetworkBuilder& builder, MapId in, const Floats& weight, const Floats& bias,
-             float slope) {
+          [](NetworkBuilder& builder, MapId in, const py::array& weight, const Floats& bias,
+             float slope, const std::optional<Floats>& scale) {
             const int64_t features = builder.shape(in).numel();
             if (weight.ndim() != 2 || weight.shape(1) != features) {
               throw std::invalid_argument("linear weight must have shape [O, " +
                                           std::to_string(features) + "]");
             }
             require_size(bias, weight.shape(0), "linear bias");
-            return builder.add_linear(in, weight.shape(0), weight.data(), bias.data(), slope);
+            return builder.add_linear(in, weight.shape(0), as_weights(weight, scale), bias.data(),
+                                      slope);
           },
-          py::arg("input"), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
-          py::arg("slope"))
+          py::arg("input"), py::arg("weight"), py::arg("bias").noconvert(), py::arg("slope"),
+          py::arg("scale").noconvert() = py::none())
       .def(
           "add_pool",
           [](NetworkBuilder& builder, MapId in, const std::string& kind,
@@ -182,6 +203,15 @@ DGPOSE_PYBIND(hand_net) {
           [](NetworkBuilder& builder, std::optional<MapId> a, MapId b, int64_t upsample,
              float slope) { return builder.add_sum(a.value_or(kNoMap), b, upsample, slope); },
           py::arg("a"), py::arg("b"), py::arg("upsample"), py::arg("slope"))
+      .def(
+          "store_as",
+          [](NetworkBuilder& builder, MapId map, Element element,
+             const std::optional<Floats>& scale, int32_t zero_point) {
+            if (scale) require_size(*scale, builder.shape(map).channels, "scale");
+            builder.store_as(map, element, scale ? scale->data() : nullptr, zero_point);
+          },
+          py::arg("map"), py::arg("element"), py::arg("scale").noconvert() = py::none(),
+          py::arg("zero_point") = 0)
       .def("add_anchor_regression", &NetworkBuilder::add_anchor_regression, py::arg("input"))
       .def("shape", [](const NetworkBuilder& b, MapId map) { return as_tuple(b.shape(map)); })
       .def(

@@ -1,4 +1,5 @@
 // Runs the steps of a network with the instruction set of cpu_capability().
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "core/half.h"
 #include "core/parallel.h"
 #include "core/simd.h"
 #include "hand_net/hand_net_plan.h"
@@ -37,15 +39,16 @@ namespace {
 void clear_border(const Map& map, float* workspace) {
   const int64_t lanes = map.pixel_stride * static_cast<int64_t>(sizeof(float));
   const int64_t pad = map.pad, row_bytes = (map.width + 2 * pad) * lanes;
+  const int zero = map.zero_point;
   for (int64_t block = 0; block < map.blocks; ++block) {
     float* pixel = workspace + map.offset + block * map.block_stride;
     for (int64_t y = -pad; y < map.height + pad; ++y) {
       float* row = pixel + y * map.row_stride;
       if (y < 0 || y >= map.height) {
-        std::memset(row - pad * map.pixel_stride, 0, static_cast<size_t>(row_bytes));
+        std::memset(row - pad * map.pixel_stride, zero, static_cast<size_t>(row_bytes));
       } else {
-        std::memset(row - pad * map.pixel_stride, 0, static_cast<size_t>(pad * lanes));
-        std::memset(row + map.width * map.pixel_stride, 0, static_cast<size_t>(pad * lanes));
+        std::memset(row - pad * map.pixel_stride, zero, static_cast<size_t>(pad * lanes));
+        std::memset(row + map.width * map.pixel_stride, zero, static_cast<size_t>(pad * lanes));
       }
     }
   }
@@ -108,6 +111,14 @@ int64_t Network::weight_bytes() const {
 
 void Network::forward(const float* input, float* output) const {
   const Runner runner{input, output, thread_workspace(plan_->workspace_floats)};
+  if (plan_->input_has_codes) {
+    bool found = false;
+    DGPOSE_DISPATCH(find_non_finite(input, plan_->input.numel(), &found));
+    if (found) {
+      std::fill_n(output, plan_->output.numel(), std::numeric_limits<float>::quiet_NaN());
+      return;
+    }
+  }
   for (const NamedStep& step : plan_->steps) run_step(step, runner);
 }
 

@@ -37,7 +37,10 @@ struct InputLayer {
 };
 struct ConvLayer {
   MapId in, residual;
-  std::vector<float> weight, bias;
+  std::vector<float> weight;  // or codes and their scales
+  std::vector<int8_t> codes;
+  std::vector<float> scale;
+  std::vector<float> bias;
   ConvOptions options;
 };
 struct PoolLayer {
@@ -56,6 +59,13 @@ struct AnchorLayer {
 };
 using Layer = std::variant<InputLayer, ConvLayer, PoolLayer, SumLayer, AnchorLayer>;
 
+// What a map is stored as: value = scale[channel] * (code - zero_point) for uint8.
+struct Storage {
+  Element element = Element::kFloat32;
+  std::vector<float> scale;
+  int32_t zero_point = 0;
+};
+
 struct NamedStep {
   Step step;
   std::string name;
@@ -69,6 +79,7 @@ struct Plan {
   // Layer i makes map i.
   std::vector<Layer> layers;
   std::vector<Shape> shapes;
+  std::vector<Storage> storage;
 
   // Filled by finish(). Steps point into the three stores.
   std::vector<NamedStep> steps;
@@ -79,6 +90,7 @@ struct Plan {
   std::vector<std::unique_ptr<std::vector<BlockGroup>>> groups;
   int64_t workspace_floats = 0;
   int64_t multiply_adds = 0;
+  bool input_has_codes = false;  // uint8, which cannot say NaN
   Shape output;
 };
 

@@ -1,6 +1,8 @@
-"""HandNet: a compiled CPU engine for small convolutional regressors, and the layers made for it."""
+"""HandNet, a compiled engine for small convolutional regressors (CudaHandNet on a GPU), and the
+layers made for it."""
 
+from dgpose_ext.hand_net.cuda_engine import CapturedHandNet, CudaHandFrames, CudaHandNet
 from dgpose_ext.hand_net.engine import HandNet
 from dgpose_ext.hand_net.layers import AnchorRegression
 
-__all__ = ["AnchorRegression", "HandNet"]
+__all__ = ["AnchorRegression", "CapturedHandNet", "CudaHandFrames", "CudaHandNet", "HandNet"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf, isfinite, prod
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from dgpose_ext import _loader
 from dgpose_ext._validate import camera_numbers, require_search_range
 from dgpose_ext.hand_net.graph import Graph, import_module
+from dgpose_ext.hand_net.quantize import to_bfloat16, to_int8
 from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
-PRECISIONS = ("float32",)
+Calibration = Tensor | NDArray[np.float32] | Iterable[Tensor | NDArray[np.float32]]
+
+PRECISIONS = ("float32", "bfloat16", "int8")
 _KIND = "hand_net"
-_VERSION = 1
+_VERSIONS = (1, 2)
+"""Of files: 2 says how maps are stored; networks of float32 are written as 1, as ever."""
 _DEPTH_TYPES = (np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -55,7 +59,8 @@ class HandNet:
         """Builds the engine of a graph.
 
         Args:
-            precision: "float32".
+            precision: "float32", "bfloat16" or "int8": the name of what the graph is; how maps are
+                stored is part of the graph.
             algorithm: how convolutions are computed: "auto", or "direct", "winograd2", "winograd4"
                 for tests and measurements.
 
@@ -63,8 +68,7 @@ class HandNet:
             ValueError: an unknown precision, or layers whose sizes do not fit together.
             RuntimeError: the compiled core is missing.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        _require_precision(precision)
         self.precision = precision
         self.graph = graph
         self._network = _build(_core(), graph, algorithm)
@@ -90,20 +94,41 @@ class HandNet:
         precision: str = "float32",
         *,
         input_shape: tuple[int, int, int] = (1, 128, 128),
+        calibration: Calibration | None = None,
     ) -> HandNet:
         """Compiles a torch module; the module itself is left as it is.
 
         The module is exported with torch.export for one input [1, *input_shape] in eval mode. Batch
         norm is folded into the convolution before it, activations and residual additions are fused.
 
+        Args:
+            precision: "float32"; "bfloat16" (maps and weights; sums are float32); or "int8" (maps
+                of uint8, weights of int8, sums of int32).
+            calibration: what "int8" takes the ranges of the maps from: crops [N, *input_shape]
+                float32 like those that the network will see, a hundred or more, as a tensor, an
+                array, or an iterable of such batches.
+
         Raises:
-            ValueError: a layer that the engine does not run (named with its module path), or an
-                unknown precision.
+            ValueError: a layer that the engine does not run (named with its module path), an
+                unknown precision, "int8" without calibration crops, or calibration of another
+                shape, dtype or precision.
             RuntimeError: the compiled core is missing.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        return cls(import_module(module, input_shape), precision=precision)
+        _require_precision(precision)
+        if precision == "int8" and calibration is None:
+            shape = ", ".join(map(str, input_shape))
+            raise ValueError(
+                f"precision='int8' needs calibration, crops [N, {shape}] float32 like those that "
+                "the network will see, got None"
+            )
+        if precision != "int8" and calibration is not None:
+            raise ValueError(f"calibration is for precision='int8', got precision={precision!r}")
+        graph = import_module(module, input_shape)
+        if precision == "bfloat16":
+            graph = to_bfloat16(graph)
+        elif calibration is not None:
+            graph = to_int8(graph, _calibration_batches(calibration, input_shape))
+        return cls(graph, precision=precision)
 
     def __call__(
         self, crops: Tensor | NDArray[np.float32], out: Tensor | NDArray[np.float32] | None = None
@@ -258,7 +283,8 @@ class HandNet:
             "layers": graph.layers,
         }
         tensors = {name: torch.from_numpy(array) for name, array in graph.tensors.items()}
-        write_tensor_file(Path(path), tensors, kind=_KIND, version=_VERSION, metadata=description)
+        version = _VERSIONS[self.precision != "float32"]
+        write_tensor_file(Path(path), tensors, kind=_KIND, version=version, metadata=description)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> HandNet:
@@ -271,7 +297,7 @@ class HandNet:
             RuntimeError: the compiled core is missing.
         """
         path = Path(path)
-        tensors, plan = read_tensor_file(path, kind=_KIND, version=_VERSION)
+        tensors, plan = read_tensor_file(path, kind=_KIND, version=_VERSIONS)
         try:
             graph = Graph(
                 input_shape=tuple(plan["input_shape"]),
@@ -282,6 +308,37 @@ class HandNet:
             return cls(graph, precision=plan["precision"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a network: {error}") from error
+
+
+def _require_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
+def _calibration_batches(
+    calibration: Calibration, input_shape: tuple[int, int, int]
+) -> Iterator[Tensor]:
+    """Batches [N, *input_shape] float32 of finite crops, at least one crop in all.
+
+    Raises:
+        ValueError: anything else.
+        TypeError: neither tensor nor array.
+    """
+    is_one = isinstance(calibration, (Tensor, np.ndarray))
+    count = 0
+    for batch in [calibration] if is_one else calibration:
+        array = _as_array(batch, "calibration")
+        if array.dtype != np.float32 or array.ndim != 4 or array.shape[1:] != input_shape:
+            raise ValueError(
+                f"calibration must have shape [N, {', '.join(map(str, input_shape))}] and dtype "
+                f"float32, got {list(array.shape)} and {array.dtype}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError("calibration must be finite, got NaN or Inf")
+        count += len(array)
+        yield torch.from_numpy(np.ascontiguousarray(array))
+    if count == 0:
+        raise ValueError("calibration must hold at least one crop, got none")
 
 
 def _core() -> ModuleType:
@@ -328,6 +385,15 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
     if algorithm not in algorithms:
         raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got {algorithm!r}")
     builder = core.HandNetBuilder(graph.input_shape, algorithms[algorithm])
+    elements = core.HandNetElement.__members__
+    tensors = graph.tensors
+
+    def weights(layer: dict[str, Any]) -> tuple[Any, Any]:
+        return tensors[layer["weight"]], tensors[layer["bias"]]
+
+    def weight_scale(layer: dict[str, Any]) -> Any:
+        return tensors[layer["weight_scale"]] if "weight_scale" in layer else None
+
     output = -1
     for layer in graph.layers:
         if layer["kind"] == "input":
@@ -335,20 +401,17 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
         elif layer["kind"] == "conv":
             output = builder.add_conv(
                 layer["input"],
-                graph.tensors[layer["weight"]],
-                graph.tensors[layer["bias"]],
+                *weights(layer),
                 tuple(layer["stride"]),
                 tuple(layer["padding"]),
                 tuple(layer["dilation"]),
                 layer["slope"],
                 layer["residual"],
+                weight_scale(layer),
             )
         elif layer["kind"] == "linear":
             output = builder.add_linear(
-                layer["input"],
-                graph.tensors[layer["weight"]],
-                graph.tensors[layer["bias"]],
-                layer["slope"],
+                layer["input"], *weights(layer), layer["slope"], weight_scale(layer)
             )
         elif layer["kind"] == "pool":
             output = builder.add_pool(
@@ -364,4 +427,8 @@ def _build(core: ModuleType, graph: Graph, algorithm: str) -> Any:
             output = builder.add_anchor_regression(layer["input"])
         else:
             raise ValueError(f"unknown layer kind {layer['kind']!r}")
+        if "element" in layer:
+            scale = tensors[layer["scale"]] if "scale" in layer else None
+            zero_point = layer.get("zero_point", 0)
+            builder.store_as(output, elements[layer["element"]], scale, zero_point)
     return builder.finish(output)

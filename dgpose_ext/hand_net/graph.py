@@ -22,14 +22,16 @@ from dgpose_ext.hand_net.layers import AnchorRegression
 
 KNOWN_LAYERS = (
     "conv2d (groups=1), batch_norm after a conv2d or linear, relu, leaky_relu, add, max_pool2d, "
-    "avg_pool2d, adaptive_avg_pool2d, mean over [2, 3], linear, flatten/view, clone, "
-    "pixel_unshuffle of the input, nearest upsampling by a whole factor, dropout, "
-    "AnchorRegression as the last layer"
+    "avg_pool2d, adaptive_avg_pool2d, mean over [2, 3], linear, slices and repetitions of its "
+    "features, flatten/view, clone, pixel_unshuffle of the input, nearest upsampling by a whole "
+    "factor, dropout, AnchorRegression as the last layer"
 )
 
 
 _READS = ("input", "residual", "a", "b")
 """The keys of a layer that name a map."""
+_NAMES = ("weight", "bias", "scale", "weight_scale")
+"""The keys of a layer that name a tensor."""
 
 
 @dataclass
@@ -48,12 +50,28 @@ class Graph:
     - anchor_regression: `input`
 
     `slope` is the activation: 1 none, 0 ReLU, else LeakyReLU's negative slope.
+
+    A map is stored as the layer's `element`: "float32" where none is named, "bfloat16", or "uint8"
+    with `scale` (a name in `tensors`, one number per channel) and `zero_point`:
+    value = scale * (code - zero_point). A conv or linear that reads uint8 has a `weight` of int8
+    and a `weight_scale` (a name):
+    sum over i of weight_scale[o] * weight[o, i] * (code[i] - zero_point).
     """
 
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, ...] = ()
     layers: list[dict[str, Any]] = field(default_factory=list)
-    tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def drop_unused_tensors(self) -> None:
+        """Forgets the tensors that no layer names."""
+        used = {layer.get(key) for layer in self.layers for key in _NAMES}
+        self.tensors = {name: value for name, value in self.tensors.items() if name in used}
+
+
+def readers(graph: Graph, index: int) -> list[dict[str, Any]]:
+    """The layers that read map `index`."""
+    return [layer for layer in graph.layers if index in [layer.get(key) for key in _READS]]
 
 
 @dataclass
@@ -84,6 +102,7 @@ class _Importer:
         self.values: dict[fx.Node, Any] = {}
         self.input_maps: dict[int, int] = {}  # unshuffle factor -> map
         self.input_node: fx.Node | None = None
+        self.sliced: set[int] = set()  # maps of which others are slices, and these slices
         self._load_inputs(program)
         for node in program.graph.nodes:
             if node.op == "call_function":
@@ -128,6 +147,11 @@ class _Importer:
                     f"HandNet does not change its input: {_op_name(node)} in module "
                     f"{_path(node)!r} must not work in place"
                 )
+            if old in self.sliced:
+                raise ValueError(
+                    f"HandNet does not change slices: {_op_name(node)} in module "
+                    f"{_path(node)!r} must not work in place"
+                )
             for other, seen in self.values.items():
                 if isinstance(seen, _Value) and seen.map == old:
                     self.values[other] = _Value(value.map, seen.shape)
@@ -163,14 +187,11 @@ class _Importer:
         needed.discard(None)
         renamed = {old: new for new, old in enumerate(sorted(needed))}
         self.graph.layers = [layers[old] for old in renamed]
-        used: set[str | None] = set()
         for layer in self.graph.layers:
             for key in _READS:
                 if layer.get(key) is not None:
                     layer[key] = renamed[layer[key]]
-            used.update((layer.get("weight"), layer.get("bias")))
-        tensors = self.graph.tensors
-        self.graph.tensors = {name: tensors[name] for name in tensors if name in used}
+        self.graph.drop_unused_tensors()
 
     # ---- helpers of the handlers ----
 
@@ -284,6 +305,45 @@ def _linear(self: _Importer, node: fx.Node) -> _Value:
         "slope": 1.0,
     }
     return _Value(self.append(layer), _shape(node))
+
+
+def _features_of_linear(
+    self: _Importer, node: fx.Node, choose: Callable[[Tensor], Tensor]
+) -> _Value:
+    """Some of a linear layer's features are a linear layer with some of its weights."""
+    value = self.value(node.args[0], node)
+    layer = self.graph.layers[value.map]
+    if layer["kind"] != "linear" or len(value.shape) != 1:
+        raise ValueError(
+            f"HandNet runs {_op_name(node)} on the features [B, N] of a linear layer only, "
+            f"not in module {_path(node)!r}"
+        )
+    chosen = choose(torch.arange(value.shape[0])).numpy()
+    tensors = self.graph.tensors
+    part = {
+        **layer,
+        "weight": self.keep("weight", torch.from_numpy(tensors[layer["weight"]][chosen])),
+        "bias": self.keep("bias", torch.from_numpy(tensors[layer["bias"]][chosen])),
+    }
+    part_map = self.append(part)
+    self.sliced.update((value.map, part_map))
+    return _Value(part_map, _shape(node))
+
+
+def _slice(self: _Importer, node: fx.Node) -> _Value:
+    a = _arguments(node, "dim start end step")
+    if a["dim"] == 0 and a["start"] in (None, 0) and (a["end"] is None or a["end"] >= 1):
+        return self.value(node.args[0], node)
+    if a["dim"] not in (1, -1):
+        raise ValueError(f"HandNet slices features only, not in module {_path(node)!r}")
+    return _features_of_linear(self, node, lambda i: i[a["start"] : a["end"] : a["step"]])
+
+
+def _repeat(self: _Importer, node: fx.Node) -> _Value:
+    repeats = list(_arguments(node, "repeats")["repeats"])
+    if len(repeats) != 2 or repeats[0] != 1:
+        raise ValueError(f"HandNet repeats features only, not in module {_path(node)!r}")
+    return _features_of_linear(self, node, lambda i: i.repeat(repeats[1]))
 
 
 def _batch_norm(self: _Importer, node: fx.Node) -> _Value:
@@ -495,6 +555,8 @@ _HANDLERS: dict[Any, Callable[[_Importer, fx.Node], _Value]] = {
     aten.view.default: _reshape,
     aten.reshape.default: _reshape,
     aten.unflatten.int: _reshape,
+    aten.slice.Tensor: _slice,
+    aten.repeat.default: _repeat,
     aten.dropout.default: _same,
     aten.clone.default: _clone,
     aten.contiguous.default: _same,

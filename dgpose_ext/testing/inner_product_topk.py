@@ -76,9 +76,11 @@ def _samples(dtype: torch.dtype) -> list[Sample]:
 def _raw_calls() -> list[tuple[str, tuple[object, ...]]]:
     call = _call(torch.float32, 3, 40, 9, 5)
     apart = torch.randn((40, 20), generator=torch.Generator().manual_seed(3))[:, :9]
+    many = _call(torch.float32, 3, 9000, 4, 5)  # more than one round on a GPU
     return [
         ("inner_product_topk", (call["queries"], call["candidates"], 5)),
         ("inner_product_topk", (call["queries"], apart, 50)),
+        ("inner_product_topk", tuple(many.values())),
     ]
 
 

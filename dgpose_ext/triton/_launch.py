@@ -30,8 +30,10 @@ def _launch(kernel: Any, programs: int, out: Tensor, *arguments: Any, **constant
         kernel[(programs,)](*arguments, **constants)
 
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 #: In the interpreter NumPy does the work, which torch.compile must not trace.
-launch = torch.compiler.disable(_launch) if os.environ.get("TRITON_INTERPRET") == "1" else _launch
+launch = torch.compiler.disable(_launch) if INTERPRETED else _launch
 
 
 def ceil_divide(a: int, b: int) -> int:

@@ -1,7 +1,7 @@
 """Pose models on top of dgpose_ext: data, training, inference and the command line.
 
-`dgpose.HandEstimator` is loaded when it is first used: importing `dgpose` alone is cheap, and needs
-none of what the extra `systems` installs.
+`dgpose.HandEstimator` and its kin are loaded when first used: importing `dgpose` alone is cheap,
+and needs none of what the extra `systems` installs.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgpose.inference import HandEstimator, HandPose
+    from dgpose.inference import HandEstimator, HandPose, HandTracker, OneEuroConfig
 
-__all__ = ["HandEstimator", "HandPose"]
+__all__ = ["HandEstimator", "HandPose", "HandTracker", "OneEuroConfig"]
 
 
 def __getattr__(name: str) -> Any:

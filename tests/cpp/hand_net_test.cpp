@@ -111,6 +111,23 @@ TEST(HandNet, ConvolutionsOfAllAlgorithmsAndOddSizes) {
   }
 }
 
+TEST(HandNet, PhasesOfStride2) {
+  for (const auto algorithm :
+       {ConvAlgorithm::kAuto, ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4}) {
+    for (const Shape from : {Shape{3, 6, 7}, Shape{17, 8, 9}, Shape{33, 13, 16}}) {
+      for (const int64_t kernel : {4, 5, 6}) {
+        for (const int64_t padding : {0, 1, 2, 5}) {
+          ConvOptions o;
+          o.kernel_h = o.kernel_w = kernel;
+          o.stride_h = o.stride_w = 2;
+          o.padding_h = o.padding_w = padding;
+          check_conv(from, 17, o, algorithm);
+        }
+      }
+    }
+  }
+}
+
 TEST(HandNet, ConvolutionsOfOtherKernels) {
   for (const int64_t kernel : {1, 2, 5, 6}) {
     for (const int64_t stride : {1, 2, 3}) {

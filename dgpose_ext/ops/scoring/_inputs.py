@@ -17,19 +17,15 @@ from dgpose_ext._validate import (
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
+#: The backends whose search reads float16 and bfloat16 candidates as they are.
+_READ_HALVES = ("cuda", "triton")
+
 
 def require_embeddings(queries: Tensor, candidates: Tensor) -> None:
     """TypeError or ValueError unless they are queries [B, D] and candidates [N, D]."""
     require_dtype("queries", require_tensor("queries", queries), DTYPES)
     require_shape("queries", queries, "[B, D]")
     require_rows("candidates", candidates, "[N, D]", queries, D=queries.shape[1])
-
-
-def search_rows(candidates: Tensor, backend: str) -> Tensor:
-    """Candidates as the search of a backend takes them: float32; on CUDA halves as they are."""
-    if backend == "cuda" and candidates.dtype in (torch.float16, torch.bfloat16):
-        return candidates
-    return candidates.float()
 
 
 def require_rows(name: str, value: Tensor, notation: str, queries: Tensor, **known: int) -> None:
@@ -62,3 +58,9 @@ def require_k(k: int) -> None:
     require_integer("k", k)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
+
+
+def search_rows(candidates: Tensor, backend: str) -> Tensor:
+    """The candidates in the dtype that the search of a backend reads: float32 or, there, halves."""
+    halves = candidates.dtype in (torch.float16, torch.bfloat16)
+    return candidates if halves and backend in _READ_HALVES else candidates.float()

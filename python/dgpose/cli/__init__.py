@@ -1,5 +1,5 @@
 """The command line: `dgpose hand run`, `dgpose heatmap`, `dgpose crop`, `dgpose index build`,
-`dgpose demo`, `dgpose bench`, `dgpose eval hand`, `dgpose train hand`."""
+`dgpose export hand`, `dgpose demo`, `dgpose bench`, `dgpose eval hand`, `dgpose train hand`."""
 
 from __future__ import annotations
 

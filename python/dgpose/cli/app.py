@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from dgpose.cli.bench import bench
 from dgpose.cli.body import crop, heatmap
 from dgpose.cli.demo import demo
+from dgpose.cli.export import app as export_app
 from dgpose.cli.hand import app as hand_app
 from dgpose.cli.index import app as index_app
 
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 for _command in (bench, crop, demo, heatmap):
     app.command()(_command)
+app.add_typer(export_app, name="export")
 app.add_typer(hand_app, name="hand")
 app.add_typer(index_app, name="index")
 for _name, (_, _help) in _LOADED_WHEN_CALLED.items():

@@ -95,7 +95,9 @@ def _table(op: str, result: dict[str, Any]) -> Any:
         caption_justify="left",
     )
     table.add_column("", overflow="fold")
-    for heading in ("median", "10 % .. 90 %", f"{result['unit']}/s", "x ours", "x limit"):
+    by_call = "p99_s" in rows[name]
+    spreads = ("10 % .. 90 %", "99 %") if by_call else ("10 % .. 90 %",)
+    for heading in ("median", *spreads, f"{result['unit']}/s", "x ours", "x limit"):
         table.add_column(heading, justify="right", no_wrap=True)
     for contender, row in sorted(rows.items(), key=lambda item: item[1]["median_s"]):
         median = row["median_s"]
@@ -106,6 +108,7 @@ def _table(op: str, result: dict[str, Any]) -> Any:
             Text(contender + " (limit)" * is_limit),
             f"{median * scale:,.1f} {unit}",
             f"{row['p10_s'] * scale:,.1f} .. {row['p90_s'] * scale:,.1f}",
+            *([f"{row['p99_s'] * scale:,.1f}"] if by_call else []),
             f"{result['work'] / median:,.0f}",
             f"{median / ours:.2f}",
             "" if limit is None else f"{median / limit['median_s']:.2f}",

@@ -19,7 +19,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Another seed, another sequence.")] = 0,
     frames: Annotated[int, typer.Option(min=1, max=1000, help="Length of the sequence.")] = 240,
-    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "default",
+    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
 ) -> None:
     """Estimate a rendered hand in motion: frames/s, error in mm, and a contact sheet.
 
@@ -28,8 +28,9 @@ def demo(
     """
     from dgpose.cli.hand import print_summary, save_picture
     from dgpose.data.cameras import project
+    from dgpose.data.depth_sources import synthetic_frames
     from dgpose.inference import HandEstimator
-    from dgpose.inference.hand_run import estimate, summarise, synthetic_frames
+    from dgpose.inference.hand_run import estimate, summarise
     from dgpose.viz.hand import SheetTile, contact_sheet
 
     try:

@@ -1,8 +1,13 @@
-"""`dgpose hand run`: hand joints from depth frames."""
+"""`dgpose hand run` and `dgpose hand live`: hand joints from depth frames."""
 
 from __future__ import annotations
 
+import os
+import sys
+import webbrowser
 from enum import Enum
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +18,17 @@ from dgpose.cli.terminal import fail, progress
 
 # Nothing that imports torch here: `dgpose --help` would wait for it.
 if TYPE_CHECKING:
-    from dgpose.inference.hand_run import HandInput, HandResult
+    from collections.abc import Iterator
+
+    from dgpose.data.depth_sources import SourceFrame
+    from dgpose.inference.hand_run import HandResult
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Hands in depth images.")
+
+_LIVE_SYNTHETIC_FRAMES = 9000
+"""Five minutes; then the sequence begins again."""
 
 
 class Hand(str, Enum):
@@ -42,19 +53,13 @@ class Engine(str, Enum):
     TORCH = "torch"
 
 
-@app.callback()
-def _hand() -> None:
-    # A Typer app with one command drops the command's name; this keeps it (`dgpose hand run`).
-    pass
-
-
 @app.command()
 def run(
     source: Annotated[
         list[str],
         typer.Argument(
             help="Files, folders or patterns (16-bit or NYU-packed .png, .npy, .npz, MSRA .bin); "
-            "or synthetic:SEED; or realsense."
+            "or synthetic:SEED; or realsense; or kinect."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
@@ -77,7 +82,7 @@ def run(
         ),
     ] = None,
     hand: Annotated[Hand, typer.Option(help="Which hand to look for.")] = Hand.RIGHT,
-    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "default",
+    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = Engine.AUTO,
     unit: Annotated[Unit, typer.Option(help="Unit of floating-point depth.")] = Unit.MM,
     cube: Annotated[float, typer.Option(help="Edge of the cube around the hand, mm.")] = 300.0,
@@ -92,22 +97,18 @@ def run(
     could be read, else 2.
     """
     from dgpose.data.cameras import parse_camera
+    from dgpose.data.depth_sources import depth_source
     from dgpose.inference import HandEstimator
-    from dgpose.inference.hand_run import (
-        estimate,
-        open_frames,
-        read_labels,
-        with_labels,
-    )
+    from dgpose.inference.hand_run import estimate, read_labels, with_labels
 
     results: list[HandResult] = []
     broken = False
     try:
         optics = parse_camera(camera) if camera is not None else None
         place = _parse_center(center) if center is not None else None
-        inputs, total = open_frames(
-            source, camera=optics, unit=unit.value, hand=hand.value, limit=frames
-        )
+        opened = depth_source(source, camera=optics, unit=unit.value, hand=hand.value, limit=frames)
+        inputs: Iterator[SourceFrame] = opened.frames()
+        total = opened.total
         if labels is not None:
             inputs = with_labels(
                 inputs, read_labels(labels, optics), total, limited=frames is not None
@@ -116,7 +117,7 @@ def run(
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
         try:
             for item in progress(inputs, total):
-                result = estimate(estimator, item, place)
+                result = estimate(partial(estimator, center=place), item)
                 results.append(result)
                 if result.pose is None:
                     typer.echo(f"bad frame {result.name}: {result.problem}", err=True)
@@ -136,6 +137,116 @@ def run(
     typer.echo(f"saved joints.csv, joints.json, summary.json{' and pictures' * pictures} in {out}")
     if broken or all(result.pose is None for result in results):
         raise typer.Exit(code=2)
+
+
+@app.command()
+def live(
+    source: Annotated[
+        str,
+        typer.Option(
+            help="realsense, kinect (Azure), folder:DIR, video:FILE.npz or synthetic:SEED; "
+            "recordings are played at 30 frames/s, over and over."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="A later one is taken where it is in use.")
+    ] = 8080,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
+    ] = True,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            help="nyu, kinect2, icvl, msra, or fx,fy,cx,cy in pixels; can be left out where the "
+            "camera or the file says it."
+        ),
+    ] = None,
+    hand: Annotated[Hand, typer.Option(help="Which hand to look for.")] = Hand.RIGHT,
+    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
+    engine: Annotated[Engine, typer.Option(help="What runs the network.")] = Engine.AUTO,
+    unit: Annotated[Unit, typer.Option(help="Unit of floating-point depth.")] = Unit.MM,
+    cube: Annotated[float, typer.Option(help="Edge of the cube around the hand, mm.")] = 300.0,
+    smooth: Annotated[
+        bool, typer.Option("--smooth/--no-smooth", help="One-Euro filter; also a box on the page.")
+    ] = False,
+) -> None:
+    """Follow a hand in a stream, on a page in the browser.
+
+    Depth picture, skeleton, a 3D view, frames/s and latency. The newest frame is shown, older ones
+    are dropped. A camera that is pulled out is waited for. Ctrl-C ends.
+    """
+    from dgpose.data.cameras import parse_camera
+    from dgpose.data.depth_sources import depth_source
+    from dgpose.inference import HandEstimator, HandTracker
+    from dgpose.inference.hand_live import FrameStream, LiveNumbers, run_live
+    from dgpose.viz.hand_page import HandPage
+
+    numbers = LiveNumbers()
+    try:
+        opened = depth_source(
+            [source],
+            camera=parse_camera(camera) if camera is not None else None,
+            unit=unit.value,
+            hand=hand.value,
+            limit=_LIVE_SYNTHETIC_FRAMES if source.startswith("synthetic:") else None,
+        )
+        estimator = HandEstimator.load(model, hand=hand.value, engine=engine.value, cube_mm=cube)
+        page = HandPage(
+            f"dgpose hand live: {source}",
+            _about(estimator.info()),
+            host=host,
+            port=port,
+            cube_mm=cube,
+            smoothing=smooth,
+        )
+        try:
+            typer.echo(f"{page.url} shows {source}; Ctrl-C ends")
+            if not _is_loopback(host):
+                typer.echo("anyone who can reach this machine can see the page", err=True)
+            if open_page and _has_screen():
+                webbrowser.open(page.url)
+            with FrameStream(opened) as stream:
+                run_live(
+                    stream,
+                    HandTracker(estimator),
+                    page,
+                    numbers,
+                    lambda line: typer.echo(line, err=True),
+                )
+        finally:
+            page.close()
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nframes: {numbers.total} ({numbers.found} with a hand, {numbers.not_found} without, "
+            f"{numbers.bad_frame} bad), {numbers.dropped} dropped"
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        fail(error)
+
+
+def _about(info: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("model", f"{info['model']}, {info['parameters']:,} parameters, {info['hand']} hand"),
+        ("engine", f"{info['engine']}, {info['precision']}, {info['device']}"),
+        ("processor", str(info["cpu_capability"])),
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _has_screen() -> bool:
+    # Without one a browser in the terminal would be started.
+    return not sys.platform.startswith("linux") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -179,7 +290,7 @@ def _parse_center(text: str) -> tuple[float, float, float]:
         raise ValueError(f"center must be u,v,mm with mm > 0, got {text!r}") from None
 
 
-def _overlay(item: HandInput, result: HandResult, cube: float) -> Any:
+def _overlay(item: SourceFrame, result: HandResult, cube: float) -> Any:
     from dgpose.data.cameras import project
     from dgpose.viz.hand import overlay
 

@@ -25,6 +25,13 @@ class PoseSource(str, Enum):
     MIXED = "mixed"
 
 
+class HandSize(str, Enum):
+    """Architectures (see `dgpose.nn.hand_regressor.SIZES`)."""
+
+    ACCURATE = "accurate"
+    FAST = "fast"
+
+
 class HandSide(str, Enum):
     """Which hands are rendered."""
 
@@ -49,6 +56,7 @@ def hand(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
     ] = False,
+    size: Annotated[HandSize, typer.Option(help="Architecture.")] = HandSize.ACCURATE,
     batch: Annotated[int, typer.Option(help="Frames a step and device.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the frames.")] = 0,
     poses: Annotated[PoseSource, typer.Option(help="Source of the poses.")] = PoseSource.AUTO,
@@ -83,6 +91,7 @@ def hand(
     import torch
 
     from dgpose.data.synthetic_hands import SyntheticHands
+    from dgpose.nn.hand_regressor import SIZES
     from dgpose.train.hand import HandTrainConfig, train_hand
 
     if threads is not None:
@@ -115,6 +124,7 @@ def hand(
             validation_frames=validation_frames,
             resume=resume,
             init=init,
+            network=SIZES[size.value],
         )
         result = train_hand(config, frames, validation, data=description)
     except (ValueError, OSError, RuntimeError) as error:

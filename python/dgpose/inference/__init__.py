@@ -1,5 +1,7 @@
-"""Estimation on single depth images: `HandEstimator`."""
+"""Estimation on depth images: `HandEstimator` for one, `HandTracker` for a stream."""
 
 from dgpose.inference.hand_estimator import HandEstimator, HandPose
+from dgpose.inference.hand_tracker import HandTracker
+from dgpose.inference.one_euro import OneEuroConfig
 
-__all__ = ["HandEstimator", "HandPose"]
+__all__ = ["HandEstimator", "HandPose", "HandTracker", "OneEuroConfig"]

@@ -32,7 +32,7 @@ from dgpose.skeletons import NYU36, Skeleton
 from dgpose_ext import depth_crop, find_hand_center
 from dgpose_ext.hand_net import HandNet
 
-__all__ = ["HandEstimator", "HandPose", "check_center"]
+__all__ = ["HandEstimator", "HandPose", "check_center", "model_path"]
 
 CUBE_MM = 300.0
 """Edge of the cube around a hand of common size."""
@@ -74,7 +74,8 @@ class HandPose:
 class HandEstimator:
     """Estimates one hand in a depth image; make one with `HandEstimator.load`.
 
-    An estimator may be called from several threads at once.
+    Each image stands alone; `HandTracker` follows a hand through a stream. An estimator may be
+    called from several threads at once.
     """
 
     skeleton: Skeleton = NYU36
@@ -95,7 +96,7 @@ class HandEstimator:
     @classmethod
     def load(
         cls,
-        model: str | Path = "default",
+        model: str | Path = "accurate",
         *,
         hand: Literal["right", "left"] = "right",
         engine: Literal["auto", "native", "torch"] = "auto",
@@ -104,7 +105,8 @@ class HandEstimator:
         """Load a model.
 
         Args:
-            model: name of a shipped model ("default"), or a weight file of
+            model: name of a shipped model ("accurate", which "default" means too, or
+                "fast"), or a weight file of
                 `dgpose.nn.hand_regressor.save_weights`.
             hand: which hand is looked for. One network serves both: a left hand is mirrored.
             engine: "native" is `dgpose_ext.HandNet`, "torch" the plain module; "auto" takes the
@@ -120,7 +122,7 @@ class HandEstimator:
         _require_option("engine", engine, ("auto", "native", "torch"))
         if not (math.isfinite(cube_mm) and cube_mm > 0):
             raise ValueError(f"cube_mm must be positive, got {cube_mm}")
-        path = _model_path(model)
+        path = model_path(model)
         regressor, _ = load_weights(path)
         if engine == "auto":
             engine = "torch" if dgpose_ext.why_no_core() else "native"
@@ -163,6 +165,7 @@ class HandEstimator:
                 "model": name,
                 "engine": engine,
                 "precision": "float32",
+                "device": "cpu",
                 "parameters": module.parameter_count(),
                 "multiply_adds": module.macs(),
                 "joints": cls.skeleton.name,
@@ -177,7 +180,7 @@ class HandEstimator:
         return estimator
 
     def info(self) -> dict[str, Any]:
-        """What runs: model, engine, precision, CPU capability, size, joints, hand and cube."""
+        """What runs: model, engine, precision, device, CPU capability, size, joints, hand, cube."""
         return dict(self._description)
 
     def __call__(
@@ -187,6 +190,7 @@ class HandEstimator:
         center: Sequence[float] | None = None,
         *,
         unit: Literal["mm", "m"] = "mm",
+        look_again: bool | None = None,
     ) -> HandPose:
         """Estimate the hand in one depth image.
 
@@ -198,6 +202,8 @@ class HandEstimator:
             center: (u, v, mm) of the hand's middle; None: it is found in the image, as the nearest
                 object of a hand's size.
             unit: of float32 depth.
+            look_again: crop a second time, around the palm that the first look saw, where that is
+                more than 15 mm from the centre; None: where the centre was found, not given.
 
         Returns:
             The pose. Where there is no hand, or the estimate contradicts the image, `found` is
@@ -216,8 +222,8 @@ class HandEstimator:
             return _not_found(None, 0.0, _why_no_center(image), (located - start, 0.0, 0.0))
 
         crop, coords, uvd = self._look(image, optics, place)
-        if center is None:
-            # The mean of what is seen lies towards the forearm: look again, around the palm.
+        if look_again or (look_again is None and center is None):
+            # The mean of what is seen lies towards the forearm; a tracked hand has moved.
             offset_mm = float(np.linalg.norm(coords[CENTER_JOINT])) * self._cube_mm / 2
             palm = uvd[CENTER_JOINT].tolist()
             if offset_mm > _LOOK_AGAIN_MM and palm[2] > 0:
@@ -259,10 +265,16 @@ def _require_option(name: str, value: object, options: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
 
 
-def _model_path(model: str | Path) -> Path:
+def model_path(model: str | Path) -> Path:
+    """The weight file of a shipped model, or the path that was given.
+
+    Raises:
+        ValueError: a name without suffix that no shipped model has.
+    """
     if isinstance(model, str) and not Path(model).suffix and Path(model).name == model:
         weights = Path(str(resources.files("dgpose"))) / "weights"
-        path = weights / f"hand_{model}.safetensors"
+        name = "accurate" if model == "default" else model
+        path = weights / f"hand_{name}.safetensors"
         if not path.is_file():
             shipped = sorted(
                 p.stem.removeprefix("hand_") for p in weights.glob("hand_*.safetensors")

@@ -1,63 +1,37 @@
-"""Runs of `HandEstimator` over many frames: where frames come from, and what is written."""
+"""Runs of `HandEstimator` over many frames: their labels, and what is written."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dgpose._errors import one_line
-from dgpose.data.cameras import CAMERAS, Camera, unproject
-from dgpose.data.depth_io import MAX_SIDE, open_source
-from dgpose.data.synthetic_hands import SyntheticHands
-from dgpose.inference.hand_estimator import HandEstimator, HandPose
+from dgpose.data.cameras import Camera, unproject
+from dgpose.data.depth_sources import SourceFrame
+from dgpose.inference.hand_estimator import HandPose
 from dgpose.metrics.hand import read_uvd
 from dgpose.skeletons import NYU36, NYU_SCORED14
 
 __all__ = [
-    "HandInput",
     "HandResult",
     "estimate",
-    "open_frames",
     "read_labels",
     "results_csv",
     "results_json",
     "summarise",
-    "synthetic_frames",
     "with_labels",
 ]
 
 SCHEMA = "dgpose.hand.joints/1"
 """Version of what `results_json` writes."""
-
-_SYNTHETIC_FRAMES = 100
-
-
-@dataclass(frozen=True, eq=False)
-class HandInput:
-    """One frame, or why there is none.
-
-    Attributes:
-        name: for output files.
-        depth: `[H, W]` mm; None for a bad frame.
-        camera: of the depth image; None for a bad frame.
-        truth_mm: `[36, 3]` or `[14, 3]` true joints, where they are known.
-        problem: why the frame is bad; else empty.
-    """
-
-    name: str
-    depth: npt.NDArray[Any] | None
-    camera: Camera | None
-    truth_mm: npt.NDArray[Any] | None = None
-    problem: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,121 +63,7 @@ class HandResult:
         return self.problem if self.pose is None else self.pose.reason
 
 
-# ---- where frames come from ----
-
-
-def open_frames(
-    source: Sequence[str],
-    *,
-    camera: Camera | None = None,
-    unit: Literal["mm", "m"] = "mm",
-    hand: Literal["right", "left"] = "right",
-    limit: int | None = None,
-) -> tuple[Iterator[HandInput], int | None]:
-    """Open a source of depth frames.
-
-    Args:
-        source: files, folders and patterns (see `dgpose.data.depth_io`), or alone
-            "synthetic:SEED" (a rendered sequence) or "realsense" (the connected camera).
-        camera: of the frames; None: what the file says. A frame without either is a bad frame.
-        unit: of floating-point `.npy` and `.npz` depth.
-        hand: which hand "synthetic:SEED" shows.
-        limit: stop after so many frames; synthetic: 100 if not given.
-
-    Returns:
-        The frames, read one by one, and how many there are (None: without end).
-
-    Raises:
-        ValueError: sources that cannot be mixed, a seed that is no number, no RealSense software.
-        FileNotFoundError: nothing is there.
-        RuntimeError: (while reading) no camera is connected, or it cannot be used.
-    """
-    special = [s for s in source if s == "realsense" or s.startswith("synthetic:")]
-    if not special:
-        return _files(source, camera, unit, limit)
-    if len(source) > 1:
-        raise ValueError(f"{special[0]} must be the only source, got {len(source)} sources")
-    if special[0] == "realsense":
-        return _realsense(limit), limit
-    text = special[0].partition(":")[2]
-    if not text.isdecimal():
-        raise ValueError(f"source must be synthetic:SEED with a whole number, got {special[0]!r}")
-    total = _SYNTHETIC_FRAMES if limit is None else limit
-    return synthetic_frames(int(text), total, camera=camera, hand=hand), total
-
-
-def _files(
-    source: Sequence[str], camera: Camera | None, unit: str, limit: int | None
-) -> tuple[Iterator[HandInput], int]:
-    # "mm" is not passed on: it is every format's default, and only "m" may be refused.
-    items = open_source(source, unit=None if unit == "mm" else unit)[:limit]
-
-    def load() -> Iterator[HandInput]:
-        for item in items:
-            try:
-                frame = item.load()
-            except (ValueError, OSError, MemoryError) as error:
-                yield HandInput(item.name, None, None, problem=one_line(error))
-                continue
-            known = camera if camera is not None else frame.camera
-            if known is None:
-                yield HandInput(
-                    item.name, None, None, problem="the file does not say its camera: give one"
-                )
-            else:
-                yield HandInput(item.name, frame.depth, known)
-
-    return load(), len(items)
-
-
-def synthetic_frames(
-    seed: int,
-    frames: int,
-    *,
-    camera: Camera | None = None,
-    hand: Literal["right", "left"] = "right",
-) -> Iterator[HandInput]:
-    """A rendered sequence with known joints; the default camera is NYU's, 640x480.
-
-    Another camera gets an image whose middle is its principal point.
-    """
-    scene = SyntheticHands(seed, poses="kinematic", split="test", hand=hand)
-    optics = CAMERAS["nyu"] if camera is None else camera
-    size = (round(2 * optics.cy), round(2 * optics.cx))
-    if not all(32 <= side <= MAX_SIDE for side in size):
-        raise ValueError(
-            f"camera must have its principal point within 16 and {MAX_SIDE // 2} px, got {optics}"
-        )
-    for index, frame in enumerate(scene.sequence(seed, frames, size, optics)):
-        yield HandInput(f"synthetic_{index:05d}", frame.depth, frame.camera, frame.joints_mm)
-
-
-def _realsense(limit: int | None) -> Iterator[HandInput]:
-    try:
-        import pyrealsense2 as rs
-    except ModuleNotFoundError:
-        raise ValueError(
-            "source realsense needs pyrealsense2, which is not installed: "
-            "pip install 'dgpose-ext[live]'"
-        ) from None
-
-    def read() -> Iterator[HandInput]:
-        pipeline = rs.pipeline()
-        config = rs.config()
-        config.enable_stream(rs.stream.depth, 640, 480, rs.format.z16, 30)
-        profile = pipeline.start(config)
-        try:
-            lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
-            camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
-            to_mm = 1000 * profile.get_device().first_depth_sensor().get_depth_scale()
-            for index in count() if limit is None else range(limit):
-                raw = np.asanyarray(pipeline.wait_for_frames().get_depth_frame().get_data())
-                depth = np.rint(raw * to_mm).clip(0, 65535).astype(np.uint16)
-                yield HandInput(f"realsense_{index:06d}", depth, camera)
-        finally:
-            pipeline.stop()
-
-    return read()
+# ---- labels ----
 
 
 def read_labels(path: Path, camera: Camera | None) -> npt.NDArray[np.float64]:
@@ -254,12 +114,12 @@ def _npz_joints(path: Path) -> npt.NDArray[np.float64]:
 
 
 def with_labels(
-    inputs: Iterable[HandInput],
+    inputs: Iterable[SourceFrame],
     labels: npt.NDArray[np.float64],
     total: int | None,
     *,
     limited: bool = False,
-) -> Iterator[HandInput]:
+) -> Iterator[SourceFrame]:
     """The same frames with their labels, row by row.
 
     Args:
@@ -274,7 +134,7 @@ def with_labels(
     if total is None or total > len(labels) or (total < len(labels) and not limited):
         raise ValueError(f"labels must have one row per frame ({total}), got {len(labels)}")
     return (
-        HandInput(item.name, item.depth, item.camera, truth, item.problem)
+        SourceFrame(item.name, item.depth, item.camera, truth, item.problem)
         for item, truth in zip(inputs, labels[:total], strict=True)
     )
 
@@ -283,13 +143,18 @@ def with_labels(
 
 
 def estimate(
-    estimator: HandEstimator, item: HandInput, center: Sequence[float] | None = None
+    estimator: Callable[[npt.NDArray[Any], Camera], HandPose], item: SourceFrame
 ) -> HandResult:
-    """Estimate one frame; a frame that cannot be estimated is a result too."""
+    """Estimate one frame; a frame that cannot be estimated is a result too.
+
+    Args:
+        estimator: a `HandEstimator`, a `HandTracker`, or either with more arguments bound.
+        item: the frame.
+    """
     if item.depth is None or item.camera is None:
         return HandResult(item.name, None, item.problem)
     try:
-        pose = estimator(item.depth, item.camera, center)
+        pose = estimator(item.depth, item.camera)
     except (TypeError, ValueError) as error:
         return HandResult(item.name, None, one_line(error))
     errors = None

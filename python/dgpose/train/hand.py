@@ -20,12 +20,9 @@ import copy
 import json
 import math
 import platform
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -44,6 +41,7 @@ from dgpose.nn.hand_regressor import (
 )
 from dgpose.skeletons import NYU36, NYU_SCORED14
 from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
+from dgpose.train.interrupts import stop_requests
 from dgpose.train.panel import skeleton_panel
 from dgpose_ext import crop_to_uvd
 from dgpose_ext.tensor_file import write_bytes_atomically
@@ -260,22 +258,6 @@ class _Prefetcher:
             following = self._pool.submit(self._frames.batch, indices)
             yield pending.result()
             pending = following
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set: the run then ends at a step, with a checkpoint."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may install handlers
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda *_: event.set()) for number in signals]
-    try:
-        yield event
-    finally:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
 
 
 class _Run:
@@ -511,7 +493,7 @@ class _Run:
         )
         finished = False
         with (
-            _stop_requests() as stop,
+            stop_requests() as stop,
             bar,
             _Prefetcher(self.train) as prefetcher,
         ):

@@ -22,12 +22,25 @@ from dgpose.viz.drawing import (
     titled,
 )
 
-__all__ = ["SheetTile", "colour_depth", "contact_sheet", "hand_view", "overlay"]
+__all__ = [
+    "SheetTile",
+    "colour_depth",
+    "contact_sheet",
+    "hand_view",
+    "image_view",
+    "live_picture",
+    "overlay",
+]
 
 Center = tuple[float, float, float]
 
 _HEIGHT = 480
 _TRUTH = (255, 255, 255)
+
+_FAR, _NEAR = np.array([38, 48, 72]), np.array([222, 232, 244])
+# Level 0 is "nothing measured".
+_BLUES = (_FAR + np.linspace(0, 1, 255)[:, None] * (_NEAR - _FAR)).astype(np.uint8)
+_BLUES = np.vstack([np.array([BACKGROUND], np.uint8), _BLUES])[:, None]
 
 
 def colour_depth(depth: npt.NDArray[Any], near: float, far: float) -> Picture:
@@ -44,11 +57,9 @@ def colour_depth(depth: npt.NDArray[Any], near: float, far: float) -> Picture:
     """
     values = np.asarray(depth, np.float32)
     valid = (values > 0) & (values < np.inf)
-    share = np.clip((far - np.where(valid, values, far)) / max(far - near, 1e-6), 0, 1)
-    dark, pale = np.array([38, 48, 72], np.float32), np.array([222, 232, 244], np.float32)
-    picture: Picture = (dark + share[..., None] * (pale - dark)).astype(np.uint8)
-    picture[~valid] = BACKGROUND
-    return picture
+    share = (far - np.where(valid, values, far)) * np.float32(254 / max(far - near, 1e-6))
+    level = np.where(valid, 1 + np.clip(share, 0, 254), 0).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(np.ascontiguousarray(level), _BLUES), np.uint8)
 
 
 def hand_view(
@@ -82,6 +93,55 @@ def hand_view(
     return colour_depth(near_only, *_range(near_only)), matrix
 
 
+def image_view(
+    depth: npt.NDArray[Any],
+    camera: Camera,
+    center: Center | None,
+    *,
+    cube_mm: float = 300.0,
+    height: int = _HEIGHT,
+) -> tuple[Picture, npt.NDArray[np.float64]]:
+    """The whole image, with a frame around the cube that was looked at.
+
+    Args:
+        depth: `[H, W]` mm.
+        camera: its camera.
+        center: (u, v, mm) of the cube, which also sets the range of the colours; None: no frame.
+        cube_mm: edge of the cube.
+        height: of the picture in pixels; its width follows.
+
+    Returns:
+        picture `[height, width, 3]` RGB, and the matrix `[2, 3]` from pixels of `depth` to its own.
+    """
+    scale = height / depth.shape[0]
+    width = max(1, round(depth.shape[1] * scale))
+    values = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    enlarged = cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST)
+    near_far = _range(values) if center is None else (center[2] - 150, center[2] + 700)
+    picture = colour_depth(enlarged, *near_far)
+    matrix = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
+    if center is not None:
+        half = np.array([camera.fx, camera.fy]) * (cube_mm / 2 / center[2])
+        corners = _moved(np.array([center[:2] - half, center[:2] + half]), matrix)
+        top_left, bottom_right = np.clip(corners, -1e4, 1e4).round().astype(int).tolist()
+        cv2.rectangle(picture, top_left, bottom_right, TEXT, 1, cv2.LINE_AA)
+    return picture, matrix
+
+
+def live_picture(
+    depth: npt.NDArray[Any],
+    camera: Camera,
+    joints_px: npt.NDArray[Any] | None,
+    center: Center | None,
+    *,
+    cube_mm: float = 300.0,
+) -> Picture:
+    """The whole image with the skeleton over it, 480 pixels high; arguments as for `overlay`."""
+    picture, matrix = image_view(depth, camera, center, cube_mm=cube_mm)
+    _draw_hands(picture, matrix, joints_px, None, 2)
+    return picture
+
+
 def overlay(
     depth: npt.NDArray[Any],
     camera: Camera,
@@ -106,19 +166,9 @@ def overlay(
     Returns:
         RGB picture, about 512 pixels high.
     """
-    scale = _HEIGHT / depth.shape[0]
-    width = max(1, round(depth.shape[1] * scale))
-    values = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    enlarged = cv2.resize(values, (width, _HEIGHT), interpolation=cv2.INTER_NEAREST)
-    near_far = _range(values) if center is None else (center[2] - 150, center[2] + 700)
-    whole = colour_depth(enlarged, *near_far)
-    views = [(whole, np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]]))]
+    views = [image_view(depth, camera, center, cube_mm=cube_mm, height=_HEIGHT)]
     if center is not None:
         views.append(hand_view(depth, camera, center, cube_mm=cube_mm, size=_HEIGHT))
-        half = np.array([camera.fx, camera.fy]) * (cube_mm / 2 / center[2])
-        corners = _moved(np.array([center[:2] - half, center[:2] + half]), views[0][1])
-        top_left, bottom_right = np.clip(corners, -1e4, 1e4).round().astype(int).tolist()
-        cv2.rectangle(whole, top_left, bottom_right, TEXT, 1, cv2.LINE_AA)
     for (view, matrix), thickness in zip(views, (2, 3), strict=False):
         _draw_hands(view, matrix, joints_px, truth_px, thickness)
     return titled(np.hstack([view for view, _ in views]), title)

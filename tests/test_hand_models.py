@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from dgpose.data.cameras import CAMERAS
+from dgpose.data.depth_sources import synthetic_frames
 from dgpose.data.nyu import load_real_frames
 from dgpose.data.other_objects import OBJECT_KINDS, object_depth
 from dgpose.inference import HandEstimator
-from dgpose.inference.hand_run import estimate, summarise, synthetic_frames
+from dgpose.inference.hand_run import estimate, summarise
 from dgpose.skeletons import NYU_SCORED14
 from dgpose_ext import why_no_core
 
@@ -76,5 +77,5 @@ def test_engines_agree_to_a_hundredth_of_a_millimetre() -> None:
 def test_the_weight_file_is_small() -> None:
     import dgpose
 
-    path = Path(dgpose.__file__).parent / "weights" / "hand_default.safetensors"
+    path = Path(dgpose.__file__).parent / "weights" / "hand_accurate.safetensors"
     assert path.stat().st_size < 2e6

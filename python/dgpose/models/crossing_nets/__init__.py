@@ -1,0 +1,27 @@
+"""Crossing Nets: hand pose from depth, with one latent space for poses and depth maps.
+
+Chengde Wan, Thomas Probst, Luc Van Gool, Angela Yao: "Crossing Nets: Combining GANs and VAEs with a
+Shared Latent Space for Hand Pose Estimation", CVPR 2017.
+"""
+
+from dgpose.models.crossing_nets.config import CrossingNetsConfig, JointWeights, StageConfig
+from dgpose.models.crossing_nets.inference_path import CrossingNetsPath
+from dgpose.models.crossing_nets.networks import (
+    Alignment,
+    CrossingNets,
+    DepthGenerator,
+    Discriminator,
+    PoseVAE,
+)
+
+__all__ = [
+    "Alignment",
+    "CrossingNets",
+    "CrossingNetsConfig",
+    "CrossingNetsPath",
+    "DepthGenerator",
+    "Discriminator",
+    "JointWeights",
+    "PoseVAE",
+    "StageConfig",
+]

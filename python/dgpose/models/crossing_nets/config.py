@@ -1,0 +1,144 @@
+"""Sizes of the networks, and how each of the three stages is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["CrossingNetsConfig", "JointWeights", "StageConfig"]
+
+Normalize = Literal["nearest_pixel", "cube"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Optimiser and length of one stage.
+
+    Args:
+        epochs: passes over the labelled frames.
+        batch: frames a step.
+        learning_rate: Adam's.
+        beta1: Adam's.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    beta1: float = 0.5
+
+
+@dataclass(frozen=True)
+class JointWeights:
+    """Weights of the losses of the third stage; all 1 as published. 0 leaves a term out.
+
+    Args:
+        reconstruction: L_recons, of depth maps made from true poses.
+        posterior: L_pos, of latents estimated from labelled depth maps.
+        smoothness: L_smo, of distances in the latent space and in the metric head.
+        adversarial: L_gan, real against generated.
+        feature_matching: of the generator.
+        generated_posterior: L_pos of generated depth maps to the latents they were made from. Not
+            in the published code.
+        cycle: |x - G(posterior(x))| of unlabelled frames. Not in the published code.
+    """
+
+    reconstruction: float = 1.0
+    posterior: float = 1.0
+    smoothness: float = 1.0
+    adversarial: float = 1.0
+    feature_matching: float = 1.0
+    generated_posterior: float = 0.0
+    cycle: float = 0.0
+
+
+@dataclass(frozen=True)
+class CrossingNetsConfig:
+    """Crossing Nets (Wan, Probst, Van Gool, Yao: CVPR 2017); the defaults are the published ones.
+
+    Args:
+        joints: number of joints J; 36 on NYU.
+        origin_joint: the joint that poses are relative to: NYU 32, MSRA and ICVL 0.
+        image_size: edge of the depth crop, a multiple of 32.
+        cube_mm: edge of the cube that is cropped.
+        unit_mm: millimetres in one unit of joints and of the origin.
+        normalize: of the crop: "nearest_pixel" stretches each frame to [-1, 1] and loses where it
+            lies in the cube; "cube" keeps it.
+        channels: of all convolutions but the generator's last.
+        pose_latent: numbers of the pose VAE's latent; 3 of the origin follow them.
+        hidden: width of the pose VAE.
+        metric: width of the metric head's first layer.
+        noise: standard deviation of the VAE's noise.
+        slope: LeakyReLU of the discriminator.
+        decoder_slope: LeakyReLU of the pose decoder.
+        posterior_slope: LeakyReLU between the two layers of the posterior head. Not published; as
+            in the convolutions. That one of the two is batch-normalised follows from the number of
+            parameters; that it is the first does not.
+        epsilon: of batch normalisation. Not published; torch's own.
+        alignment: "batch_norm" is the released code, "tanh" the paper.
+        clip_reconstruction: largest squared error of a pixel that counts; infinity: no limit.
+        direct_head: estimate joints from the posterior's features, past the VAE's bottleneck
+            (which alone costs 6.1 mm on NYU).
+        weights: of the third stage's losses.
+        vae, gan, joint: the three stages.
+        warm_up_epochs: of the third stage, in which only alignment, posterior and metric learn...
+        warm_up_rate: ... at this learning rate.
+    """
+
+    joints: int = 36
+    origin_joint: int = 32
+    image_size: int = 128
+    cube_mm: float = 250.0
+    unit_mm: float = 50.0
+    normalize: Normalize = "nearest_pixel"
+    channels: int = 32
+    pose_latent: int = 20
+    hidden: int = 40
+    metric: int = 512
+    noise: float = 0.05
+    slope: float = 0.2
+    decoder_slope: float = 0.01
+    posterior_slope: float = 0.2
+    epsilon: float = 1e-5
+    alignment: Literal["batch_norm", "tanh"] = "batch_norm"
+    clip_reconstruction: float = 1.0
+    direct_head: bool = False
+    weights: JointWeights = field(default_factory=JointWeights)
+    vae: StageConfig = StageConfig(201, 200, 3e-4)
+    gan: StageConfig = StageConfig(1001, 100, 3e-4)
+    joint: StageConfig = StageConfig(101, 200, 1e-3)
+    warm_up_epochs: int = 21
+    warm_up_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32 or self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
+        if not 0 <= self.origin_joint < self.joints:
+            raise ValueError(
+                f"origin_joint must be one of the {self.joints} joints, got {self.origin_joint}"
+            )
+
+    @property
+    def latent(self) -> int:
+        """Numbers of the shared latent: pose, then origin."""
+        return self.pose_latent + 3
+
+    @property
+    def cells(self) -> int:
+        """Edge of the coarsest map, after five halvings."""
+        return self.image_size // 32
+
+    @classmethod
+    def paper(cls, **changes: object) -> CrossingNetsConfig:
+        """The published recipe."""
+        return cls(**changes)  # type: ignore[arg-type]
+
+    @classmethod
+    def strong(cls, **changes: object) -> CrossingNetsConfig:
+        """Without the known limits: bottleneck, normalisation by frame, clipped losses."""
+        strong: dict[str, object] = {
+            "normalize": "cube",
+            "clip_reconstruction": float("inf"),
+            "direct_head": True,
+            "weights": JointWeights(generated_posterior=0.1),
+        }
+        return cls(**(strong | changes))  # type: ignore[arg-type]

@@ -1,0 +1,363 @@
+"""Training of Crossing Nets: pose VAE, depth GAN, then both on one latent space.
+
+The data are a fixed pool of depth maps, of which all or some are labelled. An epoch passes over the
+labelled frames; unlabelled ones are drawn beside them, as many a step. Stages may be given in steps
+instead, so that runs with few and with many labels get as many updates.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from dgpose.models.crossing_nets.config import CrossingNetsConfig, StageConfig
+from dgpose.models.crossing_nets.networks import CrossingNets
+from dgpose.models.crossing_nets.stages import (
+    GameLosses,
+    LatentMixture,
+    discriminator_side,
+    gan_losses,
+    generator_side,
+    joint_losses,
+    vae_losses,
+)
+from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
+from dgpose.train.interrupts import stop_requests
+
+__all__ = ["CrossingNetsTrainConfig", "HandPool", "train_crossing_nets"]
+
+STAGES = ("vae", "gan", "joint")
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class HandPool:
+    """Depth maps to learn from, all in memory.
+
+    Attributes:
+        depth: `[N, 1, S, S]` floating point, -1 .. 1.
+        joints: `[N, J, 3]` in units of the configuration, relative to the cube's centre.
+        labelled: `[N]` bool: whose joints may be used.
+    """
+
+    depth: Tensor
+    joints: Tensor
+    labelled: Tensor
+
+    def __post_init__(self) -> None:
+        count = len(self.depth)
+        if self.depth.dim() != 4 or self.depth.shape[1] != 1:
+            raise ValueError(f"depth must have shape [N, 1, S, S], got {list(self.depth.shape)}")
+        if self.joints.shape[::2] != (count, 3):
+            raise ValueError(
+                f"joints must have shape [N, J, 3] with N = {count}, got {list(self.joints.shape)}"
+            )
+        if self.labelled.shape != (count,) or self.labelled.dtype != torch.bool:
+            raise ValueError(f"labelled must be bool of shape [N] with N = {count}")
+        if not bool(self.labelled.any()):
+            raise ValueError("labelled must be true for at least one frame")
+
+    def describe(self) -> dict[str, int]:
+        """Counts, for checkpoints and logs."""
+        return {"frames": len(self.depth), "labelled": int(self.labelled.sum())}
+
+
+@dataclass(frozen=True)
+class CrossingNetsTrainConfig:
+    """Settings of `train_crossing_nets`.
+
+    Args:
+        out: folder of the run: checkpoint, weights, TensorBoard events.
+        networks: sizes, losses and the published stages.
+        steps: of the stages (vae, gan, joint) instead of their epochs; 0 leaves a stage out.
+        seed: of weights, batches and noise.
+        resume: continue the run in `out`, or start it where there is none yet.
+        save_every: steps between checkpoints.
+        log_every: steps between TensorBoard scalars.
+        accelerator, devices, nodes, strategy: Fabric's.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    out: Path
+    networks: CrossingNetsConfig = field(default_factory=CrossingNetsConfig)
+    steps: tuple[int, int, int] | None = None
+    seed: int = 0
+    resume: bool = False
+    save_every: int = 500
+    log_every: int = 20
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("save_every", "log_every", "devices", "nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps is not None and min(self.steps) < 0:
+            raise ValueError(f"steps must not be negative, got {self.steps}")
+
+
+class _Run:
+    """State of a run on one rank."""
+
+    def __init__(self, config: CrossingNetsTrainConfig, pool: HandPool) -> None:
+        self.config = config
+        self.pool = pool
+        self.fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=config.strategy,
+            loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
+        )
+        self.fabric.launch()
+        self.fabric.seed_everything(config.seed)
+        self.nets = CrossingNets(config.networks).to(self.fabric.device)
+        self.rows = torch.nonzero(pool.labelled)[:, 0]
+        self.others = torch.nonzero(~pool.labelled)[:, 0]
+        # One optimiser for all: parameters that a stage does not teach have no gradient.
+        self.optimizer = torch.optim.Adam(self.nets.parameters())
+        self._enter_stage(0)
+        self.earlier_seconds, self.started = 0.0, time.monotonic()
+        if config.steps is None or config.steps[0]:
+            pose, _ = self.nets.split(pool.joints[self.rows].to(self.fabric.device))
+            if len(pose) >= min(self.nets.vae.first.weight.shape):
+                self.nets.vae.start_from_components(pose)
+        self._start_or_resume()
+
+    # ---- stages ----
+
+    @property
+    def settings(self) -> StageConfig:
+        return cast(StageConfig, getattr(self.config.networks, STAGES[self.stage]))
+
+    def stage_steps(self, stage: int) -> int:
+        if self.config.steps is not None:
+            return self.config.steps[stage]
+        settings = cast(StageConfig, getattr(self.config.networks, STAGES[stage]))
+        return settings.epochs * self._steps_an_epoch(settings)
+
+    def _steps_an_epoch(self, settings: StageConfig) -> int:
+        return max(1, len(self.rows) // (settings.batch * self.fabric.world_size))
+
+    def _warm_up(self) -> bool:
+        """Whether only alignment, posterior and metric learn: the first epochs of the last stage,
+        or their share of its steps."""
+        networks = self.config.networks
+        share = networks.warm_up_epochs / max(1, networks.joint.epochs)
+        return STAGES[self.stage] == "joint" and self.step < share * self.stage_steps(self.stage)
+
+    def _enter_stage(self, stage: int) -> None:
+        """A stage starts with an optimiser that remembers nothing."""
+        self.stage, self.step = stage, 0
+        self.optimizer.state.clear()
+        if stage < len(STAGES):
+            for group in self.optimizer.param_groups:
+                group.update(lr=self.settings.learning_rate, betas=(self.settings.beta1, 0.999))
+
+    # ---- batches: functions of (seed, stage, step, rank) alone, so that a resumed run goes on ----
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        number = ((self.config.seed * 3 + self.stage) * 1_000_003 + self.step) * world + rank
+        return torch.Generator().manual_seed(number * 4 + purpose)
+
+    def _labelled_rows(self) -> Tensor:
+        """This rank's rows of the step: an epoch is one order of all labelled frames."""
+        world, batch = self.fabric.world_size, self.settings.batch
+        steps = self._steps_an_epoch(self.settings)
+        epoch, step = divmod(self.step, steps)
+        number = (self.config.seed * 3 + self.stage) * 1_000_003 + epoch
+        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(number))
+        first = (step * world + self.fabric.global_rank) * batch
+        places = torch.arange(first, first + batch) % len(order)  # few labels: some twice
+        return self.rows[order[places]]
+
+    def _frames(self, rows: Tensor) -> Tensor:
+        return self.pool.depth[rows].to(self.fabric.device, torch.float32)
+
+    # ---- one step of each stage ----
+
+    def _learn(self) -> dict[str, Tensor]:
+        rows = self._labelled_rows()
+        device = self.fabric.device
+        self.optimizer.zero_grad(set_to_none=True)
+        if STAGES[self.stage] == "vae":
+            torch.manual_seed(int(self._generator(0).initial_seed()))  # the VAE's noise
+            loss = vae_losses(self.nets, self.pool.joints[rows].to(device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            terms = {"vae": loss.detach()}
+        else:
+            losses = self._game(rows)
+            warm = self._warm_up()
+            losses.backward(
+                list(generator_side(self.nets, warm)), list(discriminator_side(self.nets, warm))
+            )
+            rate = self.config.networks.warm_up_rate if warm else self.settings.learning_rate
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            terms = losses.terms
+        self._average_gradients()
+        self.optimizer.step()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _game(self, rows: Tensor) -> GameLosses:
+        unlabelled = None
+        if len(self.others):
+            drawn = torch.randint(len(self.others), (len(rows),), generator=self._generator(1))
+            unlabelled = self._frames(self.others[drawn])
+        depth = self._frames(rows)
+        if STAGES[self.stage] == "gan":
+            real = depth if unlabelled is None else torch.cat((depth, unlabelled))[: len(depth)]
+            shape = (len(real), self.config.networks.latent)
+            latent = torch.randn(shape, generator=self._generator(2)).to(real)
+            return gan_losses(self.nets, real, latent)
+        mixture = LatentMixture.draw(len(rows), self._generator(3))
+        joints = self.pool.joints[rows].to(self.fabric.device)
+        return joint_losses(self.nets, depth, joints, mixture, unlabelled)
+
+    def _average_gradients(self) -> None:
+        if self.fabric.world_size == 1:
+            return
+        for parameter in self.nets.parameters():
+            if parameter.grad is not None:
+                mean = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
+                parameter.grad = cast(Tensor, mean)
+
+    # ---- files ----
+
+    def _must_match(self) -> dict[str, Any]:
+        return {
+            "networks": json.loads(json.dumps(asdict(self.config.networks))),
+            "steps": list(self.config.steps) if self.config.steps else None,
+            "seed": self.config.seed,
+            "ranks": self.fabric.world_size,
+            "data": self.pool.describe(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "run": self._must_match(),
+            "stage": self.stage,
+            "step": self.step,
+            "seconds": self._elapsed(),
+        }
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.config.out / CHECKPOINT_NAME
+
+    def _start_or_resume(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        if not self.config.resume:
+            raise ValueError(f"{self.config.out} holds a run: resume it, or give another folder")
+        state = load_checkpoint(
+            self.checkpoint, modules={"nets": self.nets}, optimizer=self.optimizer
+        )
+        for name, value in self._must_match().items():
+            if state["run"][name] != value:
+                raise ValueError(
+                    f"{name} must be that of the resumed run, {state['run'][name]}, got {value}"
+                )
+        self.stage, self.step = state["stage"], state["step"]
+        self.earlier_seconds = state["seconds"]
+        self.fabric.print(f"resumed at step {self.step} of stage {self.stage + 1}")
+
+    def _elapsed(self) -> float:
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            save_checkpoint(
+                self.checkpoint,
+                modules={"nets": self.nets},
+                optimizer=self.optimizer,
+                state=self._state(),
+            )
+        self.fabric.barrier()
+
+    # ---- the run ----
+
+    def run(self) -> bool:
+        """All stages from the current step on; False where it was stopped."""
+        lengths = [self.stage_steps(stage) for stage in range(len(STAGES))]
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            disable=not self.fabric.is_global_zero,
+        )
+        self.nets.train()
+        with stop_requests() as stop, bar:
+            task = bar.add_task("training", total=sum(lengths), state="")
+            while self.stage < len(STAGES):
+                if self.step == lengths[self.stage]:
+                    self._enter_stage(self.stage + 1)
+                    continue
+                terms = self._learn()
+                self.step += 1
+                done = sum(lengths[: self.stage]) + self.step
+                if done % self.config.log_every == 0:
+                    name = STAGES[self.stage]
+                    values = {f"{name}/{term}": float(value) for term, value in terms.items()}
+                    self.fabric.log_dict(values, done)
+                    text = "  ".join(f"{term} {float(v):.3f}" for term, v in terms.items())
+                    bar.update(task, completed=done, state=f"{name}: {text}")
+                if self._agree(stop.is_set()):
+                    self._save()
+                    return False
+                if done % self.config.save_every == 0:
+                    self._save()
+            bar.update(task, completed=sum(lengths))
+        self._save()
+        return True
+
+    def _agree(self, stop: bool) -> bool:
+        """The same decision to stop on every rank."""
+        if self.fabric.world_size == 1:
+            return stop
+        votes = self.fabric.all_reduce(torch.tensor(float(stop)), reduce_op="max")
+        return bool(votes)
+
+
+def train_crossing_nets(config: CrossingNetsTrainConfig, pool: HandPool) -> CrossingNets:
+    """Trains all three stages; Ctrl-C or SIGTERM ends a run at a step, with a checkpoint.
+
+    Args:
+        config: the settings.
+        pool: what to learn from.
+
+    Returns:
+        The networks, in eval mode; trained to the end, or as far as the run was let.
+
+    Raises:
+        ValueError: `out` holds a run and resume is not set, a resumed run of other settings, or a
+            pool of other joints or image size than the networks.
+    """
+    networks = config.networks
+    if pool.joints.shape[1] != networks.joints:
+        raise ValueError(f"pool must have {networks.joints} joints, got {pool.joints.shape[1]}")
+    if pool.depth.shape[2:] != (networks.image_size, networks.image_size):
+        raise ValueError(
+            f"pool must have depth maps of {networks.image_size} pixels a side, "
+            f"got {list(pool.depth.shape)}"
+        )
+    config.out.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, pool)
+    run.run()
+    return run.nets.eval()

@@ -1,0 +1,96 @@
+"""Training of Crossing Nets: a resumed run is the run that was not interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dgpose.models.crossing_nets import CrossingNetsConfig, StageConfig
+from dgpose.train import crossing_nets
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig, HandPool, train_crossing_nets
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of several threads differ in the last bit, which Adam's first steps make large."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+NETWORKS = CrossingNetsConfig(
+    joints=6,
+    origin_joint=2,
+    image_size=32,
+    channels=4,
+    hidden=10,
+    vae=StageConfig(1, 4, 1e-2),
+    gan=StageConfig(1, 4, 1e-3),
+    joint=StageConfig(2, 4, 1e-3),
+    warm_up_epochs=1,
+)
+
+
+def pool(labelled: int = 12) -> HandPool:
+    generator = torch.Generator().manual_seed(0)
+    joints = torch.randn(16, 6, 3, generator=generator)
+    depth = torch.rand(16, 1, 32, 32, generator=generator) * 2 - 1
+    return HandPool(depth, joints, torch.arange(16) < labelled)
+
+
+def config(out: Path, **changes: object) -> CrossingNetsTrainConfig:
+    settings: dict[str, object] = {
+        "networks": NETWORKS, "accelerator": "cpu", "save_every": 3, "log_every": 1,
+    }  # fmt: skip
+    return CrossingNetsTrainConfig(out, **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_resumed_run_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train_crossing_nets(config(tmp_path / "whole"), pool())
+    learn = crossing_nets._Run._learn
+    steps = 0
+
+    def die_at_step_8(run: crossing_nets._Run) -> dict[str, torch.Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == 8:
+            raise KeyboardInterrupt
+        return learn(run)
+
+    monkeypatch.setattr(crossing_nets._Run, "_learn", die_at_step_8)
+    with pytest.raises(KeyboardInterrupt):
+        train_crossing_nets(config(tmp_path / "parts"), pool())
+    monkeypatch.undo()
+    parts = train_crossing_nets(config(tmp_path / "parts", resume=True), pool())
+    for (name, one), other in zip(
+        whole.state_dict().items(), parts.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_few_labels_and_stages_in_steps(tmp_path: Path) -> None:
+    before = train_crossing_nets(config(tmp_path / "a", steps=(0, 0, 0)), pool(2))
+    after = train_crossing_nets(config(tmp_path / "b", steps=(2, 0, 2)), pool(2))
+    assert not torch.equal(before.vae.first.weight, after.vae.first.weight)
+    warm_up = train_crossing_nets(config(tmp_path / "c", steps=(2, 0, 1)), pool(2))
+    assert not torch.equal(warm_up.alignment.layers[0].weight, before.alignment.layers[0].weight)
+    assert torch.equal(warm_up.generator.dense[0].weight, before.generator.dense[0].weight)
+
+
+def test_refuses(tmp_path: Path) -> None:
+    run = config(tmp_path, steps=(1, 0, 0))
+    train_crossing_nets(run, pool())
+    with pytest.raises(ValueError, match="holds a run: resume it"):
+        train_crossing_nets(run, pool())
+    with pytest.raises(ValueError, match="seed must be that of the resumed run"):
+        train_crossing_nets(config(tmp_path, steps=(1, 0, 0), resume=True, seed=1), pool())
+    with pytest.raises(ValueError, match="pool must have 36 joints, got 6"):
+        train_crossing_nets(config(tmp_path / "b", networks=CrossingNetsConfig()), pool())
+    with pytest.raises(ValueError, match="labelled must be true for at least one frame"):
+        pool(0)
+    with pytest.raises(ValueError, match="steps must not be negative"):
+        config(tmp_path, steps=(-1, 0, 0))

@@ -1,0 +1,165 @@
+"""Loaders of NYU, ICVL and MSRA15, on small files in their layouts and on the shared real ones."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dgpose.data.cameras import project
+from dgpose.data.hand_datasets import IcvlHands, MsraHands, NyuHands, read_centers
+
+scipy_io = pytest.importorskip("scipy.io")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def hands_mm(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    joints = rng.normal(0, 50, (*shape, 3))
+    joints[..., 2] += 600
+    return joints.astype(np.float32)
+
+
+@pytest.fixture
+def nyu(tmp_path: Path, rng: np.random.Generator) -> Path:
+    folder = tmp_path / "nyu_hand_dataset_v2" / "dataset" / "test"
+    folder.mkdir(parents=True)
+    xyz = hands_mm(rng, 3, 2441, 36)
+    uvd = np.stack([project(view, NyuHands.camera) for view in xyz]).astype(np.float32)
+    scipy_io.savemat(folder / "joint_data.mat", {"joint_xyz": xyz, "joint_uvd": uvd})
+    depth = np.full((480, 640), 2001, np.uint16)
+    depth[10, 20] = 0x0312
+    packed = np.stack((depth & 255, depth >> 8, np.zeros_like(depth)), -1).astype(np.uint8)
+    cv2.imwrite(str(folder / "depth_2_0002441.png"), packed)  # OpenCV writes B, G, R
+    return tmp_path
+
+
+def test_nyu(nyu: Path) -> None:
+    hands = NyuHands(nyu, "test", view=2)
+    assert len(hands) == 2441
+    sample = hands[2440]
+    assert sample.name == "test/depth_2_0002441.png"
+    assert (sample.subject, sample.cube_mm) == (1, 261.0)
+    assert sample.depth.shape == (480, 640)
+    assert sample.depth[10, 20] == 0x0312
+    assert sample.depth[0, 0] == 0
+    np.testing.assert_allclose(project(sample.joints_mm, sample.camera), sample.uvd, rtol=1e-5)
+    assert len(hands.missing()) == 2440
+    with pytest.raises(FileNotFoundError, match=r"depth_2_0000001\.png"):
+        hands[0]
+
+
+def test_nyu_refuses_other_files(nyu: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"train.joint_data\.mat"):
+        NyuHands(nyu, "train")
+    path = nyu / "nyu_hand_dataset_v2/dataset/test/joint_data.mat"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"not NYU's joint_data\.mat"):
+        NyuHands(nyu, "test")
+    scipy_io.savemat(path, {"joint_xyz": np.zeros((3, 4)), "joint_uvd": np.zeros((3, 4))})
+    with pytest.raises(ValueError, match=r"joint_uvd must have shape \[3, N, 36, 3\]"):
+        NyuHands(nyu, "test")
+
+
+def write_icvl(root: Path, rng: np.random.Generator) -> np.ndarray:
+    uvd = np.stack((rng.uniform(0, 320, 16), rng.uniform(0, 240, 16), rng.uniform(300, 500, 16)))
+    uvd = uvd.T.round(3)
+    (root / "Training/Depth/201403121135").mkdir(parents=True)
+    depth = np.full((240, 320), 32001, np.uint16)
+    depth[5, 7] = 412
+    cv2.imwrite(str(root / "Training/Depth/201403121135/image_0000.png"), depth)
+    numbers = " ".join(map(str, uvd.ravel()))
+    (root / "Training/labels.txt").write_text(f"201403121135/image_0000.png {numbers}\n\n")
+    return uvd
+
+
+def test_icvl(tmp_path: Path, rng: np.random.Generator) -> None:
+    uvd = write_icvl(tmp_path, rng)
+    hands = IcvlHands(tmp_path, centers=np.array([[160, 120, 400]], np.float32))
+    assert len(hands) == 1
+    sample = hands[0]
+    np.testing.assert_allclose(sample.uvd, uvd, rtol=1e-6)
+    np.testing.assert_allclose(project(sample.joints_mm, sample.camera), uvd, rtol=1e-5)
+    assert sample.center == (160, 120, 400)
+    assert sample.cube_mm == 250
+    assert sample.depth[5, 7] == 412
+    assert sample.depth[0, 0] == 0
+    assert hands.missing() == []
+
+
+def test_icvl_names_the_line_that_is_wrong(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_icvl(tmp_path, rng)
+    path = tmp_path / "Training/labels.txt"
+    path.write_text(path.read_text() + "a.png 1 2 3\n")
+    with pytest.raises(ValueError, match=r"labels\.txt, line 3: must hold 48 finite numbers"):
+        IcvlHands(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"test_seq_1\.txt"):
+        IcvlHands(tmp_path, "test")
+
+
+def test_icvl_reads_the_real_labels(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "Testing").mkdir()
+    for name in ("test_seq_1.txt", "test_seq_2.txt"):
+        packed = data_dir / "hand" / "icvl" / "labels" / f"{name}.gz"
+        (tmp_path / "Testing" / name).write_bytes(gzip.decompress(packed.read_bytes()))
+    assert len(IcvlHands(tmp_path, "test")) == 702 + 894
+
+
+def write_msra(root: Path, rng: np.random.Generator, subject: int = 3) -> np.ndarray:
+    joints = hands_mm(rng, 121, 21)
+    for gesture in (*"123456789", "I", "IP", "L", "MP", "RP", "T", "TIP", "Y"):
+        folder = root / f"P{subject}" / gesture
+        folder.mkdir(parents=True)
+        frames = joints * (1, 1, -1) if gesture == "T" else joints[:0]
+        lines = [" ".join(map(str, frame.ravel())) for frame in frames]
+        (folder / "joint.txt").write_text("\n".join([str(len(lines)), *lines]) + "\n")
+    box = np.arange(6, dtype=np.float32).reshape(2, 3) + 500
+    header = struct.pack("<6I", 320, 240, 100, 50, 103, 52)
+    (root / f"P{subject}/T/000119_depth.bin").write_bytes(header + box.tobytes())
+    return joints
+
+
+def test_msra(tmp_path: Path, rng: np.random.Generator) -> None:
+    joints = write_msra(tmp_path, rng)
+    hands = MsraHands(tmp_path, [3])
+    assert len(hands) == 120  # frame 120 of P3/T has a wrong label
+    assert len(MsraHands(tmp_path, [3], faulty=True)) == 121
+    sample = hands[119]
+    np.testing.assert_allclose(sample.joints_mm, joints[119], rtol=1e-5)
+    assert (sample.subject, sample.cube_mm) == (3, 220)
+    assert sample.depth.shape == (240, 320)
+    assert sample.depth[51, 102] == 505
+    with pytest.raises(ValueError, match="subjects must be 0 to 8"):
+        MsraHands(tmp_path, [9])
+    path = tmp_path / "P3/T/joint.txt"
+    path.write_text(path.read_text().replace("121\n", "122\n", 1))
+    with pytest.raises(ValueError, match="as many frames as its first line says"):
+        MsraHands(tmp_path, [3])
+
+
+def test_msra_real_frame(tmp_path: Path, rng: np.random.Generator, data_dir: Path) -> None:
+    write_msra(tmp_path, rng)
+    real = data_dir / "hand" / "msra" / "depth_real" / "P0_1_000009_depth.bin"
+    (tmp_path / "P3/T/000009_depth.bin").write_bytes(real.read_bytes())
+    depth = MsraHands(tmp_path, [3])[9].depth
+    assert depth.shape == (240, 320)
+    assert 200 < np.median(depth[depth > 0]) < 1000
+
+
+def test_centers(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / "centers.txt"
+    path.write_text("1 2 300\ninvalid\n")
+    np.testing.assert_array_equal(read_centers(path), [[1, 2, 300], [np.nan] * 3])
+    write_icvl(tmp_path, rng)
+    with pytest.raises(ValueError, match=r"centers must have shape \[1, 3\]"):
+        IcvlHands(tmp_path, centers=read_centers(path))
+    path.write_text("1 2\n")
+    with pytest.raises(ValueError, match="line 1: must be three numbers"):
+        read_centers(path)
