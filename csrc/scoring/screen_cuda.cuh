@@ -55,7 +55,6 @@
 
 namespace dgpose {
 
-constexpr int64_t kLargestScreenDim = int64_t{1} << 20;
 constexpr float kLargestScreenNorm = 0x1p62f;
 constexpr int64_t kMostScreenJoints = int64_t{1} << 16;
 

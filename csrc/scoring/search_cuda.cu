@@ -512,7 +512,8 @@ SearchPlan plan_search(const CudaSearch& search) {
   }
   if (plan.queries_at_once > search.batch) plan.queries_at_once = search.batch;
   if (plan.queries_at_once < 1) plan.queries_at_once = 1;
-  plan.screen = search.batch > most_exact_queries(search.rows.element);
+  plan.screen = search.batch > most_exact_queries(search.rows.element) &&
+                search.rows.dim <= kLargestScreenDim;
   return plan;
 }
 

@@ -108,6 +108,9 @@ struct ScoreTask {
 CudaError exact_scores_cuda(const ScoreTask& task, CudaStream stream);
 CudaError screen_scores_cuda(const ScoreTask& task, CudaStream stream);
 
+// Beyond so many columns the screen knows no bounds, and refuses them.
+constexpr int64_t kLargestScreenDim = int64_t{1} << 20;
+
 // measures [rows.count]
 CudaError measure_rows_cuda(const CudaRows& rows, RowMeasure* measures, CudaStream stream);
 

@@ -141,6 +141,11 @@ TEST(SearchCuda, PlansFitTheirSearches) {
       }
     }
   }
+  const auto screens = [](int64_t dim) {
+    return plan_search({nullptr, 4096, {nullptr, {}, 1000, dim, dim}, 10, {}}).screen;
+  };
+  EXPECT_TRUE(screens(kLargestScreenDim));
+  EXPECT_FALSE(screens(kLargestScreenDim + 1));
 }
 
 // A round of 1300 rows brings some hundred entries to a list that holds 256.
