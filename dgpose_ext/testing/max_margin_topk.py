@@ -38,7 +38,7 @@ def margin_call(
 
 
 def _samples(dtype: torch.dtype) -> list[Sample]:
-    calls = [margin_call(dtype, 3, 200, 33, 17)]
+    calls = [margin_call(dtype, 3, 200, 33, 17), margin_call(dtype, 20, 300, 19, 5, k=6)]
     weights = (0.0, 0.02, 1.0, 30.0)
     calls += [margin_call(dtype, 2, 300, 16, 5, k=6, margin_weight=w) for w in weights]
     calls += [margin_call(dtype, 7, n, n, n, n, k=3) for n in (1, 15, 16, 17, 33)]
