@@ -336,7 +336,8 @@ def _calibration_batches(
         if not np.isfinite(array).all():
             raise ValueError("calibration must be finite, got NaN or Inf")
         count += len(array)
-        yield torch.from_numpy(np.ascontiguousarray(array))
+        if len(array) > 0:
+            yield torch.from_numpy(np.ascontiguousarray(array))
     if count == 0:
         raise ValueError("calibration must hold at least one crop, got none")
 
