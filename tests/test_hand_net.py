@@ -444,7 +444,7 @@ def test_save_and_load(net: HandNet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"hand_net file of version 1 or 2, got .* of version 9"):
         HandNet.load(path)
     write_tensor_file(path, {}, kind="hand_regressor", version=1, metadata={})
-    with pytest.raises(ValueError, match="must be a hand_net file of version 1 or 2, got hand_regr"):
+    with pytest.raises(ValueError, match="be a hand_net file of version 1 or 2, got hand_regr"):
         HandNet.load(path)
     with pytest.raises(FileNotFoundError):
         HandNet.load(tmp_path / "nowhere")
