@@ -263,6 +263,12 @@ def test_wrong_unit(perfect: HandEstimator) -> None:
         ({"model": "no/such/file.safetensors"}, FileNotFoundError, "no such file"),
         ({"hand": "both"}, ValueError, "hand must be one of right, left"),
         ({"engine": "gpu"}, ValueError, "engine must be one of auto, native, torch"),
+        ({"precision": "int4"}, ValueError, "precision must be one of float32, bfloat16, int8"),
+        (
+            {"precision": "int8", "engine": "torch"},
+            ValueError,
+            "must be float32 for engine 'torch'",
+        ),
         ({"cube_mm": 0.0}, ValueError, "cube_mm must be positive"),
         ({"cube_mm": math.nan}, ValueError, "cube_mm must be positive"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dgpose.data.cameras import CAMERAS
 from dgpose.data.depth_sources import synthetic_frames
 from dgpose.data.nyu import load_real_frames
 from dgpose.data.other_objects import OBJECT_KINDS, object_depth
+from dgpose.data.synthetic_hands import SyntheticHands
 from dgpose.inference import HandEstimator
 from dgpose.inference.hand_run import estimate, summarise
 from dgpose.skeletons import NYU_SCORED14
@@ -49,6 +51,18 @@ def test_real_frames(found_by_itself: bool, estimator: HandEstimator, data_dir: 
         distance = np.linalg.norm(pose.joints_mm[scored] - frame.joints_mm[scored], axis=1)
         errors.append(distance.mean())
     assert np.mean(errors) < 13
+
+
+@pytest.mark.skipif(bool(why_no_core()), reason="lower precisions need the compiled core")
+@pytest.mark.parametrize(("precision", "moved_mm"), [("bfloat16", 0.8), ("int8", 1.5)])
+def test_lower_precisions(estimator: HandEstimator, precision: Any, moved_mm: float) -> None:
+    """Joints move little; by how much, and what it does to the error, is in the documentation."""
+    lower = HandEstimator.load(precision=precision)
+    assert lower.info()["precision"] == precision
+    batch = SyntheticHands(31, poses="kinematic", split="test").batch(range(100))
+    half_cube = batch.cube_mm[:, None, None] / 2
+    moved = (lower.regress(batch.crop) - estimator.regress(batch.crop)) * half_cube
+    assert 0 < float(moved.norm(dim=2).mean()) < moved_mm
 
 
 @pytest.mark.parametrize("kind", OBJECT_KINDS)

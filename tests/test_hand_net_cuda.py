@@ -434,6 +434,19 @@ def test_reads_the_files_of_hand_net(module: nn.Module, device: Device, tmp_path
     assert "float32" in repr(net)
 
 
+def test_files_of_other_precisions(device: Device, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    module = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3))
+    crops, expected = example(module, (1, 12, 12), 2)
+    HandNet.from_module(module, "bfloat16", input_shape=(1, 12, 12)).save(tmp_path / "bfloat16")
+    got = CudaHandNet.load(tmp_path / "bfloat16", device=device)(crops.to(device)).cpu()
+    torch.testing.assert_close(got, expected, atol=1e-2, rtol=0.0)
+    net = HandNet.from_module(module, "int8", input_shape=(1, 12, 12), calibration=crops)
+    net.save(tmp_path / "int8")
+    with pytest.raises(ValueError, match="must have weights of float32, got int8; make it from"):
+        CudaHandNet.load(tmp_path / "int8", device=device)
+
+
 def test_errors(module: nn.Module, device: Device) -> None:
     net = CudaHandNet.from_module(module, input_shape=(1, 32, 32), device=device)
     depth, centers = frames(torch.uint16).to(device), CENTERS.to(device)

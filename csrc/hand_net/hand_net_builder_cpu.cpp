@@ -592,8 +592,7 @@ class Compiler {
     step.column_end = keep(pool.columns.end);
     step.divisor = pool.divisor;
     step.scale = keep_scale(pool.in);
-    step.conversion =
-        conversion(1.0f, [&](int64_t c) { return -zero_point(pool.in) * scale(pool.in, c); });
+    step.conversion = conversion(1.0f, [](int64_t) { return 0.0; });
     add({step, "pool", 0, out()});
   }
 

@@ -626,6 +626,7 @@ void run(const InputStep& step, const float* input, float* workspace) {
 template <class Convert>
 void pool(const PoolStep& step, const Convert& convert, float* workspace) {
   const Map &in = step.in, &out = step.out;
+  const F32 zero = F32::set1(static_cast<float>(in.zero_point));
   for (int64_t block = 0; block < out.blocks; ++block) {
     for (int64_t y = 0; y < out.height; ++y) {
       for (int64_t x = 0; x < out.width; ++x) {
@@ -641,8 +642,8 @@ void pool(const PoolStep& step, const Convert& convert, float* workspace) {
           F32 value = F32::set1(step.maximum ? -__builtin_inff() : 0.0f);
           for (int32_t i = y0; i < y1; ++i) {
             for (int32_t j = x0; j < x1; ++j) {
-              const F32 v =
-                  load_element(in.element, from + i * in.row_stride + j * in.pixel_stride, lane);
+              const float* pixel = from + i * in.row_stride + j * in.pixel_stride;
+              const F32 v = load_element(in.element, pixel, lane) - zero;
               // max() drops a NaN on its left.
               value = !step.maximum ? value + v : select(value >= value, max(value, v), value);
             }

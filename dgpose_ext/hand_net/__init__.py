@@ -2,7 +2,14 @@
 layers made for it."""
 
 from dgpose_ext.hand_net.cuda_engine import CapturedHandNet, CudaHandFrames, CudaHandNet
-from dgpose_ext.hand_net.engine import HandNet
+from dgpose_ext.hand_net.engine import PRECISIONS, HandNet
 from dgpose_ext.hand_net.layers import AnchorRegression
 
-__all__ = ["AnchorRegression", "CapturedHandNet", "CudaHandFrames", "CudaHandNet", "HandNet"]
+__all__ = [
+    "PRECISIONS",
+    "AnchorRegression",
+    "CapturedHandNet",
+    "CudaHandFrames",
+    "CudaHandNet",
+    "HandNet",
+]

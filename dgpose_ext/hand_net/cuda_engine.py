@@ -106,7 +106,7 @@ class CudaHandNet:
         *,
         device: str | int | torch.device = "cuda",
     ) -> CudaHandNet:
-        """Reads a file that `HandNet.save` wrote, of float32 weights.
+        """Reads a file that `HandNet.save` wrote, of precision float32 or bfloat16.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -374,7 +374,7 @@ class _Planner:
         if array.dtype != np.float32:
             raise ValueError(
                 f"a network on a GPU must have weights of float32, got {array.dtype}; "
-                "make it from the module or from a file of that precision"
+                "make it from the module, or from a file of float32 or bfloat16"
             )
         return torch.from_numpy(array)
 

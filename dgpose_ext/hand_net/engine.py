@@ -23,6 +23,7 @@ from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 Calibration = Tensor | NDArray[np.float32] | Iterable[Tensor | NDArray[np.float32]]
 
 PRECISIONS = ("float32", "bfloat16", "int8")
+"""What `HandNet.from_module` compiles to."""
 _KIND = "hand_net"
 _VERSIONS = (1, 2)
 """Of files: 2 says how maps are stored; networks of float32 are written as 1, as ever."""
@@ -336,7 +337,8 @@ def _calibration_batches(
         if not np.isfinite(array).all():
             raise ValueError("calibration must be finite, got NaN or Inf")
         count += len(array)
-        yield torch.from_numpy(np.ascontiguousarray(array))
+        if len(array) > 0:
+            yield torch.from_numpy(np.ascontiguousarray(array))
     if count == 0:
         raise ValueError("calibration must hold at least one crop, got none")
 

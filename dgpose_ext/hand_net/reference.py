@@ -71,9 +71,7 @@ class _Step:
         )
 
     def _linear(self) -> Tensor:
-        return self._weighted(
-            lambda x, *weights: F.linear(x.flatten(1), *weights)[:, :, None, None]
-        )
+        return self._weighted(lambda x, w, b: F.linear(x.flatten(1), w, b)[:, :, None, None])
 
     def _weighted(self, product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
         layer = self.layer
@@ -92,8 +90,9 @@ class _Step:
         return self._store(product(x, weight, bias), residual=residual)
 
     def _pool(self) -> Tensor:
-        layer, x = self.layer, self.maps[self.layer["input"]]
+        layer = self.layer
         source = self.graph.layers[layer["input"]]
+        x = self.maps[layer["input"]] - source.get("zero_point", 0)
         rows = []
         for top, bottom in zip(*layer["rows"], strict=True):
             cells = []
@@ -105,8 +104,7 @@ class _Step:
                     area = layer["divisor"] or (bottom - top) * (right - left)
                     cells.append(window.sum(2) * (torch.tensor(1.0) / area))
             rows.append(torch.stack(cells, 2))
-        unit = channel_scale(self.graph, source)
-        return self._store(torch.stack(rows, 2), unit, -source.get("zero_point", 0) * unit)
+        return self._store(torch.stack(rows, 2), channel_scale(self.graph, source))
 
     def _sum(self) -> Tensor:
         source, factor = self.graph.layers[self.layer["b"]], self.layer["upsample"]

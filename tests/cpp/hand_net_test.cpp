@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -165,6 +166,91 @@ std::vector<float> run(NetworkBuilder& builder, MapId output, const std::vector<
   std::vector<float> out(static_cast<size_t>(network->output_shape().numel()));
   network->forward(in.data(), out.data());
   return out;
+}
+
+// Codes against sums of integers: kernels, strides, borders of the zero point, odd channels.
+TEST(HandNet, ConvolutionsOfCodesAreExact) {
+  for (const Shape from : {Shape{1, 6, 9}, Shape{3, 5, 7}, Shape{17, 8, 9}, Shape{36, 13, 16}}) {
+    for (const int64_t out_channels : {1, 16, 50}) {
+      for (const int64_t kernel : {1, 2, 3}) {
+        for (const int64_t stride : {1, 2}) {
+          ConvOptions o;
+          o.kernel_h = o.kernel_w = kernel;
+          o.stride_h = o.stride_w = stride;
+          o.padding_h = o.padding_w = kernel / 2;
+          o.slope = 0.5f;
+          // Whole numbers, which codes hold without loss.
+          auto in = random_floats(from.numel(), 100.0f, 1);
+          auto weight = random_floats(out_channels * from.channels * kernel * kernel, 127.0f, 2);
+          for (auto* values : {&in, &weight}) {
+            for (float& value : *values) value = std::nearbyint(value);
+          }
+          const std::vector<int8_t> codes(weight.begin(), weight.end());
+          const auto bias = random_floats(out_channels, 1.0f, 3);
+          const std::vector<float> ones(static_cast<size_t>(std::max(out_channels, from.channels)),
+                                        1.0f);
+          Shape to;
+          const auto expected = plain_conv(in, from, out_channels, weight, bias, o, &to);
+          NetworkBuilder builder(from);
+          const MapId input = builder.add_input(1);
+          builder.store_as(input, Element::kUInt8, ones.data(), 101);
+          const auto network = builder.finish(
+              builder.add_conv(input, out_channels, {codes.data(), ones.data()}, bias.data(), o));
+          std::vector<float> actual(expected.size());
+          network->forward(in.data(), actual.data());
+          for (size_t i = 0; i < expected.size(); ++i) {
+            ASSERT_NEAR(actual[i], expected[i], 1e-6 * std::abs(expected[i]) + 1e-6) << i;
+          }
+          in[0] = NAN;
+          network->forward(in.data(), actual.data());
+          for (const float value : actual) ASSERT_TRUE(std::isnan(value));
+        }
+      }
+    }
+  }
+}
+
+// A network of every layer, all of whose maps but the last are stored as `element`.
+std::vector<float> every_layer(Element element, const std::vector<float>& in) {
+  NetworkBuilder builder({3, 24, 40});
+  std::vector<int8_t> codes;
+  std::vector<float> weight, bias(64, 0.1f), weight_scale(64, 1.0f / 1000);
+  std::mt19937 generator(7);
+  for (int i = 0; i < 48 * 48 * 9; ++i) {
+    codes.push_back(static_cast<int8_t>(static_cast<int>(generator() % 201) - 100));
+    weight.push_back(static_cast<float>(codes.back()) / 1000);
+  }
+  const std::vector<float> scale(48, 1.0f / 16);
+  const auto store = [&](MapId map) {
+    builder.store_as(map, element, scale.data(), 128);
+    return map;
+  };
+  // Weights that multiply codes are in units of them.
+  for (float& unit : weight_scale) unit *= scale[0];
+  const Weights weights = element == Element::kUInt8 ? Weights(codes.data(), weight_scale.data())
+                                                     : Weights(weight.data());
+  ConvOptions o;
+  o.kernel_h = o.kernel_w = 3;
+  o.padding_h = o.padding_w = 1;
+  o.slope = 0.25f;
+  const MapId input = store(builder.add_input(4));  // 48 channels of 6 x 10
+  const MapId a = store(builder.add_conv(input, 17, weights, bias.data(), o));
+  const MapId b = store(builder.add_conv(a, 17, weights, bias.data(), o, a));
+  const MapId pooled = store(builder.add_pool(b, PoolKind::kMax, {{0, 2, 4}, {2, 4, 6}},
+                                              {{0, 2, 4, 6, 8}, {2, 4, 6, 8, 10}}, 0));
+  const MapId sum = store(builder.add_sum(b, pooled, 2, 0.0f));
+  const MapId average =
+      store(builder.add_pool(sum, PoolKind::kAverage, {{0, 3}, {3, 6}}, {{0, 5}, {5, 10}}, 20));
+  return run(builder, builder.add_linear(average, 33, weights, bias.data(), 1.0f), in);
+}
+
+TEST(HandNet, EveryLayerInEveryElement) {
+  const auto in = random_floats(3 * 24 * 40, 3.0f, 8);
+  const auto expected = every_layer(Element::kFloat32, in);
+  for (const auto element : {Element::kBFloat16, Element::kUInt8}) {
+    const auto actual = every_layer(element, in);
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 0.05) << i;
+  }
 }
 
 // A map that nobody reads must not be written over one that somebody will read.

@@ -53,6 +53,14 @@ class Engine(str, Enum):
     TORCH = "torch"
 
 
+class Precision(str, Enum):
+    """What the native engine computes in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+
 @app.command()
 def run(
     source: Annotated[
@@ -84,6 +92,9 @@ def run(
     hand: Annotated[Hand, typer.Option(help="Which hand to look for.")] = Hand.RIGHT,
     model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = Engine.AUTO,
+    precision: Annotated[
+        Precision, typer.Option(help="What the native engine computes in.")
+    ] = Precision.FLOAT32,
     unit: Annotated[Unit, typer.Option(help="Unit of floating-point depth.")] = Unit.MM,
     cube: Annotated[float, typer.Option(help="Edge of the cube around the hand, mm.")] = 300.0,
     frames: Annotated[
@@ -113,7 +124,13 @@ def run(
             inputs = with_labels(
                 inputs, read_labels(labels, optics), total, limited=frames is not None
             )
-        estimator = HandEstimator.load(model, hand=hand.value, engine=engine.value, cube_mm=cube)
+        estimator = HandEstimator.load(
+            model,
+            hand=hand.value,
+            engine=engine.value,
+            cube_mm=cube,
+            precision=precision.value,
+        )
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
         try:
             for item in progress(inputs, total):
