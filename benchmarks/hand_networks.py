@@ -142,17 +142,11 @@ def _shipped(file: Path) -> Any:
 def networks() -> list[Network]:
     """The published path and every shipped hand model."""
     import dgpose
-    from dgpose.nn import crossing_nets
+    from dgpose.models.crossing_nets import CrossingNetsConfig
 
+    c = CrossingNetsConfig()
     found = [
-        Network(
-            "published path",
-            _published,
-            crossing_nets.CUBE_MM,
-            "nearest_pixel",
-            "metric",
-            crossing_nets.UNIT_MM,
-        )
+        Network("published path", _published, c.cube_mm, c.normalize, "metric", c.unit_mm),
     ]
     weights = Path(dgpose.__file__).parent / "weights"
     for file in sorted(weights.glob("hand_*.safetensors")):

@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--check-every", type=int, default=10_000)
     parser.add_argument("--precision", default="float32", choices=list(TOLERANCE_MM))
-    parser.add_argument("--model", default="model default", choices=list(known))
+    parser.add_argument("--model", default="model accurate", choices=list(known))
     parser.add_argument("--out", type=Path, default=RESULTS / "soak_hand_net.json")
     options = parser.parse_args(arguments)
     if min(options.frames, options.threads, options.check_every) < 1:

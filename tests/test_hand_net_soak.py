@@ -25,7 +25,7 @@ tool = importlib.import_module("benchmarks.soak_hand_net")
 @pytest.fixture(scope="module")
 def prepared() -> tuple[Any, Any, list[Any]]:
     """The shipped model's network and engine, and a short cycle of frames."""
-    network = next(n for n in tool.networks() if n.name == "model default")
+    network = next(n for n in tool.networks() if n.name == "model accurate")
     net = tool.hand_net(network, "float32")
     return net, network, tool.cycle(net, network, hands=5)
 
