@@ -249,7 +249,7 @@ TEST(HandNet, EveryLayerInEveryElement) {
   const auto expected = every_layer(Element::kFloat32, in);
   for (const auto element : {Element::kBFloat16, Element::kUInt8}) {
     const auto actual = every_layer(element, in);
-    for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 0.05) << i;
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 0.15) << i;
   }
 }
 

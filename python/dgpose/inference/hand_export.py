@@ -28,6 +28,7 @@ from torch import Tensor
 import dgpose_ext
 import dgpose_ext.onnx
 from dgpose.data.synthetic_hands import SyntheticHands
+from dgpose.inference.hand_calibration import calibration_crops
 from dgpose.inference.hand_estimator import CUBE_MM, model_path
 from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
 from dgpose.skeletons import NYU36
@@ -47,7 +48,6 @@ PROGRAM_DESCRIPTION = "dgpose.json"
 _TOLERANCE = 1e-4
 """HandNet's own, against the module that it was compiled from; in crop coordinates."""
 
-_CALIBRATION_CROPS = 512
 """Rendered crops that int8 takes the ranges of its maps from."""
 
 _INPUT, _OUTPUT = "crops", "joints"
@@ -281,8 +281,7 @@ def _write_program(task: _Task, path: Path) -> Run:
 def _write_safetensors(task: _Task, path: Path) -> Run:
     calibration = None
     if task.precision == "int8":
-        rendered = SyntheticHands(0, split="train", poses="kinematic")
-        calibration = rendered.batch(range(_CALIBRATION_CROPS)).crop
+        calibration = calibration_crops()
     net = HandNet.from_module(task.module, task.precision, calibration=calibration)
     net.save(path)
     loaded = HandNet.load(path)
