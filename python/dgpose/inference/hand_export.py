@@ -48,8 +48,6 @@ PROGRAM_DESCRIPTION = "dgpose.json"
 _TOLERANCE = 1e-4
 """HandNet's own, against the module that it was compiled from; in crop coordinates."""
 
-"""Rendered crops that int8 takes the ranges of its maps from."""
-
 _INPUT, _OUTPUT = "crops", "joints"
 _CROP = (
     "Depth in the cube of edge cube_mm around the hand's centre (u, v in pixels, mm): row j, "
