@@ -1,7 +1,7 @@
 // See hand_net_cuda.h for the steps, hand_net_conv.cuh for convolutions, which take nearly all the
 // time. All other kernels are bound by memory: a task is 256 chunks of the map they write, or four
 // joints (anchors). With one frame the limit is the number of launches, about 2 us each in a CUDA
-// graph: the default network takes 16, each of which begins while the one before it ends.
+// graph: the accurate hand network takes 16, each of which begins while the one before it ends.
 #include "crop/crop_window.h"
 #include "crop/depth_sample.cuh"
 #include "hand_net/hand_net_conv.cuh"

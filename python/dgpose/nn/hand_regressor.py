@@ -188,7 +188,7 @@ def save_weights(
         model: the network; its weights are not changed.
         path: the file to write.
         metadata: JSON-serialisable facts about the training, returned by `load_weights`.
-        dtype: torch.float16 (1.7 MB for the default network) or torch.float32.
+        dtype: torch.float16 (1.7 MB for the accurate network) or torch.float32.
 
     Raises:
         ValueError: another dtype, weights that are not finite in it.
