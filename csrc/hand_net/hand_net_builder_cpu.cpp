@@ -380,6 +380,7 @@ class Compiler {
   }
 
   // What the zero points of the input add to the sum of an output channel, with the sign changed.
+  // Sums may wrap on the way; what they come to must fit.
   int32_t first_sum(const ConvLayer& conv, int64_t channel) {
     const size_t terms = conv.codes.size() / conv.bias.size();
     int64_t sum = 0, absolute = 0;
@@ -388,9 +389,9 @@ class Compiler {
       sum += code;
       absolute += std::abs(code);
     }
-    if (absolute * 2 * 255 > std::numeric_limits<int32_t>::max()) {
+    if (absolute * 255 > std::numeric_limits<int32_t>::max()) {
       fail("the sums of a layer with int8 weights must fit int32, got up to " +
-           std::to_string(absolute * 2 * 255));
+           std::to_string(absolute * 255));
     }
     return static_cast<int32_t>(-sum * plan_.storage[static_cast<size_t>(conv.in)].zero_point);
   }
