@@ -1,5 +1,6 @@
-"""The command line: `dgpose hand run`, `dgpose heatmap`, `dgpose crop`, `dgpose index build`,
-`dgpose export hand`, `dgpose demo`, `dgpose bench`, `dgpose eval hand`, `dgpose train hand`."""
+"""The command line: `dgpose hand run`, `dgpose hand live`, `dgpose heatmap`, `dgpose crop`,
+`dgpose index build`, `dgpose export hand`, `dgpose demo`, `dgpose bench`, `dgpose eval hand`,
+`dgpose train hand`."""
 
 from __future__ import annotations
 
