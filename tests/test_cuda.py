@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgpose_ext import _backend, _loader, inner_product_topk
+from dgpose_ext import _backend, _loader
 from dgpose_ext.testing import OpSpec, Sample, discover, tensors
 
 if _loader.core is None:
@@ -148,6 +148,8 @@ def test_gradients_equal_reference(runner: Runner, spec: OpSpec) -> None:
 @pytest.mark.parametrize("batch", [2, 20])
 def test_a_search_reads_halves_as_they_are(batch: int, dtype: torch.dtype) -> None:
     """The Python ops hand halves to the CUDA kernels alone; dtypes of a GPU on the CPU."""
+    from dgpose_ext import inner_product_topk
+
     generator = torch.Generator().manual_seed(batch)
     queries = torch.randn((batch, 19), generator=generator)
     rows = torch.randn((300, 24), generator=generator).to(dtype)[:, :19]

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 needs_core = pytest.mark.skipif(_loader.core is None, reason=_loader.why_no_core())
 
 #: Suffixes of csrc/ that the build reads.
-CPP = (".h", ".cpp", ".inl", ".cu", ".md")
+CPP = (".h", ".cpp", ".inl", ".cu", ".cuh", ".md")
 
 
 def project_files() -> set[str]:

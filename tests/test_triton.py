@@ -5,19 +5,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import triton_search_worker
-from scoring_oracle import assert_same, best, distance_matrix, score_matrix
 from torch import Tensor
-from triton_worker import calls, covered, evaluate
+from triton_worker import calls, covered, evaluate, python
 
 import dgpose_ext
 from dgpose_ext import _backend, _loader, info
@@ -31,21 +24,6 @@ COVERED = covered()
 every_triton_op = pytest.mark.parametrize("spec", COVERED, ids=lambda spec: spec.name)
 
 Results = dict[str, "list[Tensor] | str"]
-
-
-def python(*arguments: str, interpret: bool, cache: Path | None = None) -> str:
-    """The output of Python, with Triton's interpreter or without."""
-    env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "DGPOSE_BACKEND")}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
-    if interpret:
-        env["TRITON_INTERPRET"] = "1"
-    if cache is not None:
-        env["TRITON_CACHE_DIR"] = str(cache)
-    # Values out of range warn in the interpreter, which computes with NumPy.
-    command = [sys.executable, "-W", "ignore::RuntimeWarning", *arguments]
-    result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module", params=["interpreter", "cuda"])
@@ -121,53 +99,6 @@ def test_compiles_for_every_architecture(tmp_path: Path) -> None:
 def test_traces_without_graph_break(tmp_path: Path) -> None:
     worker = str(ROOT / "tests/triton_worker.py")
     python(worker, "trace", interpret=False, cache=tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """By name: values, indices, and how many queries were recovered and rows evaluated."""
-    file = tmp_path_factory.mktemp("search") / "results.pt"
-    python(str(ROOT / "tests/triton_search_worker.py"), str(file), interpret=True)
-    results: dict[str, Any] = torch.load(file)
-    return results
-
-
-SEARCHES = triton_search_worker.calls()
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_search_is_the_defined_ranking(searched: dict[str, Any], name: str) -> None:
-    call = SEARCHES[name]
-    scores = score_matrix(call["queries"], call["candidates"])
-    if "poses" in call:
-        with np.errstate(all="ignore"):
-            distances = distance_matrix(call["poses"], call["targets"])
-            scores += call.get("margin_weight", 1.0) * distances
-    values, indices, _ = searched[name]
-    assert_same((values, indices), best(scores, call["k"]))
-
-
-def test_search_evaluates_few_rows(searched: dict[str, Any]) -> None:
-    """Of 2000: those that bfloat16 cannot tell from the 9 best of each query."""
-    assert searched["shuffled"][2] == {"recovered": 0, "evaluated": pytest.approx(40, abs=10)}
-
-
-def test_first_tiles_of_a_search_are_spread_over_all() -> None:
-    from dgpose_ext.triton.scoring._search import _order
-
-    for tiles in (*range(1, 300), 7813, 78125):
-        same, step = _order(tiles)
-        visited = [i * step % tiles for i in range(tiles)]
-        assert same == tiles
-        assert sorted(visited) == list(range(tiles))
-        first = sorted(visited[:64])
-        gaps = [b - a for a, b in zip(first, [*first[1:], first[0] + tiles], strict=True)]
-        assert max(gaps) <= 6 * tiles / len(first)
-
-
-def test_search_recovers_lists_that_overflow(searched: dict[str, Any]) -> None:
-    for name in ("one row", "adversarial, all zeros", "margin with ties"):
-        assert searched[name][2]["recovered"] > 0, name
 
 
 KEYPOINTS = torch.zeros((1, 2, 2))

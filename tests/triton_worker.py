@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +22,23 @@ from torch import Tensor
 
 from dgpose_ext import _backend
 from dgpose_ext.testing import OpSpec, Sample, discover, tensors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(*arguments: str, interpret: bool, cache: Path | None = None) -> str:
+    """The output of Python, with Triton's interpreter or without."""
+    env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "DGPOSE_BACKEND")}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
+    if interpret:
+        env["TRITON_INTERPRET"] = "1"
+    if cache is not None:
+        env["TRITON_CACHE_DIR"] = str(cache)
+    # Values out of range warn in the interpreter, which computes with NumPy.
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", *arguments]
+    result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def covered() -> list[OpSpec]:
