@@ -8,7 +8,9 @@ from contextlib import contextmanager
 INSTALL_SYSTEMS = "pip install 'dgpose-ext[systems]'"
 
 # Import names of what the extra installs.
-_SYSTEMS = ("cv2", "lightning_fabric", "matplotlib", "rich", "safetensors", "tensorboard", "typer")
+_SYSTEMS = (
+    "cv2", "lightning_fabric", "matplotlib", "rich", "safetensors", "scipy", "tensorboard", "typer",
+)  # fmt: skip
 
 
 class MissingExtraError(ModuleNotFoundError):

@@ -184,6 +184,9 @@ def live(
     hand: Annotated[Hand, typer.Option(help="Which hand to look for.")] = Hand.RIGHT,
     model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = Engine.AUTO,
+    precision: Annotated[
+        Precision, typer.Option(help="What the native engine computes in.")
+    ] = Precision.FLOAT32,
     unit: Annotated[Unit, typer.Option(help="Unit of floating-point depth.")] = Unit.MM,
     cube: Annotated[float, typer.Option(help="Edge of the cube around the hand, mm.")] = 300.0,
     smooth: Annotated[
@@ -210,7 +213,13 @@ def live(
             hand=hand.value,
             limit=_LIVE_SYNTHETIC_FRAMES if source.startswith("synthetic:") else None,
         )
-        estimator = HandEstimator.load(model, hand=hand.value, engine=engine.value, cube_mm=cube)
+        estimator = HandEstimator.load(
+            model,
+            hand=hand.value,
+            engine=engine.value,
+            precision=precision.value,
+            cube_mm=cube,
+        )
         page = HandPage(
             f"dgpose hand live: {source}",
             _about(estimator.info()),

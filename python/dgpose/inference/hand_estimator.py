@@ -116,7 +116,7 @@ class HandEstimator:
             cube_mm: edge of the cube that the hand lies in; less for a child's hand.
             precision: of the native engine. "bfloat16" and "int8" are faster on processors that
                 multiply them in one instruction (AVX-512 BF16; AVX-512 VNNI, AVX-VNNI); "int8" is
-                calibrated here, on rendered hands, which takes seconds.
+                calibrated here, on rendered hands, which takes about a second.
 
         Raises:
             ValueError: an unknown name or option, a damaged file, a network of other joints, a
