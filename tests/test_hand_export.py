@@ -142,7 +142,6 @@ def test_safetensors_is_handnets_file(weights: Path, crops: Tensor, tmp_path: Pa
 def test_lower_precisions(
     weights: Path, crops: Tensor, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hand_export, "_CALIBRATION_CROPS", 32)
     path = tmp_path / "hand.net.safetensors"
     export = export_hand(path, "safetensors", model=weights, precision=precision)
     assert HandNet.load(path).precision == precision

@@ -324,13 +324,17 @@ def test_what_ends_the_source_ends_the_run(estimator: HandEstimator) -> None:
         run_live(stream, HandTracker(estimator), FakePage(), LiveNumbers(), print)
 
 
-def test_numbers_look_back_two_seconds() -> None:
+def test_numbers_look_back_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 3.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     numbers = LiveNumbers()
     assert (numbers.frames_per_s, numbers.latency_ms, numbers.estimate_ms) == (0, 0, 0)
     for k in range(300):
         numbers.time(k / 100, 1000.0 if k < 99 else 5.0, 2.0)
     assert numbers.frames_per_s == pytest.approx(100)
     assert (numbers.latency_ms, numbers.estimate_ms) == (5.0, 2.0)
+    now = 10.0  # the camera is gone
+    assert (numbers.frames_per_s, numbers.latency_ms, numbers.estimate_ms) == (0, 0, 0)
 
 
 # ---- the page ----

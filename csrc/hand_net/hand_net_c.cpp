@@ -103,7 +103,9 @@ dgpose_hand_net* make_network(std::span<const std::byte> bytes) {
 // A struct of a later version of this interface may be longer, if what it adds is not used.
 template <class Struct>
 void require_struct(const Struct* value, const char* message) {
-  require(value != nullptr && value->struct_size >= sizeof(Struct), message);
+  constexpr size_t kMost = 4096;  // more is no size, but memory that was never set
+  require(value != nullptr && value->struct_size >= sizeof(Struct) && value->struct_size <= kMost,
+          message);
   const auto* bytes = reinterpret_cast<const unsigned char*>(value);
   require(std::all_of(bytes + sizeof(Struct), bytes + value->struct_size,
                       [](unsigned char byte) { return byte == 0; }),

@@ -281,11 +281,23 @@ class CapturedHandNet:
         self, depth: Tensor | None = None, centers: Tensor | None = None
     ) -> CudaHandFrames:
         """Runs the graph on these frames and centres, from the GPU or pinned memory, or on what the
-        buffers hold."""
-        if depth is not None:
-            self.depth.copy_(depth, non_blocking=True)
-        if centers is not None:
-            self.centers.copy_(centers, non_blocking=True)
+        buffers hold.
+
+        Raises:
+            ValueError: another shape or dtype than what was captured.
+        """
+        for name, buffer, given in (
+            ("depth", self.depth, depth),
+            ("centers", self.centers, centers),
+        ):
+            if given is None:
+                continue
+            if given.shape != buffer.shape or given.dtype != buffer.dtype:
+                raise ValueError(
+                    f"{name} must be {buffer.dtype} of shape {list(buffer.shape)} as captured, "
+                    f"got {given.dtype} of shape {list(given.shape)}"
+                )
+            buffer.copy_(given, non_blocking=True)
         self._graph.replay()
         return self.frames
 

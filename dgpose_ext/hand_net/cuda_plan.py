@@ -109,7 +109,7 @@ class _Planner:
         if layers[-1]["kind"] not in ("conv", "linear", "anchor_regression"):
             last = len(layers) - 1
             if last not in self.fused:
-                self._add_plain(self.buffers[last], self.shapes[last], _OUTPUT)
+                self._add_plain(self._map(last), self.shapes[last], _OUTPUT)
         frame_chunks = self._place_buffers()
         header = [
             list(DTYPES).index(self.precision),

@@ -70,6 +70,8 @@ class HandNet:
             RuntimeError: the compiled core is missing.
         """
         _require_precision(precision)
+        if precision == "float32" and any("element" in layer for layer in graph.layers):
+            raise ValueError("precision must be that of the graph's maps, bfloat16 or int8")
         self.precision = precision
         self.graph = graph
         self._network = _build(_core(), graph, algorithm)

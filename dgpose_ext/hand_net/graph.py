@@ -332,7 +332,8 @@ def _features_of_linear(
 
 def _slice(self: _Importer, node: fx.Node) -> _Value:
     a = _arguments(node, "dim start end step")
-    if a["dim"] == 0 and a["start"] in (None, 0) and (a["end"] is None or a["end"] >= 1):
+    whole_batch = a["start"] in (None, 0) and a["step"] == 1
+    if a["dim"] == 0 and whole_batch and (a["end"] is None or a["end"] >= 2**31):
         return self.value(node.args[0], node)
     if a["dim"] not in (1, -1):
         raise ValueError(f"HandNet slices features only, not in module {_path(node)!r}")

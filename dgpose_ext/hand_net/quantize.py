@@ -53,7 +53,7 @@ def to_int8(graph: Graph, crops: Iterable[Tensor]) -> Graph:
         largest = steps.max() if steps.max() > 0 else torch.ones(())
         if layer["kind"] == "input":  # the engine reads all its channels with one scale
             steps = largest.expand_as(steps)
-        scale = (steps.clamp(min=float(largest) * _LEAST_SHARE) * largest).sqrt()
+        scale = steps.clamp(min=float(largest) * _LEAST_SHARE).sqrt() * largest.sqrt()
         name = f"{index}.scale"
         graph.tensors[name] = scale.numpy()
         layer.update(element="uint8", scale=name, zero_point=zero_point)
@@ -67,6 +67,8 @@ def to_int8(graph: Graph, crops: Iterable[Tensor]) -> Graph:
 def _quantise_weights(graph: Graph, layer: dict[str, Any]) -> None:
     """Codes times the layer's `weight_scale` are the weights of its input's codes."""
     weight = torch.from_numpy(graph.tensors[layer["weight"]]).double()
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"weights must be finite for int8, those of a {layer['kind']} are not")
     units = channel_scale(graph, graph.layers[layer["input"]])
     per_code = weight.reshape(len(weight), units.shape[1], -1, 1) * units
     step = (per_code.flatten(1).abs().amax(1) / 127).clamp(min=1e-30).float()

@@ -202,3 +202,20 @@ def test_config_refuses(small: CrossingNetsConfig) -> None:
         replace(small, image_size=48)
     with pytest.raises(ValueError, match="origin_joint must be one of the 6 joints, got 6"):
         replace(small, origin_joint=6)
+
+
+def test_generated_maps_leave_the_batch_statistics_alone(small: CrossingNetsConfig) -> None:
+    """They are what the posterior of real maps is estimated with."""
+    torch.manual_seed(0)
+    nets, same = CrossingNets(small), CrossingNets(small)
+    same.load_state_dict(nets.state_dict())
+    depth, joints = torch.randn(8, 1, 32, 32), torch.randn(8, 6, 3)
+    mixture = stages.LatentMixture.draw(8, torch.Generator().manual_seed(0))
+    stages.joint_losses(nets, depth, joints, mixture)
+    same.discriminator(depth)
+    for (name, one), other in zip(
+        nets.discriminator.named_buffers(), same.discriminator.buffers(), strict=True
+    ):
+        if "num_batches" not in name:
+            torch.testing.assert_close(one, other, msg=name)
+    assert all(m.momentum == 0.1 for m in nets.modules() if isinstance(m, nn.BatchNorm2d))

@@ -94,3 +94,20 @@ def test_refuses(tmp_path: Path) -> None:
         pool(0)
     with pytest.raises(ValueError, match="steps must not be negative"):
         config(tmp_path, steps=(-1, 0, 0))
+
+
+def test_gan_stage_sees_unlabelled_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labelled frames lie above 0, the others at -1."""
+    seen = []
+    losses = crossing_nets.gan_losses
+
+    def note(nets: object, depth: torch.Tensor, latent: torch.Tensor) -> object:
+        seen.append(float(depth.min()))
+        return losses(nets, depth, latent)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(crossing_nets, "gan_losses", note)
+    frames = pool()
+    depth = torch.where(frames.labelled[:, None, None, None], frames.depth.abs(), -1.0)
+    marked = HandPool(depth, frames.joints, frames.labelled)
+    train_crossing_nets(config(tmp_path, steps=(0, 2, 0)), marked)
+    assert seen == [-1.0, -1.0]

@@ -109,7 +109,12 @@ def depth_source(
         FileNotFoundError: nothing is there.
     """
     kinds = ("folder", "kinect", "realsense", "synthetic", "video")
-    special = [s for s in source if s in kinds or (s.partition(":")[0] in kinds and ":" in s)]
+    cameras = ("kinect", "realsense")
+    special = [
+        s
+        for s in source
+        if (s in cameras and not Path(s).exists()) or (s.partition(":")[0] in kinds and ":" in s)
+    ]
     name = " ".join(source)
     if not special:
         return _files(name, source, camera, unit, limit)

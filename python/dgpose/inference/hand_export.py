@@ -45,8 +45,9 @@ OPSET = 18
 PROGRAM_DESCRIPTION = "dgpose.json"
 """Where an exported program keeps its description (`extra_files` of torch.export.load)."""
 
-_TOLERANCE = 1e-4
-"""HandNet's own, against the module that it was compiled from; in crop coordinates."""
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.1}
+"""Largest difference from HandNet in float32, in crop coordinates: its own tolerance, and 15 mm,
+which only a broken file reaches (0.4 and 2.9 mm were seen)."""
 
 _INPUT, _OUTPUT = "crops", "joints"
 _CROP = (
@@ -132,10 +133,10 @@ def export_hand(
         written = Path(folder) / path.name
         run = _WRITERS[format](task, written)
         difference = float((run(crops) - expected).abs().max())
-        if precision == "float32" and not difference <= _TOLERANCE:
+        if not difference <= _TOLERANCE[precision]:
             raise RuntimeError(
                 f"the {format} file differs from {reference} by {difference:.2g} in crop "
-                f"coordinates, {_TOLERANCE:g} is allowed: nothing was written to {path}"
+                f"coordinates, {_TOLERANCE[precision]:g} is allowed: nothing was written to {path}"
             )
         os.replace(written, path)
     return Export(path, path.stat().st_size, reference, difference, difference * CUBE_MM / 2)
@@ -173,7 +174,7 @@ def _describe(
         "hand": "right; mirror the crop and a for a left one",
         "joints": list(NYU36.joints) if joints == len(NYU36) else None,
         "training": training,
-        "model_card": card.read_text() if card.is_file() else None,
+        "model_card": card.read_text(encoding="utf-8") if card.is_file() else None,
     }
 
 

@@ -130,7 +130,7 @@ class FrameStream:
             for frame in frames:
                 if rate is not None:
                     self._ended.wait(self._due_s - time.monotonic())
-                    self._due_s = max(self._due_s + 1 / rate, time.monotonic())
+                    self._due_s = max(self._due_s, time.monotonic()) + 1 / rate
                 if self._ended.is_set():
                     return False
                 empty = False
@@ -166,8 +166,10 @@ class LiveNumbers:
     def time(self, done_s: float, latency_ms: float, estimate_ms: float) -> None:
         """Note one shown frame."""
         self._recent.append((done_s, latency_ms, estimate_ms))
-        while self._recent[0][0] < done_s - _WINDOW_S:
-            self._recent.popleft()
+
+    def _last_seconds(self) -> list[tuple[float, float, float]]:
+        since = time.monotonic() - _WINDOW_S
+        return [row for row in self._recent if row[0] >= since]
 
     @property
     def total(self) -> int:
@@ -177,9 +179,10 @@ class LiveNumbers:
     @property
     def frames_per_s(self) -> float:
         """Frames shown a second, over the last two seconds; 0 before there are two."""
-        if len(self._recent) < 2:
+        recent = self._last_seconds()
+        if len(recent) < 2:
             return 0.0
-        return (len(self._recent) - 1) / max(self._recent[-1][0] - self._recent[0][0], 1e-9)
+        return (len(recent) - 1) / max(recent[-1][0] - recent[0][0], 1e-9)
 
     @property
     def latency_ms(self) -> float:
@@ -192,7 +195,8 @@ class LiveNumbers:
         return self._median(2)
 
     def _median(self, column: int) -> float:
-        return float(np.median([row[column] for row in self._recent])) if self._recent else 0.0
+        recent = self._last_seconds()
+        return float(np.median([row[column] for row in recent])) if recent else 0.0
 
 
 class LivePage(Protocol):

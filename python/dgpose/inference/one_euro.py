@@ -76,6 +76,8 @@ class OneEuroFilter:
         values = np.asarray(points, np.float64)
         if not np.isfinite(values).all():
             raise ValueError("points must be finite")
+        if not math.isfinite(time_s):
+            raise ValueError(f"time_s must be finite, got {time_s}")
         if self._points is None or self._speed is None:
             self._time_s, self._points, self._speed = time_s, values, np.zeros_like(values)
             return np.array(values)

@@ -60,6 +60,18 @@ def save_checkpoint(
     write_tensor_file(path, tensors, kind=_KIND, version=_VERSION, metadata=metadata)
 
 
+def read_state(path: str | Path) -> dict[str, Any]:
+    """The `state` of a checkpoint alone: what a run must share with it is known before loading.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a foreign, truncated or changed file.
+    """
+    _, metadata = read_tensor_file(path, kind=_KIND, version=_VERSION)
+    state: dict[str, Any] = metadata["state"]
+    return state
+
+
 def load_checkpoint(
     path: str | Path,
     *,

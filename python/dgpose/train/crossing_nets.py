@@ -30,7 +30,7 @@ from dgpose.models.crossing_nets.stages import (
     joint_losses,
     vae_losses,
 )
-from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
+from dgpose.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from dgpose.train.interrupts import stop_requests
 
 __all__ = ["CrossingNetsTrainConfig", "HandPool", "train_crossing_nets"]
@@ -220,7 +220,7 @@ class _Run:
             unlabelled = self._frames(self.others[drawn])
         depth = self._frames(rows)
         if STAGES[self.stage] == "gan":
-            real = depth if unlabelled is None else torch.cat((depth, unlabelled))[: len(depth)]
+            real = depth if unlabelled is None else torch.cat((depth, unlabelled))
             shape = (len(real), self.config.networks.latent)
             latent = torch.randn(shape, generator=self._generator(2)).to(real)
             return gan_losses(self.nets, real, latent)
@@ -264,14 +264,15 @@ class _Run:
             return
         if not self.config.resume:
             raise ValueError(f"{self.config.out} holds a run: resume it, or give another folder")
+        before = read_state(self.checkpoint)["run"]
+        for name, value in self._must_match().items():
+            if before[name] != value:
+                raise ValueError(
+                    f"{name} must be that of the resumed run, {before[name]}, got {value}"
+                )
         state = load_checkpoint(
             self.checkpoint, modules={"nets": self.nets}, optimizer=self.optimizer
         )
-        for name, value in self._must_match().items():
-            if state["run"][name] != value:
-                raise ValueError(
-                    f"{name} must be that of the resumed run, {state['run'][name]}, got {value}"
-                )
         self.stage, self.step = state["stage"], state["step"]
         self.earlier_seconds = state["seconds"]
         self.fabric.print(f"resumed at step {self.step} of stage {self.stage + 1}")

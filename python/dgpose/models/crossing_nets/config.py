@@ -59,10 +59,10 @@ class CrossingNetsConfig:
         joints: number of joints J; 36 on NYU.
         origin_joint: the joint that poses are relative to: NYU 32, MSRA and ICVL 0.
         image_size: edge of the depth crop, a multiple of 32.
-        cube_mm: edge of the cube that is cropped.
-        unit_mm: millimetres in one unit of joints and of the origin.
-        normalize: of the crop: "nearest_pixel" stretches each frame to [-1, 1] and loses where it
-            lies in the cube; "cube" keeps it.
+        cube_mm: edge of the cube that the data's crops show; a note for who makes them.
+        unit_mm: millimetres in one unit of joints and of the origin; likewise.
+        normalize: of the data's crops; likewise: "nearest_pixel" stretches each frame to [-1, 1]
+            and loses where it lies in the cube; "cube" keeps it.
         channels: of all convolutions but the generator's last.
         pose_latent: numbers of the pose VAE's latent; 3 of the origin follow them.
         hidden: width of the pose VAE.
@@ -76,8 +76,6 @@ class CrossingNetsConfig:
         epsilon: of batch normalisation. Not published; torch's own.
         alignment: "batch_norm" is the released code, "tanh" the paper.
         clip_reconstruction: largest squared error of a pixel that counts; infinity: no limit.
-        direct_head: estimate joints from the posterior's features, past the VAE's bottleneck
-            (which alone costs 6.1 mm on NYU).
         weights: of the third stage's losses.
         vae, gan, joint: the three stages.
         warm_up_epochs: of the third stage, in which only alignment, posterior and metric learn...
@@ -101,7 +99,6 @@ class CrossingNetsConfig:
     epsilon: float = 1e-5
     alignment: Literal["batch_norm", "tanh"] = "batch_norm"
     clip_reconstruction: float = 1.0
-    direct_head: bool = False
     weights: JointWeights = field(default_factory=JointWeights)
     vae: StageConfig = StageConfig(201, 200, 3e-4)
     gan: StageConfig = StageConfig(1001, 100, 3e-4)
@@ -134,11 +131,10 @@ class CrossingNetsConfig:
 
     @classmethod
     def strong(cls, **changes: object) -> CrossingNetsConfig:
-        """Without the known limits: bottleneck, normalisation by frame, clipped losses."""
+        """Without normalisation by frame and clipped losses."""
         strong: dict[str, object] = {
             "normalize": "cube",
             "clip_reconstruction": float("inf"),
-            "direct_head": True,
             "weights": JointWeights(generated_posterior=0.1),
         }
         return cls(**(strong | changes))  # type: ignore[arg-type]

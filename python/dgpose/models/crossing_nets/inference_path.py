@@ -24,9 +24,11 @@ class CrossingNetsPath(nn.Module):
         nets: where the weights come from; None: new networks of the published sizes.
 
     Shape:
-        input [B, 1, 128, 128] float: `dgpose_ext.depth_crop` with a cube of 250 mm and
-        normalize="nearest_pixel" (nearest pixel -1, background +1).
-        output [B, J, 3]: (joint - centre of the cube) / 50 mm; x right, y UP, z forward.
+        input [B, 1, S, S] float: as the configuration says; published: 128 pixels,
+        `dgpose_ext.depth_crop` with a cube of 250 mm and normalize="nearest_pixel" (nearest pixel
+        -1, background +1).
+        output [B, J, 3]: (joint - centre of the cube) / 50 mm (`unit_mm`); x right, y UP, z
+        forward.
     """
 
     def __init__(self, nets: CrossingNets | None = None) -> None:

@@ -7,6 +7,7 @@ are updated together, each by its own loss: `GameLosses.backward` fills the grad
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +85,20 @@ def discriminator_side(nets: CrossingNets, warm_up: bool = False) -> Iterator[nn
             yield from nets.discriminator.get_submodule(part).parameters()
 
 
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Generated maps must not move the batch statistics that real ones are estimated with."""
+    norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 def vae_losses(nets: CrossingNets, joints: Tensor) -> Tensor:
     """Stage 1, poses alone: joints [B, J, 3] -> loss."""
     pose, _ = nets.split(joints)
@@ -94,7 +109,8 @@ def vae_losses(nets: CrossingNets, joints: Tensor) -> Tensor:
 def gan_losses(nets: CrossingNets, depth: Tensor, latent: Tensor) -> GameLosses:
     """Stage 2, depth maps alone: real ones [B, 1, S, S], and latents [B, 23] to generate from."""
     real = nets.discriminator(depth)
-    made = nets.discriminator(nets.generator(latent))
+    with _statistics_kept(nets.discriminator):
+        made = nets.discriminator(nets.generator(latent))
     terms = {
         "feature_matching": feature_matching_loss(real.features, made.features),
         "adversarial": adversarial_loss(real.realness, made.realness),
@@ -131,7 +147,8 @@ def joint_losses(
     generated = nets.depth_of(torch.cat((latent, other)))
     frames = depth if unlabelled is None else torch.cat((depth, unlabelled))
     real = nets.discriminator(frames)
-    made = nets.discriminator(generated)
+    with _statistics_kept(nets.discriminator):
+        made = nets.discriminator(generated)
     terms = {
         "reconstruction": reconstruction_loss(
             depth, generated[:count], nets.config.clip_reconstruction
