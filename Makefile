@@ -17,7 +17,7 @@ demo: $(VENV)/.built
 	$(BIN)/dgpose demo
 
 test: $(VENV)/.built
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.built $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
@@ -39,12 +39,14 @@ $(VENV)/.built: $(VENV)/.installed $(shell find csrc -type f)
 	$(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
+# One folder for the two targets below: they share the emulated CUDA kernels.
+SANITIZE = -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DDGPOSE_BUILD_MODULE=OFF -DDGPOSE_SANITIZE=ON
+
 # C++ tests under ASan and UBSan (Debian: libgtest-dev, nlohmann-json3-dev). Not -O2: GCC spends minutes on one
 # file of sanitized SIMD templates there, and seconds at -O1.
 cpp-test: $(VENV)/.built
-	cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DDGPOSE_BUILD_MODULE=OFF \
-	  -DDGPOSE_BUILD_TESTS=ON -DDGPOSE_SANITIZE=ON
+	cmake $(SANITIZE) -DDGPOSE_BUILD_TESTS=ON
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure
 
@@ -56,13 +58,11 @@ cuda-check: $(VENV)/.built
 	cmake -S . -B build/cuda -G Ninja -DDGPOSE_BUILD_MODULE=OFF -DDGPOSE_BUILD_CUDA=ON \
 	  -DDGPOSE_CUDA_ARCHITECTURES=90-virtual -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/cuda --target _C_cuda
-	cmake -S . -B build/cuda-emulation -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DDGPOSE_BUILD_MODULE=OFF \
-	  -DDGPOSE_BUILD_CUDA_EMULATION=ON -DDGPOSE_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build build/cuda-emulation --target dgpose_cuda_emulation
+	cmake $(SANITIZE) -DDGPOSE_BUILD_CUDA_EMULATION=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/sanitize --target dgpose_cuda_emulation
 	LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
-	  DGPOSE_CUDA_EMULATION=$(abspath build/cuda-emulation/libdgpose_cuda_emulation.so) \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_cuda.py tests/test_hand_net_cuda.py
+	  DGPOSE_CUDA_EMULATION=$(abspath build/sanitize/libdgpose_cuda_emulation.so) \
+	  $(BIN)/python -m pytest -n auto --maxprocesses 4 -p no:cacheprovider tests/test_cuda.py tests/test_hand_net_cuda.py
 
 # The wheel, built from the source distribution as a user's pip would, and run where nothing but torch and
 # numpy is installed.

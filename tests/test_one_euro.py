@@ -113,7 +113,7 @@ def test_wrong_points_and_times_change_nothing() -> None:
         smooth(np.zeros((3, 3)), 2.0)
     with pytest.raises(ValueError, match="points must be finite"):
         smooth(np.full((2, 3), np.nan), 2.0)
-    for time_s in (1.0, 0.5, math.nan):
-        with pytest.raises(ValueError, match=r"time_s must be later than 1\.0"):
+    for time_s, words in ((1.0, r"later than 1\.0"), (0.5, "later than"), (math.nan, "finite")):
+        with pytest.raises(ValueError, match=f"time_s must be {words}"):
             smooth(np.ones((2, 3)), time_s)
     np.testing.assert_array_equal(smooth(np.ones((2, 3)), 2.0), untouched(np.ones((2, 3)), 2.0))
