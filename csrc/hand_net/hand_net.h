@@ -11,9 +11,10 @@
 // whole map. Each map is stored as float32, bfloat16 or uint8 codes (store_as); weights have the
 // type of the map they multiply, int8 for uint8. Sums of the first two are float32, of codes int32;
 // from there to what is stored everything is float32, rounded operation by operation, so that maps
-// of codes have the same bits on every instruction set. In float32, 3x3 convolutions of stride 1
-// and 2, in bfloat16 those of stride 1 go through Winograd's minimal filtering (Lavin & Gray, CVPR
-// 2016), all others are direct.
+// of codes have the same bits on every instruction set. Most 3x3
+// convolutions, and stride-2 kernels of 4 to 6 (in float32; 6 alone in bfloat16) as 3x3 ones on
+// four phases, go through Winograd's minimal filtering (Lavin & Gray, CVPR 2016); others are
+// direct.
 //
 // Layout of a map: channels in blocks of 16, [block][row][column][16], with a border of zeros as
 // wide as the convolutions that read it need; 64-byte aligned. The network's input and output are

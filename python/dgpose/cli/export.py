@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dgpose.cli.hand import Precision
 from dgpose.cli.terminal import fail
 
 __all__ = ["app"]
@@ -21,14 +22,6 @@ class Format(str, Enum):
     ONNX = "onnx"
     PROGRAM = "program"
     SAFETENSORS = "safetensors"
-
-
-class Precision(str, Enum):
-    """What HandNet computes in."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    INT8 = "int8"
 
 
 @app.callback()
