@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from dgpose.models.crossing_nets import (
     CrossingNets,
     CrossingNetsConfig,
     CrossingNetsPath,
+    JointWeights,
+    load_crossing_nets,
     losses,
+    save_crossing_nets,
     stages,
 )
 from dgpose_ext import _loader
@@ -67,6 +71,13 @@ def test_hand_net_runs_it(path: CrossingNetsPath) -> None:
 # ---- the networks that are trained ----
 
 
+def all_heads(nets: CrossingNets, depth: torch.Tensor) -> None:
+    bottom = nets.discriminator.shared(depth)
+    nets.discriminator.judge(bottom)
+    nets.discriminator.estimate(bottom)
+    nets.discriminator.metric(bottom)
+
+
 @pytest.fixture
 def small() -> CrossingNetsConfig:
     return CrossingNetsConfig(joints=6, origin_joint=2, image_size=32, channels=4, hidden=10)
@@ -84,7 +95,7 @@ def test_shapes_of_every_layer_as_published() -> None:
             module.register_forward_hook(note(name))
     joints = torch.zeros(2, 36, 3)
     nets.vae(nets.split(joints)[0])
-    nets.discriminator(nets.depth_of(nets.latent_of(joints)))
+    all_heads(nets, nets.depth_of(nets.latent_of(joints)))
     convolutions = [[32, 64, 64], [32, 32, 32], [32, 16, 16], [32, 8, 8], [32, 4, 4]]
     expected = {
         "vae.first": [40], "vae.mean": [20], "vae.log_variance": [20],
@@ -139,7 +150,7 @@ def test_vae_loss_by_hand() -> None:
 def test_losses_by_hand() -> None:
     depth, made = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[0.5, -1.0]]]])
     assert float(losses.reconstruction_loss(depth, made)) == pytest.approx((0.25 + 1) / 2)
-    assert float(losses.reconstruction_loss(depth, made, float("inf"))) == pytest.approx(4.25 / 2)
+    assert float(losses.reconstruction_loss(depth, made, None)) == pytest.approx(4.25 / 2)
     a, b, c = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]), torch.tensor([[3.0, 3.0]])
     assert float(losses.posterior_loss(a, b)) == pytest.approx(2.5)
     # z_l - z_r = (1, -2); m(x_l) - m(x_r') = (3 - 1, 3 - 2); m(x_l) - m(x_l') = (3 - 0, 3 - 4).
@@ -197,6 +208,101 @@ def test_unlabelled_frames_move_the_game_alone(small: CrossingNetsConfig) -> Non
     assert with_more.terms["adversarial"] != without.terms["adversarial"]
 
 
+def test_losses_without_weight_are_not_computed(small: CrossingNetsConfig) -> None:
+    torch.manual_seed(0)
+    nets = CrossingNets(small)
+    depth, joints = torch.randn(8, 1, 32, 32), torch.randn(8, 6, 3)
+    mixture = stages.LatentMixture.draw(8, torch.Generator().manual_seed(0))
+    nothing = JointWeights(0, 1, 0, 0, 0)
+    game = stages.joint_losses(nets, depth, joints, mixture, weights=nothing)
+    assert set(game.terms) == {"posterior"}
+    game.backward(list(stages.generator_side(nets)), list(stages.discriminator_side(nets)))
+    assert all(p.grad is None for p in stages.generator_side(nets))
+    assert nets.discriminator.posterior[0].weight.grad is not None
+    assert nets.discriminator.gan[0].weight.grad is None
+    smooth = replace(nothing, smoothness=1.0, reconstruction=1.0)
+    game = stages.joint_losses(
+        nets, depth, joints, mixture, torch.randn(4, 1, 32, 32), weights=smooth
+    )
+    assert set(game.terms) == {"posterior", "reconstruction", "smoothness"}
+    cycle = replace(nothing, cycle=1.0)
+    game = stages.joint_losses(
+        nets, depth, joints, mixture, torch.randn(4, 1, 32, 32), weights=cycle
+    )
+    assert set(game.terms) == {"posterior", "cycle"}
+
+
+def test_direct_head_corrects_the_joints(small: CrossingNetsConfig) -> None:
+    """It begins at nothing, is taught by the joints, and the inference path has it."""
+    torch.manual_seed(0)
+    nets = CrossingNets(replace(small, direct_head=True))
+    depth, joints = torch.randn(8, 1, 32, 32), torch.randn(8, 6, 3)
+    found = nets.posterior_of(depth)
+    assert found.correction is not None
+    assert found.correction.shape == (8, 6, 3)
+    assert not found.correction.any()
+    mixture = stages.LatentMixture.draw(8, torch.Generator().manual_seed(0))
+    game = stages.joint_losses(nets, depth, joints, mixture)
+    expected = (nets.joints_of(found.latent) - joints).square().mean()
+    torch.testing.assert_close(game.terms["direct"], expected)
+    game.backward(list(stages.generator_side(nets)), list(stages.discriminator_side(nets)))
+    direct = nets.discriminator.direct
+    assert direct is not None
+    assert direct.weight.grad is not None
+    assert direct.weight.grad.any()
+    with torch.no_grad():
+        direct.weight.normal_()
+    nets.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(CrossingNetsPath(nets)(depth), nets.estimate(depth))
+
+
+def test_palm_frame_hides_rotation_from_the_pose(small: CrossingNetsConfig) -> None:
+    """Turned hands have the same pose; the latent's last numbers say how they are turned."""
+    torch.manual_seed(0)
+    nets = CrossingNets(replace(small, palm_joints=(0, 3, 5))).double()
+    joints = torch.randn(4, 6, 3, dtype=torch.float64)
+    turn, _ = torch.linalg.qr(torch.randn(4, 3, 3, dtype=torch.float64))
+    turn *= torch.linalg.det(turn)[:, None, None].sign()
+    pose, place = nets.split(joints)
+    turned_pose, turned_place = nets.split(joints @ turn)
+    torch.testing.assert_close(turned_pose, pose)
+    assert not torch.allclose(turned_place, place)
+    latent = nets.latent_of(joints)
+    assert latent.shape == (4, 29)
+    decoded = nets.vae.decode(latent[:, :20]).view(4, 6, 3)
+    axes = torch.stack(
+        (place[:, 6:], place[:, 3:6], torch.linalg.cross(place[:, 6:], place[:, 3:6])), 1
+    )
+    torch.testing.assert_close(nets.joints_of(latent), decoded @ axes + joints[:, None, 2])
+    torch.testing.assert_close((joints - joints[:, 2:3]), pose.view(4, 6, 3) @ axes)
+    with pytest.raises(ValueError, match="palm_joints must be None for the inference path"):
+        CrossingNetsPath(nets)
+    with pytest.raises(ValueError, match="palm_joints must be three of the 6 joints"):
+        replace(small, palm_joints=(0, 3, 6))
+
+
+def test_weight_file_keeps_networks_and_configuration(
+    small: CrossingNetsConfig, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = replace(small, direct_head=True, palm_joints=(0, 3, 5), clip_reconstruction=None)
+    nets = CrossingNets(config).eval()
+    path = tmp_path / "nets.safetensors"
+    save_crossing_nets(nets, path, {"frames": 7}, dtype=torch.float32)
+    again, facts = load_crossing_nets(path)
+    assert facts == {"frames": 7}
+    assert again.config == config
+    assert not again.training
+    depth = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again.estimate(depth), nets.estimate(depth))
+        assert torch.equal(
+            again.depth_of(again.latent_of(torch.ones(1, 6, 3))),
+            nets.depth_of(nets.latent_of(torch.ones(1, 6, 3))),
+        )
+
+
 def test_config_refuses(small: CrossingNetsConfig) -> None:
     with pytest.raises(ValueError, match="image_size must be a multiple of 32, got 48"):
         replace(small, image_size=48)
@@ -212,7 +318,7 @@ def test_generated_maps_leave_the_batch_statistics_alone(small: CrossingNetsConf
     depth, joints = torch.randn(8, 1, 32, 32), torch.randn(8, 6, 3)
     mixture = stages.LatentMixture.draw(8, torch.Generator().manual_seed(0))
     stages.joint_losses(nets, depth, joints, mixture)
-    same.discriminator(depth)
+    all_heads(same, depth)
     for (name, one), other in zip(
         nets.discriminator.named_buffers(), same.discriminator.buffers(), strict=True
     ):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from dgpose.models.crossing_nets import CrossingNetsConfig, StageConfig
+from dgpose.data.hand_pool import HandPool
+from dgpose.models.crossing_nets import (
+    CrossingNetsConfig,
+    JointWeights,
+    StageConfig,
+    load_crossing_nets,
+)
 from dgpose.train import crossing_nets
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig, HandPool, train_crossing_nets
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +118,45 @@ def test_gan_stage_sees_unlabelled_frames(tmp_path: Path, monkeypatch: pytest.Mo
     marked = HandPool(depth, frames.joints, frames.labelled)
     train_crossing_nets(config(tmp_path, steps=(0, 2, 0)), marked)
     assert seen == [-1.0, -1.0]
+
+
+def test_statistics_at_the_end_are_those_of_the_real_maps(tmp_path: Path) -> None:
+    """In one batch of all frames, so the statistics are that batch's own."""
+    frames = pool(16)
+    nets = train_crossing_nets(config(tmp_path, steps=(0, 0, 2)), frames)
+    first = nets.discriminator.shared[0](frames.depth)
+    norm = nets.discriminator.shared[1]
+    torch.testing.assert_close(norm.running_mean, first.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, first.var((0, 2, 3)))
+    assert norm.momentum == 0.1
+    again, facts = load_crossing_nets(tmp_path / "weights.safetensors")
+    assert facts["frames"] == 16
+    assert facts["steps"] == [0, 0, 2]
+    torch.testing.assert_close(
+        again.estimate(frames.depth), nets.estimate(frames.depth), atol=0.05, rtol=0.01
+    )
+
+
+def test_cosine_schedule_ends_near_nothing(tmp_path: Path) -> None:
+    rates = []
+    learn = crossing_nets._Run._learn
+
+    def note(run: crossing_nets._Run) -> dict[str, torch.Tensor]:
+        terms = learn(run)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        return terms
+
+    networks = replace(NETWORKS, joint=StageConfig(2, 4, 1e-3, schedule="cosine"), warm_up_epochs=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crossing_nets._Run, "_learn", note)
+        train_crossing_nets(config(tmp_path, networks=networks, steps=(0, 0, 4)), pool())
+    assert rates == pytest.approx([1e-3, 0.854e-3, 0.5e-3, 0.146e-3], rel=1e-2)
+
+
+def test_rotation_and_bfloat16_train(tmp_path: Path) -> None:
+    networks = replace(NETWORKS, direct_head=True, weights=JointWeights(cycle=1.0))
+    settings = {"networks": networks, "rotation_deg": 45.0, "precision": "bf16-mixed"}
+    nets = train_crossing_nets(config(tmp_path, steps=(2, 2, 2), **settings), pool(8))
+    assert all(bool(p.isfinite().all()) for p in nets.parameters())
+    with pytest.raises(ValueError, match=r"rotation_deg must lie in 0\.\.180, got 200"):
+        config(tmp_path, rotation_deg=200)

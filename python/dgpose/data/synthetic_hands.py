@@ -255,7 +255,33 @@ class SyntheticHands:
             ValueError, TypeError: indices that are not a list of non-negative integers.
         """
         rng = CounterRng(self._seed, indices)
-        hands = self._hands(rng, self.config)
+        return self._crops(rng, self._hands(rng, self.config))
+
+    def posed(
+        self,
+        joints_mm: npt.NDArray[np.floating],
+        indices: Sequence[int] | npt.NDArray[np.integer],
+    ) -> HandBatch:
+        """Crops of hands in given poses: surface, sensor and surroundings are those of ``indices``.
+
+        Args:
+            joints_mm: [B, 36, 3] of right hands, mm from the camera, x right, y UP, z forward.
+            indices: B samples.
+
+        Raises:
+            ValueError: joints of another shape, not finite, or not before the camera.
+        """
+        joints = np.asarray(joints_mm, np.float64)
+        rng = CounterRng(self._seed, indices)
+        if joints.shape != (len(rng), 36, 3):
+            raise ValueError(
+                f"joints_mm must have shape [{len(rng)}, 36, 3], got {list(joints.shape)}"
+            )
+        if not (np.isfinite(joints).all() and (joints[..., 2] > 0).all()):
+            raise ValueError("joints_mm must be finite, and z positive")
+        return self._crops(rng, _Hands(*to_palm_frame(joints), joints[:, CENTER_JOINT]))
+
+    def _crops(self, rng: CounterRng, hands: _Hands) -> HandBatch:
         shape = self._shape(rng, self.config, hands.rotation)
         scene = self._scene(rng, self.config, hands, shape, _cameras(rng))
         jitter = rng.log_normal("cube", std=self.config.cube_std)

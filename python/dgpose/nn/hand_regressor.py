@@ -22,15 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dgpose.nn.weight_files import read_model, write_model
 from dgpose_ext.hand_net.layers import AnchorRegression
-from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 CROP_SIZE = 128
 """Side of the square input, in pixels."""
 
 _UNSHUFFLE = 4
 _KIND = "hand_regressor"
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -179,33 +178,11 @@ def save_weights(
     *,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Writes the weights of a `HandRegressor` to one safetensors file, atomically.
-
-    Convolution weights are stored as `dtype`; biases and batch-norm vectors, which are few and
-    whose range is wide (running variances), as float32.
-
-    Args:
-        model: the network; its weights are not changed.
-        path: the file to write.
-        metadata: JSON-serialisable facts about the training, returned by `load_weights`.
-        dtype: torch.float16 (1.7 MB for the accurate network) or torch.float32.
-
-    Raises:
-        ValueError: another dtype, weights that are not finite in it.
-        TypeError: metadata that JSON cannot hold.
-    """
-    if dtype not in (torch.float16, torch.float32):
-        raise ValueError(f"dtype must be torch.float16 or torch.float32, got {dtype}")
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_floating_point():
-            continue  # num_batches_tracked: of no use to inference
-        stored = tensor.to(dtype if tensor.dim() > 1 else torch.float32)
-        if not bool(stored.isfinite().all()):
-            raise ValueError(f"weights must be finite in {dtype}, {name} is not")
-        tensors[name] = stored
-    description = {"config": asdict(model.config), "training": dict(metadata or {})}
-    write_tensor_file(path, tensors, kind=_KIND, version=_VERSION, metadata=description)
+    """Writes the weights of a `HandRegressor` (1.7 MB for the accurate network as float16); see
+    `dgpose.nn.weight_files.write_model`."""
+    write_model(
+        model, path, kind=_KIND, config=asdict(model.config), training=metadata, dtype=dtype
+    )
 
 
 def load_weights(path: str | Path) -> tuple[HandRegressor, dict[str, Any]]:
@@ -218,17 +195,6 @@ def load_weights(path: str | Path) -> tuple[HandRegressor, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: a foreign, truncated or changed file, or tensors that do not fit its config.
     """
-    tensors, description = read_tensor_file(path, kind=_KIND, version=_VERSION)
-    try:
-        model = HandRegressor(HandRegressorConfig(**description["config"]))
-        training: dict[str, Any] = description["training"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its architecture is not one this version knows") from error
-    expected = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
-    for name in sorted(expected.keys() | tensors.keys()):
-        want = list(expected[name].shape) if name in expected else None
-        have = list(tensors[name].shape) if name in tensors else None
-        if want != have:
-            raise ValueError(f"{path}: {name} must have shape {want}, got {have}")
-    model.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=False)
-    return model.eval(), training
+    return read_model(
+        path, kind=_KIND, build=lambda config: HandRegressor(HandRegressorConfig(**config))
+    )

@@ -8,10 +8,11 @@ instead, so that runs with few and with many labels get as many updates.
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -19,6 +20,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from dgpose.data.hand_pool import HandPool, rotate_in_plane
 from dgpose.models.crossing_nets.config import CrossingNetsConfig, StageConfig
 from dgpose.models.crossing_nets.networks import CrossingNets
 from dgpose.models.crossing_nets.stages import (
@@ -30,45 +32,17 @@ from dgpose.models.crossing_nets.stages import (
     joint_losses,
     vae_losses,
 )
+from dgpose.models.crossing_nets.weight_file import save_crossing_nets
 from dgpose.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from dgpose.train.interrupts import stop_requests
 
-__all__ = ["CrossingNetsTrainConfig", "HandPool", "train_crossing_nets"]
+__all__ = ["CrossingNetsTrainConfig", "train_crossing_nets"]
 
 STAGES = ("vae", "gan", "joint")
 CHECKPOINT_NAME = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class HandPool:
-    """Depth maps to learn from, all in memory.
-
-    Attributes:
-        depth: `[N, 1, S, S]` floating point, -1 .. 1.
-        joints: `[N, J, 3]` in units of the configuration, relative to the cube's centre.
-        labelled: `[N]` bool: whose joints may be used.
-    """
-
-    depth: Tensor
-    joints: Tensor
-    labelled: Tensor
-
-    def __post_init__(self) -> None:
-        count = len(self.depth)
-        if self.depth.dim() != 4 or self.depth.shape[1] != 1:
-            raise ValueError(f"depth must have shape [N, 1, S, S], got {list(self.depth.shape)}")
-        if self.joints.shape[::2] != (count, 3):
-            raise ValueError(
-                f"joints must have shape [N, J, 3] with N = {count}, got {list(self.joints.shape)}"
-            )
-        if self.labelled.shape != (count,) or self.labelled.dtype != torch.bool:
-            raise ValueError(f"labelled must be bool of shape [N] with N = {count}")
-        if not bool(self.labelled.any()):
-            raise ValueError("labelled must be true for at least one frame")
-
-    def describe(self) -> dict[str, int]:
-        """Counts, for checkpoints and logs."""
-        return {"frames": len(self.depth), "labelled": int(self.labelled.sum())}
+WEIGHTS_NAME = "weights.safetensors"
+_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+_STATISTICS_FRAMES, _STATISTICS_BATCH = 4000, 200
 
 
 @dataclass(frozen=True)
@@ -76,14 +50,17 @@ class CrossingNetsTrainConfig:
     """Settings of `train_crossing_nets`.
 
     Args:
-        out: folder of the run: checkpoint, weights, TensorBoard events.
+        out: folder of the run: checkpoint.safetensors, at the end weights.safetensors, TensorBoard
+            events.
         networks: sizes, losses and the published stages.
         steps: of the stages (vae, gan, joint) instead of their epochs; 0 leaves a stage out.
+        rotation_deg: largest rotation of frames and joints in the image plane, drawn anew for each
+            frame of each batch; the published training has none.
         seed: of weights, batches and noise.
         resume: continue the run in `out`, or start it where there is none yet.
         save_every: steps between checkpoints.
         log_every: steps between TensorBoard scalars.
-        accelerator, devices, nodes, strategy: Fabric's.
+        precision, accelerator, devices, nodes, strategy: Fabric's.
 
     Raises:
         ValueError: a setting out of range.
@@ -92,10 +69,12 @@ class CrossingNetsTrainConfig:
     out: Path
     networks: CrossingNetsConfig = field(default_factory=CrossingNetsConfig)
     steps: tuple[int, int, int] | None = None
+    rotation_deg: float = 0.0
     seed: int = 0
     resume: bool = False
     save_every: int = 500
     log_every: int = 20
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
@@ -107,6 +86,8 @@ class CrossingNetsTrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.steps is not None and min(self.steps) < 0:
             raise ValueError(f"steps must not be negative, got {self.steps}")
+        if not 0 <= self.rotation_deg <= 180:
+            raise ValueError(f"rotation_deg must lie in 0..180, got {self.rotation_deg}")
 
 
 class _Run:
@@ -120,11 +101,13 @@ class _Run:
             devices=config.devices,
             num_nodes=config.nodes,
             strategy=config.strategy,
+            precision=config.precision,
             loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
         )
         self.fabric.launch()
         self.fabric.seed_everything(config.seed)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
+        self.nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rows = torch.nonzero(pool.labelled)[:, 0]
         self.others = torch.nonzero(~pool.labelled)[:, 0]
         # One optimiser for all: parameters that a stage does not teach have no gradient.
@@ -172,7 +155,7 @@ class _Run:
     def _generator(self, purpose: int) -> torch.Generator:
         rank, world = self.fabric.global_rank, self.fabric.world_size
         number = ((self.config.seed * 3 + self.stage) * 1_000_003 + self.step) * world + rank
-        return torch.Generator().manual_seed(number * 4 + purpose)
+        return torch.Generator().manual_seed(number * 8 + purpose)
 
     def _labelled_rows(self) -> Tensor:
         """This rank's rows of the step: an epoch is one order of all labelled frames."""
@@ -185,48 +168,61 @@ class _Run:
         places = torch.arange(first, first + batch) % len(order)  # few labels: some twice
         return self.rows[order[places]]
 
-    def _frames(self, rows: Tensor) -> Tensor:
-        return self.pool.depth[rows].to(self.fabric.device, torch.float32)
+    def _batch(self, rows: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
+        """Depth maps and joints of rows, turned where the settings say so."""
+        device = self.fabric.device
+        depth = self.pool.depth[rows].to(device, torch.float32)
+        joints = self.pool.joints[rows].to(device)
+        if not self.config.rotation_deg:
+            return depth, joints
+        drawn = torch.rand(len(rows), generator=self._generator(purpose)) * 2 - 1
+        return rotate_in_plane(
+            depth, joints, drawn.to(device) * math.radians(self.config.rotation_deg)
+        )
 
     # ---- one step of each stage ----
 
     def _learn(self) -> dict[str, Tensor]:
-        rows = self._labelled_rows()
-        device = self.fabric.device
+        depth, joints = self._batch(self._labelled_rows(), 4)
         self.optimizer.zero_grad(set_to_none=True)
+        warm = self._warm_up()
+        rate = self.config.networks.warm_up_rate if warm else self.settings.learning_rate
+        if self.settings.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.step / self.stage_steps(self.stage)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         if STAGES[self.stage] == "vae":
             torch.manual_seed(int(self._generator(0).initial_seed()))  # the VAE's noise
-            loss = vae_losses(self.nets, self.pool.joints[rows].to(device))
+            loss = vae_losses(self.nets, joints)
             loss.backward()  # type: ignore[no-untyped-call]
-            terms = {"vae": loss.detach()}
+            terms = {"vae": loss}
         else:
-            losses = self._game(rows)
-            warm = self._warm_up()
+            with self.fabric.autocast():
+                losses = self._game(depth, joints)
             losses.backward(
                 list(generator_side(self.nets, warm)), list(discriminator_side(self.nets, warm))
             )
-            rate = self.config.networks.warm_up_rate if warm else self.settings.learning_rate
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             terms = losses.terms
         self._average_gradients()
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
-    def _game(self, rows: Tensor) -> GameLosses:
+    def _game(self, depth: Tensor, joints: Tensor) -> GameLosses:
         unlabelled = None
-        if len(self.others):
-            drawn = torch.randint(len(self.others), (len(rows),), generator=self._generator(1))
-            unlabelled = self._frames(self.others[drawn])
-        depth = self._frames(rows)
+        if len(self.others) and self._needs_unlabelled(STAGES[self.stage]):
+            drawn = torch.randint(len(self.others), (len(depth),), generator=self._generator(1))
+            unlabelled, _ = self._batch(self.others[drawn], 5)
         if STAGES[self.stage] == "gan":
             real = depth if unlabelled is None else torch.cat((depth, unlabelled))
             shape = (len(real), self.config.networks.latent)
             latent = torch.randn(shape, generator=self._generator(2)).to(real)
             return gan_losses(self.nets, real, latent)
-        mixture = LatentMixture.draw(len(rows), self._generator(3))
-        joints = self.pool.joints[rows].to(self.fabric.device)
+        mixture = LatentMixture.draw(len(depth), self._generator(3))
         return joint_losses(self.nets, depth, joints, mixture, unlabelled)
+
+    def _needs_unlabelled(self, stage: str) -> bool:
+        weights = self.config.networks.weights
+        return stage == "gan" or weights.plays or weights.cycle > 0
 
     def _average_gradients(self) -> None:
         if self.fabric.world_size == 1:
@@ -242,9 +238,25 @@ class _Run:
         return {
             "networks": json.loads(json.dumps(asdict(self.config.networks))),
             "steps": list(self.config.steps) if self.config.steps else None,
+            "rotation_deg": self.config.rotation_deg,
             "seed": self.config.seed,
             "ranks": self.fabric.world_size,
             "data": self.pool.describe(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What the weight file says about its training."""
+        lengths = [self.stage_steps(stage) for stage in range(len(STAGES))]
+
+        return {
+            "frames": len(self.pool),
+            "labelled": int(self.pool.labelled.sum()),
+            "steps": lengths,
+            "seed": self.config.seed,
+            "minutes": round(self._elapsed() / 60, 1),
+            "ranks": self.fabric.world_size,
+            "rotation_deg": self.config.rotation_deg,
+            "precision": self.config.precision,
         }
 
     def _state(self) -> dict[str, Any]:
@@ -292,6 +304,27 @@ class _Run:
 
     # ---- the run ----
 
+    @torch.no_grad()
+    def _estimate_statistics(self) -> None:
+        """Batch statistics of the discriminator over many real maps, as the last weights see them,
+        in place of the running means of the last steps."""
+        rows = torch.arange(len(self.pool)) if self._needs_unlabelled("joint") else self.rows
+        if len(rows) < 2:
+            return
+        norms = [m for m in self.nets.discriminator.modules() if isinstance(m, _NORMS)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.config.seed))
+        for part in rows[order[:_STATISTICS_FRAMES]].split(_STATISTICS_BATCH):
+            if len(part) > 1:
+                depth, _ = self._batch(part, 6)
+                bottom = self.nets.discriminator.shared(depth)
+                for head in ("gan", "posterior", "metric"):
+                    self.nets.discriminator.get_submodule(head)(bottom)
+        for norm in norms:
+            norm.momentum = 0.1
+
     def run(self) -> bool:
         """All stages from the current step on; False where it was stopped."""
         lengths = [self.stage_steps(stage) for stage in range(len(STAGES))]
@@ -325,6 +358,8 @@ class _Run:
                 if done % self.config.save_every == 0:
                     self._save()
             bar.update(task, completed=sum(lengths))
+        if lengths[-1]:
+            self._estimate_statistics()
         self._save()
         return True
 
@@ -360,5 +395,8 @@ def train_crossing_nets(config: CrossingNetsTrainConfig, pool: HandPool) -> Cros
         )
     config.out.mkdir(parents=True, exist_ok=True)
     run = _Run(config, pool)
-    run.run()
-    return run.nets.eval()
+    finished = run.run()
+    nets = run.nets.eval()
+    if finished and run.fabric.is_global_zero:
+        save_crossing_nets(nets, config.out / WEIGHTS_NAME, run.facts())
+    return nets

@@ -13,6 +13,7 @@ from dgpose.models.crossing_nets.networks import (
     Discriminator,
     PoseVAE,
 )
+from dgpose.models.crossing_nets.weight_file import load_crossing_nets, save_crossing_nets
 
 __all__ = [
     "Alignment",
@@ -24,4 +25,6 @@ __all__ = [
     "JointWeights",
     "PoseVAE",
     "StageConfig",
+    "load_crossing_nets",
+    "save_crossing_nets",
 ]

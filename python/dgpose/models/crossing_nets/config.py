@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["CrossingNetsConfig", "JointWeights", "StageConfig"]
 
@@ -19,12 +19,14 @@ class StageConfig:
         batch: frames a step.
         learning_rate: Adam's.
         beta1: Adam's.
+        schedule: "constant" as published, or "cosine": the rate falls to 0 by the end.
     """
 
     epochs: int
     batch: int
     learning_rate: float
     beta1: float = 0.5
+    schedule: Literal["constant", "cosine"] = "constant"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class JointWeights:
         feature_matching: of the generator.
         generated_posterior: L_pos of generated depth maps to the latents they were made from. Not
             in the published code.
-        cycle: |x - G(posterior(x))| of unlabelled frames. Not in the published code.
+        cycle: L_recons of unlabelled frames, made from their estimated latents. Not in the
+            published code.
+        direct: squared error of the joints, where the configuration has a direct head.
     """
 
     reconstruction: float = 1.0
@@ -49,6 +53,17 @@ class JointWeights:
     feature_matching: float = 1.0
     generated_posterior: float = 0.0
     cycle: float = 0.0
+    direct: float = 1.0
+
+    @property
+    def plays(self) -> bool:
+        """Whether the GAN head takes part."""
+        return self.adversarial > 0 or self.feature_matching > 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether depth maps are made from the labels' latents."""
+        return self.plays or max(self.reconstruction, self.smoothness, self.generated_posterior) > 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,12 @@ class CrossingNetsConfig:
             parameters; that it is the first does not.
         epsilon: of batch normalisation. Not published; torch's own.
         alignment: "batch_norm" is the released code, "tanh" the paper.
-        clip_reconstruction: largest squared error of a pixel that counts; infinity: no limit.
+        clip_reconstruction: largest squared error of a pixel that counts; None: no limit.
+        direct_head: whether the posterior's features also give a correction of the joints, which
+            the pose VAE's 20 numbers cannot carry (6 mm over NYU). Not published.
+        palm_joints: joints of the wrist and of the index and little finger's base: poses are then
+            turned into the palm's frame, and 6 numbers of the latent say how the palm is turned.
+            None as the published training has it. NYU: (35, 23, 5).
         weights: of the third stage's losses.
         vae, gan, joint: the three stages.
         warm_up_epochs: of the third stage, in which only alignment, posterior and metric learn...
@@ -98,7 +118,9 @@ class CrossingNetsConfig:
     posterior_slope: float = 0.2
     epsilon: float = 1e-5
     alignment: Literal["batch_norm", "tanh"] = "batch_norm"
-    clip_reconstruction: float = 1.0
+    clip_reconstruction: float | None = 1.0
+    direct_head: bool = False
+    palm_joints: tuple[int, int, int] | None = None
     weights: JointWeights = field(default_factory=JointWeights)
     vae: StageConfig = StageConfig(201, 200, 3e-4)
     gan: StageConfig = StageConfig(1001, 100, 3e-4)
@@ -113,16 +135,39 @@ class CrossingNetsConfig:
             raise ValueError(
                 f"origin_joint must be one of the {self.joints} joints, got {self.origin_joint}"
             )
+        palm = self.palm_joints
+        if palm is not None and (len(set(palm)) != 3 or not set(palm) <= set(range(self.joints))):
+            raise ValueError(
+                f"palm_joints must be three of the {self.joints} joints, got {tuple(palm)}"
+            )
 
     @property
     def latent(self) -> int:
-        """Numbers of the shared latent: pose, then origin."""
-        return self.pose_latent + 3
+        """Numbers of the shared latent: pose, then origin, then the palm's rotation, if any."""
+        return self.pose_latent + (3 if self.palm_joints is None else 9)
 
     @property
     def cells(self) -> int:
         """Edge of the coarsest map, after five halvings."""
         return self.image_size // 32
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CrossingNetsConfig:
+        """The configuration that `dataclasses.asdict` (and JSON) made `values` of.
+
+        Raises:
+            TypeError: names or types that are not those of a configuration.
+        """
+        stages = {name: StageConfig(**values[name]) for name in ("vae", "gan", "joint")}
+        palm = values["palm_joints"]
+        return cls(
+            **values
+            | stages
+            | {
+                "weights": JointWeights(**values["weights"]),
+                "palm_joints": None if palm is None else tuple(palm),
+            }
+        )
 
     @classmethod
     def paper(cls, **changes: object) -> CrossingNetsConfig:
@@ -134,7 +179,7 @@ class CrossingNetsConfig:
         """Without normalisation by frame and clipped losses."""
         strong: dict[str, object] = {
             "normalize": "cube",
-            "clip_reconstruction": float("inf"),
+            "clip_reconstruction": None,
             "weights": JointWeights(generated_posterior=0.1),
         }
         return cls(**(strong | changes))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import copy
 from torch import Tensor, nn
 
 from dgpose.models.crossing_nets.config import CrossingNetsConfig
-from dgpose.models.crossing_nets.networks import CrossingNets
+from dgpose.models.crossing_nets.networks import FLAT, CrossingNets
 
 __all__ = ["CrossingNetsPath"]
 
@@ -29,26 +29,33 @@ class CrossingNetsPath(nn.Module):
         -1, background +1).
         output [B, J, 3]: (joint - centre of the cube) / 50 mm (`unit_mm`); x right, y UP, z
         forward.
+
+    Raises:
+        ValueError: networks whose poses are turned into the palm's frame: turning them back is no
+            layer of a chain.
     """
 
     def __init__(self, nets: CrossingNets | None = None) -> None:
         super().__init__()
         nets = CrossingNets() if nets is None else copy.deepcopy(nets)
         self.config: CrossingNetsConfig = nets.config
+        if nets.config.palm_joints is not None:
+            raise ValueError("palm_joints must be None for the inference path alone")
         self.convolutions = nets.discriminator.shared
         self.posterior = nets.discriminator.posterior
+        self.direct = nets.discriminator.direct
         self.decoder = nets.vae.decoder
 
-    def latent(self, crop: Tensor) -> Tensor:
-        """[B, 1, 128, 128] -> [B, 23]: 20 numbers of the pose, 3 of its origin."""
-        z: Tensor = self.posterior(self.convolutions(crop))
-        return z
-
     def decode(self, latent: Tensor) -> Tensor:
-        """[B, 23] -> [B, J, 3]."""
+        """Latent [B, 23], 20 numbers of the pose and 3 of its origin, -> [B, J, 3]."""
         joints, pose_latent = self.config.joints, self.config.pose_latent
         pose: Tensor = self.decoder(latent[:, :pose_latent])
         return (pose + latent[:, pose_latent:].repeat(1, joints)).view(-1, joints, 3)
 
     def forward(self, crop: Tensor) -> Tensor:
-        return self.decode(self.latent(crop))
+        bottom = self.convolutions(crop)
+        if self.direct is None:
+            return self.decode(self.posterior(bottom))
+        features = self.posterior[:FLAT](bottom)
+        joints = self.decode(self.posterior[FLAT:](features))
+        return joints + self.direct(features).view(-1, self.config.joints, 3)

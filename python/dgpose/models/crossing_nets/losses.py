@@ -22,9 +22,10 @@ def vae_loss(pose: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor) 
     return (divergence + 0.5 * (pose - decoded).square().sum(1)).mean()
 
 
-def reconstruction_loss(depth: Tensor, generated: Tensor, clip: float = 1.0) -> Tensor:
+def reconstruction_loss(depth: Tensor, generated: Tensor, clip: float | None = 1.0) -> Tensor:
     """L_recons: mean over pixels of min((x - G(Ali(z)))^2, clip)."""
-    return (depth - generated).square().clamp_max(clip).mean()
+    error = (depth - generated).square()
+    return (error if clip is None else error.clamp_max(clip)).mean()
 
 
 def posterior_loss(estimated: Tensor, latent: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgpose.models.crossing_nets.config import CrossingNetsConfig
 
-__all__ = ["Alignment", "CrossingNets", "DepthGenerator", "Discriminator", "Heads", "PoseVAE"]
+__all__ = ["Alignment", "CrossingNets", "DepthGenerator", "Discriminator", "PoseVAE"]
 
 
 class PoseVAE(nn.Module):
@@ -137,21 +138,26 @@ def convolutions(config: CrossingNetsConfig, inputs: int, count: int) -> nn.Sequ
     return nn.Sequential(*layers)
 
 
-class Heads(NamedTuple):
-    """What the discriminator says of depth maps.
+class Realness(NamedTuple):
+    """What the GAN head says: logits [B], and the features [B, 32, 4, 4] the generator matches."""
 
-    realness [B] (logits); features [B, 32, 4, 4] of the GAN head, which the generator matches;
-    posterior [B, 23]; metric [B, 23].
-    """
-
-    realness: Tensor
+    logits: Tensor
     features: Tensor
-    posterior: Tensor
-    metric: Tensor
+
+
+class Estimate(NamedTuple):
+    """What the posterior head says: latent [B, 23], and the correction of the joints [B, J, 3] in
+    `unit_mm`, or None where the configuration has no direct head."""
+
+    latent: Tensor
+    correction: Tensor | None
 
 
 class Discriminator(nn.Module):
-    """Three heads on two shared convolutions: real or not, the latent, and a metric of it."""
+    """Three heads on two shared convolutions: real or not, the latent, and a metric of it.
+
+    Every head takes `shared(depth)` [B, 32, S / 4, S / 4].
+    """
 
     def __init__(self, config: CrossingNetsConfig) -> None:
         super().__init__()
@@ -174,17 +180,42 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(config.slope),
             nn.Linear(config.metric, config.latent),
         )
+        self.direct: nn.Linear | None = None
+        if config.direct_head:
+            self.direct = nn.Linear(features, 3 * config.joints)
+            nn.init.zeros_(self.direct.weight)
+            nn.init.zeros_(self.direct.bias)
 
-    def forward(self, depth: Tensor) -> Heads:
-        bottom = self.shared(depth)
+    def judge(self, bottom: Tensor) -> Realness:
+        """The GAN head."""
         features = self.gan(bottom)
-        realness = self.realness(features.flatten(1))[:, 0]
-        return Heads(realness, features, self.posterior(bottom), self.metric(bottom))
+        return Realness(self.realness(features.flatten(1))[:, 0], features)
 
-    def estimate(self, depth: Tensor) -> Tensor:
-        """The posterior alone: [B, 1, S, S] -> [B, 23]."""
-        latent: Tensor = self.posterior(self.shared(depth))
-        return latent
+    def estimate(self, bottom: Tensor) -> Estimate:
+        """The posterior head."""
+        features = self.posterior[:FLAT](bottom)
+        latent = self.posterior[FLAT:](features)
+        correction = None
+        if self.direct is not None:
+            correction = self.direct(features).view(len(features), -1, 3)
+        return Estimate(latent, correction)
+
+
+FLAT = 10
+"""Layers of the posterior head that end in its flat features."""
+
+
+def palm_rotation(joints: Tensor, palm: tuple[int, int, int]) -> Tensor:
+    """Palm axes [B, 3, 3] as rows: x from little finger to index, y from wrist to fingers, z."""
+    wrist, index, little = (joints[:, joint] for joint in palm)
+    return orthonormal((index + little) / 2 - wrist, index - little)
+
+
+def orthonormal(up: Tensor, side: Tensor) -> Tensor:
+    """Axes [B, 3, 3] as rows from two directions [B, 3]: y along the first, x across it."""
+    y = F.normalize(up, dim=1)
+    x = F.normalize(side - y * (y * side).sum(1, keepdim=True), dim=1)
+    return torch.stack((x, y, torch.linalg.cross(x, y)), 1)
 
 
 class CrossingNets(nn.Module):
@@ -202,26 +233,45 @@ class CrossingNets(nn.Module):
         self.discriminator = Discriminator(c)
 
     def split(self, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Joints -> pose relative to the origin joint [B, 3J], origin [B, 3]."""
+        """Joints -> pose relative to the origin joint [B, 3J], and its place [B, 3 or 9]: origin,
+        and the palm's axes y and x where poses are turned into the palm's frame."""
         origin = joints[:, self.config.origin_joint]
-        return (joints - origin[:, None]).flatten(1), origin
+        pose = joints - origin[:, None]
+        if self.config.palm_joints is None:
+            return pose.flatten(1), origin
+        axes = palm_rotation(joints, self.config.palm_joints)
+        pose = pose @ axes.transpose(1, 2)
+        return pose.flatten(1), torch.cat((origin, axes[:, 1], axes[:, 0]), 1)
 
     def latent_of(self, joints: Tensor) -> Tensor:
-        """Joints -> shared latent [B, 23]: mean of the VAE's encoder, and the origin."""
-        pose, origin = self.split(joints)
-        return torch.cat((self.vae.encode(pose)[0], origin), 1)
+        """Joints -> shared latent [B, 23]: mean of the VAE's encoder, and the place."""
+        pose, place = self.split(joints)
+        return torch.cat((self.vae.encode(pose)[0], place), 1)
 
     def joints_of(self, latent: Tensor) -> Tensor:
         """Shared latent [B, 23] -> joints [B, J, 3]."""
         size = self.config.pose_latent
         pose = self.vae.decode(latent[:, :size]).view(len(latent), -1, 3)
-        return pose + latent[:, None, size:]
+        origin, axes = latent[:, size : size + 3], latent[:, size + 3 :]
+        if self.config.palm_joints is not None:
+            pose = pose @ orthonormal(axes[:, :3], axes[:, 3:])
+        return pose + origin[:, None]
 
     def depth_of(self, latent: Tensor) -> Tensor:
         """Shared latent [B, 23] -> depth map [B, 1, S, S]."""
         depth: Tensor = self.generator(self.alignment(latent))
         return depth
 
+    def posterior_of(self, depth: Tensor) -> Estimate:
+        """Depth map [B, 1, S, S] -> latent and, with a direct head, correction of the joints."""
+        return self.discriminator.estimate(self.discriminator.shared(depth))
+
     def estimate(self, depth: Tensor) -> Tensor:
-        """Depth map [B, 1, S, S] -> joints [B, J, 3]: the published inference."""
-        return self.joints_of(self.discriminator.estimate(depth))
+        """Depth map [B, 1, S, S] -> joints [B, J, 3]: the published inference, and the direct
+        head's correction where there is one."""
+        return self.joints_from(self.posterior_of(depth))
+
+    def joints_from(self, estimate: Estimate) -> Tensor:
+        """The joints [B, J, 3] of an estimate of the posterior head."""
+        joints = self.joints_of(estimate.latent)
+        return joints if estimate.correction is None else joints + estimate.correction

@@ -63,6 +63,8 @@ class GameLosses:
             (self.discriminator, discriminator_side, False),
         )
         for loss, parameters, retain in sides:
+            if not loss.requires_grad:  # no term of this side has a weight
+                continue
             wanted = [p for p in parameters if p.requires_grad]
             gradients = torch.autograd.grad(loss, wanted, retain_graph=retain, allow_unused=True)
             for parameter, gradient in zip(wanted, gradients, strict=True):
@@ -80,6 +82,8 @@ def discriminator_side(nets: CrossingNets, warm_up: bool = False) -> Iterator[nn
     """What the discriminator's loss teaches; in the warm-up the posterior and metric heads."""
     yield from nets.discriminator.posterior.parameters()
     yield from nets.discriminator.metric.parameters()
+    if nets.discriminator.direct is not None:
+        yield from nets.discriminator.direct.parameters()
     if not warm_up:
         for part in ("shared", "gan", "realness"):
             yield from nets.discriminator.get_submodule(part).parameters()
@@ -108,12 +112,13 @@ def vae_losses(nets: CrossingNets, joints: Tensor) -> Tensor:
 
 def gan_losses(nets: CrossingNets, depth: Tensor, latent: Tensor) -> GameLosses:
     """Stage 2, depth maps alone: real ones [B, 1, S, S], and latents [B, 23] to generate from."""
-    real = nets.discriminator(depth)
-    with _statistics_kept(nets.discriminator):
-        made = nets.discriminator(nets.generator(latent))
+    discriminator = nets.discriminator
+    real = discriminator.judge(discriminator.shared(depth))
+    with _statistics_kept(discriminator):
+        made = discriminator.judge(discriminator.shared(nets.generator(latent)))
     terms = {
         "feature_matching": feature_matching_loss(real.features, made.features),
-        "adversarial": adversarial_loss(real.realness, made.realness),
+        "adversarial": adversarial_loss(real.logits, made.logits),
     }
     return GameLosses(terms["feature_matching"], terms["adversarial"], terms)
 
@@ -140,43 +145,58 @@ def joint_losses(
         weights: of the terms; the configuration's where None.
     """
     w = weights or nets.config.weights
-    count = len(depth)
+    count, discriminator = len(depth), nets.discriminator
     with torch.no_grad():
         latent = nets.latent_of(joints)
         other = mixtures(latent, mixture.weights.to(latent), mixture.rows.to(latent.device))
-    generated = nets.depth_of(torch.cat((latent, other)))
-    frames = depth if unlabelled is None else torch.cat((depth, unlabelled))
-    real = nets.discriminator(frames)
-    with _statistics_kept(nets.discriminator):
-        made = nets.discriminator(generated)
-    terms = {
-        "reconstruction": reconstruction_loss(
+    if unlabelled is None or not (w.plays or w.cycle):
+        unlabelled = depth[:0]
+    real = discriminator.shared(torch.cat((depth, unlabelled)))
+    estimate = discriminator.estimate(real)
+    terms = {"posterior": posterior_loss(estimate.latent[:count], latent)}
+    if estimate.correction is not None:
+        made_joints = nets.joints_from(estimate)[:count]
+        terms["direct"] = (made_joints - joints).square().mean()
+    if w.generates:
+        generated = nets.depth_of(torch.cat((latent, other)))
+        terms["reconstruction"] = reconstruction_loss(
             depth, generated[:count], nets.config.clip_reconstruction
+        )
+        with _statistics_kept(discriminator):
+            made = discriminator.shared(generated)
+            if w.smoothness:
+                made_metric = discriminator.metric(made)
+            if w.plays:
+                made_realness = discriminator.judge(made)
+            if w.generated_posterior:
+                again = discriminator.estimate(made).latent
+                latents = torch.cat((latent, other))
+                terms["generated_posterior"] = posterior_loss(again, latents)
+        if w.smoothness:
+            metric = discriminator.metric(real[:count])
+            terms["smoothness"] = smoothness_loss(
+                latent, other, metric, made_metric[count:], made_metric[:count]
+            )
+        if w.plays:
+            realness = discriminator.judge(real)
+            terms["adversarial"] = adversarial_loss(realness.logits, made_realness.logits)
+            terms["feature_matching"] = feature_matching_loss(
+                realness.features, made_realness.features
+            )
+    if w.cycle and len(unlabelled):
+        again_depth = nets.depth_of(estimate.latent[count:])
+        terms["cycle"] = reconstruction_loss(
+            unlabelled, again_depth, nets.config.clip_reconstruction
+        )
+
+    def weighted(*names: str) -> Tensor:
+        used = (getattr(w, name) * terms[name] for name in names if name in terms)
+        return sum(used, start=latent.new_zeros(()))
+
+    return GameLosses(
+        weighted("reconstruction", "smoothness", "feature_matching", "cycle"),
+        weighted(
+            "posterior", "direct", "smoothness", "adversarial", "generated_posterior", "cycle"
         ),
-        "posterior": posterior_loss(real.posterior[:count], latent),
-        "smoothness": smoothness_loss(
-            latent, other, real.metric[:count], made.metric[count:], made.metric[:count]
-        ),
-        "adversarial": adversarial_loss(real.realness, made.realness),
-        "feature_matching": feature_matching_loss(real.features, made.features),
-        "generated_posterior": posterior_loss(made.posterior, torch.cat((latent, other))),
-    }
-    if unlabelled is not None and w.cycle:
-        again = nets.depth_of(real.posterior[count:])
-        terms["cycle"] = reconstruction_loss(unlabelled, again, nets.config.clip_reconstruction)
-    shared = w.smoothness * terms["smoothness"]
-    generator = (
-        shared
-        + w.reconstruction * terms["reconstruction"]
-        + w.feature_matching * terms["feature_matching"]
+        {name: value.detach() for name, value in terms.items()},
     )
-    discriminator = (
-        shared
-        + w.posterior * terms["posterior"]
-        + w.adversarial * terms["adversarial"]
-        + w.generated_posterior * terms["generated_posterior"]
-    )
-    if "cycle" in terms:
-        generator = generator + w.cycle * terms["cycle"]
-        discriminator = discriminator + w.cycle * terms["cycle"]
-    return GameLosses(generator, discriminator, {k: v.detach() for k, v in terms.items()})

@@ -1,0 +1,253 @@
+"""Do unlabelled frames help? `python -m experiments.crossing_nets.semi_supervised train|report`.
+
+Rendered NYU poses at 64x64, one render a pose, split into blocks of rows with gaps of 60 between,
+or by actor. A share of the training frames keeps its labels; the others may enter the game with
+the generator. All models get the same updates, batches and augmentation; their losses differ:
+
+- supervised: L_pos of labelled frames;
+- gan: also the generator's reconstruction, L_gan and feature matching, of all frames;
+- smoothness: also the reconstruction and L_smo, of labelled frames;
+- full: everything, the published system;
+- cycle: full, and unlabelled frames are made again from their estimated latents; generated frames
+  are estimated to the latents they came from. Both are options that the paper does not have.
+
+`train` goes through the grid, writes a file a model under runs/ and can be stopped and started
+again; `report` gathers them into experiments/results and draws the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import environment
+from dgpose.data.hand_pool import HandPool, rendered_pool
+from dgpose.metrics.hand import success_rate
+from dgpose.metrics.hand_pool import pool_errors
+from dgpose.models.crossing_nets import (
+    CrossingNets,
+    CrossingNetsConfig,
+    JointWeights,
+    StageConfig,
+)
+from dgpose.skeletons import NYU_SCORED14
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
+from dgpose_ext.tensor_file import write_bytes_atomically
+
+RESULTS = Path(__file__).parents[1] / "results"
+CURVE_MM = np.arange(0.0, 81.0)
+SIZE, BATCH = 64, 50
+ROTATION_DEG = 30.0
+NOTHING = JointWeights(reconstruction=0, smoothness=0, adversarial=0, feature_matching=0)
+VARIANTS = {
+    "supervised": NOTHING,
+    "gan": replace(NOTHING, reconstruction=1, adversarial=1, feature_matching=1),
+    "smoothness": replace(NOTHING, reconstruction=1, smoothness=1),
+    "full": JointWeights(),
+    "cycle": JointWeights(cycle=1, generated_posterior=1),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One cell of the grid."""
+
+    split_by: str
+    fraction: float
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split_by}-{100 * self.fraction:g}-{self.variant}-{self.seed}"
+
+    def networks(self, joint_steps: int) -> CrossingNetsConfig:
+        """The published networks and losses on smaller frames, batches and budgets."""
+        return CrossingNetsConfig(
+            image_size=SIZE,
+            weights=VARIANTS[self.variant],
+            vae=StageConfig(1, BATCH, 3e-4, schedule="cosine"),
+            gan=StageConfig(1, BATCH, 3e-4),
+            joint=StageConfig(101, BATCH, 1e-3, schedule="cosine"),
+        )
+
+
+def grid(splits: list[str]) -> Iterator[Model]:
+    """The models, in the order in which they are worth having."""
+    for split in splits:
+        for seed in range(3):
+            for variant in ("supervised", "full", "gan", "smoothness", "cycle"):
+                yield Model(split, 0.02, variant, seed)
+            if seed == 0:
+                yield Model(split, 1.0, "supervised", 0)
+                yield Model(split, 1.0, "full", 0)
+
+
+def train(
+    model: Model, pools: dict[str, HandPool], out: Path, steps: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Trains a model, and says how it does on the test split."""
+    plays = VARIANTS[model.variant].plays
+    pool = pools["train"].with_labelled_fraction(model.fraction, model.seed)
+    config = CrossingNetsTrainConfig(
+        out / model.name,
+        networks=model.networks(steps[2]),
+        steps=(steps[0], steps[1] if plays else 0, steps[2]),
+        rotation_deg=ROTATION_DEG,
+        seed=model.seed,
+        resume=True,
+        accelerator="cpu",
+        precision="bf16-mixed",
+    )
+    nets = train_crossing_nets(config, pool)
+    errors = pool_errors(nets, pools["test"], NYU_SCORED14)
+    return {
+        "split_by": model.split_by,
+        "fraction": model.fraction,
+        "variant": model.variant,
+        "seed": model.seed,
+        "labelled": int(pool.labelled.sum()),
+        "frames": len(pool),
+        "test_frames": len(pools["test"]),
+        "steps": list(config.steps or ()),
+        "mean_mm": float(errors.mean()),
+        "max_joint_mm": float(errors.max(1).mean()),
+        "train_mm": float(pool_errors(nets, _labelled(pool), NYU_SCORED14).mean()),
+        "bottleneck_mm": float(_bottleneck(nets, pools["test"])),
+        "mean_pose_mm": float(_mean_pose(pool, pools["test"])),
+        "success_rate_max_error": success_rate(errors, CURVE_MM).tolist(),
+    }
+
+
+def _labelled(pool: HandPool) -> HandPool:
+    kept = pool.labelled
+    return HandPool(pool.depth[kept], pool.joints[kept], kept[kept])
+
+
+@torch.no_grad()
+def _bottleneck(nets: CrossingNets, test: HandPool) -> float:
+    """Error of the pose VAE alone: true poses through its 20 numbers."""
+    scored = list(NYU_SCORED14)
+    again = nets.joints_of(nets.latent_of(test.joints))
+    return float((again - test.joints)[:, scored].norm(dim=-1).mean() * 50)
+
+
+def _mean_pose(pool: HandPool, test: HandPool) -> float:
+    scored = list(NYU_SCORED14)
+    mean = pool.joints[pool.labelled].mean(0)
+    return float((mean - test.joints)[:, scored].norm(dim=-1).mean() * 50)
+
+
+def _train_all(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    pools: dict[str, dict[str, HandPool]] = {}
+    for place, model in enumerate(grid(args.splits)):
+        path = args.out / f"{model.name}.json"
+        if place % args.parts != args.part or path.is_file():
+            continue
+        if model.split_by not in pools:
+            pools[model.split_by] = {
+                split: rendered_pool(args.data, split, by=model.split_by, size=SIZE)  # type: ignore[arg-type]
+                for split in ("train", "test")
+            }
+        result = train(model, pools[model.split_by], args.out, tuple(args.steps))
+        write_bytes_atomically(path, (json.dumps(result) + "\n").encode())
+        print(f"{model.name}: {result['mean_mm']:.2f} mm", flush=True)
+
+
+def _report(args: argparse.Namespace) -> None:
+    results = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
+    if not results:
+        raise SystemExit(f"{args.out}: no model has been trained yet")
+    facts = {"environment": environment(), "models": results}
+    path = RESULTS / "crossing_nets_semi_supervised.json"
+    write_bytes_atomically(path, (json.dumps(facts, indent=1) + "\n").encode())
+    groups: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
+    for result in results:
+        key = (result["split_by"], result["fraction"], result["variant"])
+        groups.setdefault(key, []).append(result)
+    columns = ("split", "labels", "losses", "models", "mean error, mm", "largest of a frame, mm")
+    print(_row([*columns, "largest < 30 mm, %", "labelled frames, mm"]))
+    print(_row(["---"] * (len(columns) + 2)))
+    for (split, fraction, variant), models in groups.items():
+        row = [split, f"{100 * fraction:g} %", variant, str(len(models))]
+        row += [_mean_std([m[key] for m in models]) for key in ("mean_mm", "max_joint_mm")]
+        row.append(_mean_std([100 * m["success_rate_max_error"][30] for m in models]))
+        row.append(_mean_std([m["train_mm"] for m in models]))
+        print(_row(row))
+    for split in dict.fromkeys(key[0] for key in groups):
+        _draw({key: m for key, m in groups.items() if key[0] == split}, split, args.pictures)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_std(values: list[float]) -> str:
+    mean = f"{np.mean(values):.1f}"
+    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
+
+
+def _draw(groups: dict[Any, list[dict[str, Any]]], split: str, folder: Path) -> None:
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colors = {name: f"C{i}" for i, name in enumerate(VARIANTS)}
+    for (_, fraction, variant), models in groups.items():
+        curves = 100 * np.array([m["success_rate_max_error"] for m in models])
+        middle, spread = curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else 0
+        dash = "-" if fraction < 1 else "--"
+        label = f"{100 * fraction:g} %, {variant}"
+        axes.plot(CURVE_MM, middle, dash, color=colors[variant], label=label)
+        axes.fill_between(
+            CURVE_MM,
+            middle - spread,
+            middle + spread,
+            color=colors[variant],
+            alpha=0.2,
+            linewidth=0,
+        )
+    axes.set(
+        xlabel="threshold on the maximum joint error of a frame (mm)",
+        ylabel="frames below the threshold (%)",
+        xlim=(0, 80),
+        ylim=(0, 100),
+        title=f"rendered NYU poses, split by {split}: share of labels and losses",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_bytes_atomically(folder / f"crossing_nets_semi_{split}.png", buffer.getvalue())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("train", "report"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/crossing_nets_semi"))
+    parser.add_argument("--pictures", type=Path, default=Path("docs/systems/img"))
+    parser.add_argument("--splits", nargs="+", default=["block", "actor"])
+    parser.add_argument("--steps", type=int, nargs=3, default=(2000, 200, 1000))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--part", type=int, default=0, help="train each --parts-th model")
+    parser.add_argument("--parts", type=int, default=1)
+    args = parser.parse_args()
+    (_train_all if args.what == "train" else _report)(args)
+
+
+if __name__ == "__main__":
+    main()

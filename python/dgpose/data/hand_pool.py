@@ -1,0 +1,275 @@
+"""Fixed pools of hand crops, some of which are labelled: what semi-supervised training learns from.
+
+A pool is made from rendered NYU poses, one render a pose, or from a data set on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dgpose.data.cameras import unproject
+from dgpose.data.hand_datasets import HandSet
+from dgpose.data.nyu import NyuPoses, load_poses
+from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
+from dgpose_ext import depth_crop, find_hand_center
+
+__all__ = [
+    "UNIT_MM",
+    "HandPool",
+    "PoseSplit",
+    "dataset_pool",
+    "pose_split",
+    "rendered_pool",
+    "rotate_in_plane",
+    "stretch_to_nearest_pixel",
+]
+
+UNIT_MM = 50.0
+"""Millimetres in one unit of a pool's joints, as Crossing Nets takes them."""
+
+Normalize = Literal["cube", "nearest_pixel"]
+PoseSplit = Literal["train", "val", "test"]
+SplitBy = Literal["block", "actor"]
+
+_BLOCK_ROWS, _GAP_ROWS = 200, 60
+_BLOCKS = (0, 0, 0, 0, 0, 2, 2, 0, 0, 1)  # train, val and test, over and over
+_RENDERED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class HandPool:
+    """Depth maps to learn from, all in memory.
+
+    Attributes:
+        depth: `[N, 1, S, S]` floating point, -1 .. 1.
+        joints: `[N, J, 3]` (joint - centre of the cube) / 50 mm; x right, y UP, z forward.
+        labelled: `[N]` bool: whose joints may be used.
+    """
+
+    depth: Tensor
+    joints: Tensor
+    labelled: Tensor
+
+    def __post_init__(self) -> None:
+        count = len(self.depth)
+        if self.depth.dim() != 4 or self.depth.shape[1] != 1:
+            raise ValueError(f"depth must have shape [N, 1, S, S], got {list(self.depth.shape)}")
+        if self.joints.shape[::2] != (count, 3):
+            raise ValueError(
+                f"joints must have shape [N, J, 3] with N = {count}, got {list(self.joints.shape)}"
+            )
+        if self.labelled.shape != (count,) or self.labelled.dtype != torch.bool:
+            raise ValueError(f"labelled must be bool of shape [N] with N = {count}")
+        if not bool(self.labelled.any()):
+            raise ValueError("labelled must be true for at least one frame")
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def describe(self) -> dict[str, int]:
+        """Counts, for checkpoints and logs."""
+        return {"frames": len(self), "labelled": int(self.labelled.sum())}
+
+    def with_labelled_fraction(self, fraction: float, seed: int) -> HandPool:
+        """The same frames, of which a random share (at least one frame) keeps its label.
+
+        Raises:
+            ValueError: a fraction that is not in (0, 1].
+        """
+        if not 0 < fraction <= 1:
+            raise ValueError(f"labelled fraction must lie in (0, 1], got {fraction}")
+        rows = torch.nonzero(self.labelled)[:, 0]
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        labelled = torch.zeros_like(self.labelled)
+        labelled[rows[order[: max(1, round(fraction * len(rows)))]]] = True
+        return replace(self, labelled=labelled)
+
+
+def pose_split(poses: NyuPoses, by: SplitBy, split: PoseSplit) -> npt.NDArray[np.bool_]:
+    """Which poses belong to a split, `[N]`.
+
+    "block": blocks of 200 rows, of ten seven to train, one to validate, two to test, and 60 rows
+    of training left out at each border. "actor": actor 1 to train (its last 400 rows, after a gap
+    of 60, to validate), actor 0 to test.
+    """
+    row, kind = poses.row, ("train", "val", "test").index(split)
+    if by == "actor":
+        if split == "test":
+            return poses.actor == 0
+        first = row[poses.actor == 1].max() - 400
+        here = row >= first if split == "val" else row < first - _GAP_ROWS
+        return (poses.actor == 1) & here
+    pattern = np.array(_BLOCKS)
+
+    def of(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int_]:
+        kinds: npt.NDArray[np.int_] = pattern[np.maximum(rows, 0) // _BLOCK_ROWS % len(pattern)]
+        return kinds
+
+    if split != "train":
+        return np.asarray(of(row) == kind)
+    gaps = (of(row - _GAP_ROWS) == 0) & (of(row + _GAP_ROWS) == 0)
+    return np.asarray((of(row) == 0) & gaps)
+
+
+def rendered_pool(
+    data_dir: str | Path,
+    split: PoseSplit = "train",
+    *,
+    by: SplitBy = "block",
+    size: int = 128,
+    cube_mm: float = 250.0,
+    normalize: Normalize = "nearest_pixel",
+    seed: int = 0,
+    turn: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> HandPool:
+    """The NYU poses of a split as rendered crops, one render a pose, all labelled.
+
+    Surface, forearm, camera and sensor differ from frame to frame; the cube is centred at joint 34
+    with an error of 5 mm; nothing else is in it.
+
+    Args:
+        data_dir: folder with `hand/nyu/labels`.
+        split, by: which poses; see `pose_split`.
+        size, cube_mm, normalize: of the crops.
+        seed: of all that differs.
+        turn: changes poses `[N, 36, 3]` mm before they are rendered.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        FileNotFoundError: the poses are not there.
+    """
+    config = SyntheticHandsConfig(
+        held_object_chance=0.0,
+        thin_occluder_chance=0.0,
+        body_chance=0.0,
+        neighbour_chance=0.0,
+        plane_chance=0.0,
+        given_center_share=1.0,
+        center_std_mm=5.0,
+        center_wide_share=0.0,
+        cube_std=0.0,
+    )
+    poses = load_poses(Path(data_dir))
+    chosen = pose_split(poses, by, split)
+    joints_mm = poses.xyz_mm[chosen].astype(np.float64)
+    if turn is not None:
+        joints_mm = turn(joints_mm)
+    rows = poses.row[chosen].astype(np.int64)
+    frames = SyntheticHands(
+        seed, poses="kinematic", split=split, size=size, cube_mm=cube_mm, config=config
+    )
+    depth = torch.empty((len(rows), 1, size, size), dtype=torch.float16)
+    joints = torch.empty((len(rows), 36, 3))
+    for first in range(0, len(rows), _RENDERED_AT_ONCE):
+        part = slice(first, first + _RENDERED_AT_ONCE)
+        batch = frames.posed(joints_mm[part], rows[part])
+        crop = batch.crop
+        if normalize == "nearest_pixel":
+            crop = stretch_to_nearest_pixel(crop)
+        depth[part] = crop.half()
+        centers = np.stack(
+            [
+                unproject(center[None], tuple(camera))[0]
+                for center, camera in zip(
+                    batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True
+                )
+            ]
+        )
+        joints[part] = (batch.joints_mm - torch.from_numpy(centers)[:, None]).float() / UNIT_MM
+        if progress is not None:
+            progress(min(part.stop, len(rows)), len(rows))
+    return HandPool(depth, joints, torch.ones(len(rows), dtype=torch.bool))
+
+
+def dataset_pool(
+    frames: HandSet,
+    *,
+    size: int = 128,
+    cube_mm: float | None = 250.0,
+    normalize: Normalize = "nearest_pixel",
+    progress: Callable[[int, int], None] | None = None,
+) -> HandPool:
+    """The images of a data set as crops, all labelled; those without a hand's centre are left out.
+
+    The centre is that of the centre file the set was opened with, else `find_hand_center`'s.
+
+    Args:
+        frames: an opened data set.
+        size, normalize: of the crops.
+        cube_mm: edge of the cube; None: what the set's users take for each image.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        ValueError: no image has a centre.
+        FileNotFoundError, DepthFormatError: an image is missing or damaged.
+    """
+    crops, joints = [], []
+    for crop, relative in _crops_of(frames, size, cube_mm, normalize, progress):
+        crops.append(crop)
+        joints.append(relative)
+    if not crops:
+        raise ValueError(f"{frames.root}: no hand was found in any of the {len(frames)} images")
+    return HandPool(torch.cat(crops), torch.stack(joints), torch.ones(len(crops), dtype=torch.bool))
+
+
+def _crops_of(
+    frames: HandSet,
+    size: int,
+    cube_mm: float | None,
+    normalize: Normalize,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for index in range(len(frames)):
+        sample = frames[index]
+        image = torch.from_numpy(np.ascontiguousarray(sample.depth))
+        center = sample.center
+        if center is None or not np.isfinite(center).all():
+            center = find_hand_center(image, sample.camera)
+        if center is not None:
+            edge = sample.cube_mm if cube_mm is None else cube_mm
+            where = torch.tensor([center], dtype=torch.float64)
+            crop = depth_crop(image[None], where, sample.camera, edge, size, normalize=normalize)
+            middle = unproject(np.array([center], np.float64), sample.camera)[0]
+            yield crop.half(), torch.from_numpy((sample.joints_mm - middle) / UNIT_MM).float()
+        if progress is not None:
+            progress(index + 1, len(frames))
+
+
+def stretch_to_nearest_pixel(crop: Tensor) -> Tensor:
+    """`depth_crop`'s "cube" crops [B, 1, S, S] as its "nearest_pixel" ones: the nearest pixel of
+    each at -1, the cube's back at +1. Crops without a hand stay as they are."""
+    nearest = crop.amin((1, 2, 3), keepdim=True)
+    room = (1 - nearest).clamp_min(1e-6)
+    return torch.where(nearest < 1, 1 - 2 * (1 - crop) / room, crop)
+
+
+def rotate_in_plane(depth: Tensor, joints: Tensor, radians: Tensor) -> tuple[Tensor, Tensor]:
+    """Crops and joints as a camera rolled about its axis would see them, counter-clockwise.
+
+    The cube follows the hand, so the crop turns about its own middle: exact for square pixels, but
+    for what came from outside of the crop, which is background.
+
+    Args:
+        depth: [B, 1, S, S], +1 = background.
+        joints: [B, J, 3] relative to the cube's centre, y UP.
+        radians: [B].
+    """
+    cosine, sine = radians.cos(), radians.sin()
+    zero = torch.zeros_like(cosine)
+    # From a place in the turned crop (v down) to the place it comes from.
+    back = torch.stack((cosine, -sine, zero, sine, cosine, zero), 1).view(-1, 2, 3)
+    grid = F.affine_grid(back.to(depth), list(depth.shape), align_corners=False)
+    turned = F.grid_sample(depth - 1, grid, mode="nearest", align_corners=False) + 1
+    x, y, z = joints.unbind(-1)
+    c, s = cosine[:, None].to(joints), sine[:, None].to(joints)
+    return turned, torch.stack((c * x - s * y, s * x + c * y, z), -1)
