@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from dgpose.data.cameras import project
-from dgpose.data.hand_datasets import IcvlHands, MsraHands, NyuHands, read_centers
+from dgpose.data.hand_datasets import (
+    MSRA_GESTURES,
+    MSRA_SUBJECTS,
+    IcvlHands,
+    MsraHands,
+    NyuHands,
+    open_hand_set,
+    read_centers,
+)
 
 scipy_io = pytest.importorskip("scipy.io")
 
@@ -113,8 +121,9 @@ def test_icvl_reads_the_real_labels(tmp_path: Path, data_dir: Path) -> None:
 
 
 def write_msra(root: Path, rng: np.random.Generator, subject: int = 3) -> np.ndarray:
+    """121 frames of gesture T and none of the others; one image."""
     joints = hands_mm(rng, 121, 21)
-    for gesture in (*"123456789", "I", "IP", "L", "MP", "RP", "T", "TIP", "Y"):
+    for gesture in MSRA_GESTURES:
         folder = root / f"P{subject}" / gesture
         folder.mkdir(parents=True)
         frames = joints * (1, 1, -1) if gesture == "T" else joints[:0]
@@ -142,6 +151,49 @@ def test_msra(tmp_path: Path, rng: np.random.Generator) -> None:
     path.write_text(path.read_text().replace("121\n", "122\n", 1))
     with pytest.raises(ValueError, match="as many frames as its first line says"):
         MsraHands(tmp_path, [3])
+
+
+def test_msra_centers_count_the_faulty_frames(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Frame 120 of P3/T is dropped; the centre of the frame after it is not the dropped one's."""
+    write_msra(tmp_path, rng)
+    path = tmp_path / "P3/T/joint.txt"
+    first, *lines = path.read_text().splitlines()
+    path.write_text("\n".join(["122", *lines, lines[-1]]) + "\n")
+    centers = np.tile(np.arange(122, dtype=np.float32)[:, None], (1, 3))
+    hands = MsraHands(tmp_path, [3], centers=centers)
+    assert len(hands) == 121
+    (tmp_path / "P3/T/000121_depth.bin").write_bytes(
+        (tmp_path / "P3/T/000119_depth.bin").read_bytes()
+    )
+    assert hands[119].center == (119, 119, 119)
+    assert hands[120].center == (121, 121, 121)
+    assert hands[120].name == "P3/T/000121_depth.bin"
+    with pytest.raises(ValueError, match=r"centers must have shape \[122, 3\], .* got \[121, 3\]"):
+        MsraHands(tmp_path, [3], centers=centers[:121])
+
+
+def test_open_hand_set(nyu: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    assert isinstance(open_hand_set("nyu", nyu, "test"), NyuHands)
+    for subject in MSRA_SUBJECTS:
+        write_msra(tmp_path, rng, subject)
+    centers = np.repeat(np.arange(9 * 121, dtype=np.float32)[:, None], 3, axis=1)
+    train, test = (
+        open_hand_set("msra", tmp_path, split, left_out=[3, 8], centers=centers)
+        for split in ("train", "test")
+    )
+    assert (len(train), len(test)) == (7 * 121, 2 * 121)  # the test part keeps faulty frames
+    assert test.names[:1] == ["P3/T/000000_depth.bin"]
+    assert (test[119].center, test[121 + 119].center) == ((482,) * 3, (1087,) * 3)
+    assert train[119].center == (119,) * 3
+    assert len(open_hand_set("msra", tmp_path)) == 9 * 121 - 1
+    for name, left_out, message in (
+        ("bighand", (), "name must be one of nyu, icvl, msra, got 'bighand'"),
+        ("msra", (), "the test part of msra is the subjects that are left out: name some"),
+        ("msra", (9,), r"subjects must be 0 to 8, got \[9\]"),
+        ("nyu", (1,), "subjects are MSRA's, and nyu is split by its own files"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_hand_set(name, tmp_path, "test", left_out=left_out)
 
 
 def test_msra_real_frame(tmp_path: Path, rng: np.random.Generator, data_dir: Path) -> None:

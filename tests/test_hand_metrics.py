@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dgpose.metrics.hand import (
-    HAND_DATASETS,
+    HAND_PROTOCOLS,
     ResultFormatError,
     area_under_curve,
     evaluate,
@@ -210,7 +210,7 @@ def test_nyu_joint_names_and_datasets():
     assert NYU36.groups[0] == "little"
     assert NYU36.groups[23] == "index"
     assert NYU14.joints[-1] == "PALM_3"
-    assert {name: len(d.skeleton) for name, d in HAND_DATASETS.items()} == {
+    assert {name: len(d.skeleton) for name, d in HAND_PROTOCOLS.items()} == {
         "icvl": 16,
         "nyu": 14,
         "msra": 21,

@@ -96,7 +96,7 @@ def _print_report(methods: dict[str, HandErrors]) -> None:
     first = next(iter(methods.values()))
     frames, joints = first.errors_mm.shape
     summary = Table(
-        title=f"{first.dataset.name}: {frames} frames, {joints} joints",
+        title=f"{first.protocol.name}: {frames} frames, {joints} joints",
         caption="success rate: share of frames whose maximum joint error is below ... mm",
     )
     summary.add_column("", justify="right")
@@ -121,7 +121,7 @@ def _print_report(methods: dict[str, HandErrors]) -> None:
     if first.subset_means_mm:
         per_joint.add_section()
     means = np.stack([per_joint_error(errors.errors_mm) for errors in methods.values()])
-    for joint, values in zip(first.dataset.skeleton.joints, means.T, strict=True):
+    for joint, values in zip(first.protocol.skeleton.joints, means.T, strict=True):
         per_joint.add_row(joint, *(f"{value:.{digits}f}" for value in values))
 
     console = Console()
@@ -131,7 +131,7 @@ def _print_report(methods: dict[str, HandErrors]) -> None:
 
 def _save_json(methods: dict[str, HandErrors], labels: Path, path: Path) -> None:
     report: dict[str, Any] = {
-        "dataset": next(iter(methods.values())).dataset.name,
+        "dataset": next(iter(methods.values())).protocol.name,
         "labels": labels.name,
         "thresholds_mm": _CURVE_MM.tolist(),
         "results": {
@@ -141,7 +141,7 @@ def _save_json(methods: dict[str, HandErrors], labels: Path, path: Path) -> None
                 "subset_mean_joint_error_mm": errors.subset_means_mm,
                 "per_joint_error_mm": dict(
                     zip(
-                        errors.dataset.skeleton.joints,
+                        errors.protocol.skeleton.joints,
                         per_joint_error(errors.errors_mm).tolist(),
                         strict=True,
                     )
@@ -168,7 +168,7 @@ def _save_picture(methods: dict[str, HandErrors], path: Path) -> None:
     FigureCanvasAgg(figure)
     curve, bars = figure.subplots(1, 2)
     first = next(iter(methods.values()))
-    joints = first.dataset.skeleton.joints
+    joints = first.protocol.skeleton.joints
     places = np.arange(len(joints))
     width = 0.8 / len(methods)
     # Best first, in tab10's ten colours, then the same with dashes.
@@ -185,7 +185,7 @@ def _save_picture(methods: dict[str, HandErrors], path: Path) -> None:
         ylabel="frames below the threshold (%)",
         xlim=(0, _CURVE_MM[-1]),
         ylim=(0, 100),
-        title=f"{first.dataset.name}: success rate, {len(first.errors_mm)} frames",
+        title=f"{first.protocol.name}: success rate, {len(first.errors_mm)} frames",
     )
     curve.grid(alpha=0.3)
     curve.legend(loc="lower right", fontsize="small", title="mean joint error in brackets")
