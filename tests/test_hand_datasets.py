@@ -157,7 +157,7 @@ def test_msra_centers_count_the_faulty_frames(tmp_path: Path, rng: np.random.Gen
     """Frame 120 of P3/T is dropped; the centre of the frame after it is not the dropped one's."""
     write_msra(tmp_path, rng)
     path = tmp_path / "P3/T/joint.txt"
-    first, *lines = path.read_text().splitlines()
+    lines = path.read_text().splitlines()[1:]
     path.write_text("\n".join(["122", *lines, lines[-1]]) + "\n")
     centers = np.tile(np.arange(122, dtype=np.float32)[:, None], (1, 3))
     hands = MsraHands(tmp_path, [3], centers=centers)

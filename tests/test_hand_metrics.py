@@ -20,6 +20,7 @@ from dgpose.metrics.hand import (
     read_uvd,
     success_rate,
     uvd_to_mm,
+    write_uvd,
 )
 from dgpose.skeletons import ICVL16, MSRA21, NYU14, NYU36, NYU_SCORED14
 
@@ -153,6 +154,12 @@ def test_read_uvd_forms(tmp_path):
     named.write_text("\n".join(f"seq/{i}.png {line}" for i, line in enumerate(text.splitlines())))
     for path in (plain, packed, named):
         np.testing.assert_array_equal(read_uvd(path), np.array(rows).reshape(2, 2, 3))
+
+
+def test_write_uvd(tmp_path):
+    uvd = np.random.default_rng(0).uniform(-9, 900, (4, 21, 3))
+    write_uvd(tmp_path / "new" / "folder" / "a.txt", uvd)
+    np.testing.assert_allclose(read_uvd(tmp_path / "new/folder/a.txt"), uvd, atol=5.1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dgpose.cli.options import HandSetName
 from dgpose.cli.terminal import fail
 from dgpose.metrics.hand import (
     HandErrors,
@@ -26,20 +26,12 @@ from dgpose.metrics.hand import (
 )
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-__all__ = ["app"]
+__all__ = ["app", "score"]
 
 app = typer.Typer(no_args_is_help=True, help="Score result files against labels.")
 
 _CURVE_MM = np.arange(0.0, 81.0)
 _TABLE_MM = (10.0, 20.0, 30.0, 40.0, 50.0)
-
-
-class HandDatasetName(str, Enum):
-    """The data sets whose hand results can be scored."""
-
-    ICVL = "icvl"
-    NYU = "nyu"
-    MSRA = "msra"
 
 
 @app.callback()
@@ -55,22 +47,33 @@ def hand(
         typer.Option(help="Result file: one frame a line, J x (u v d); repeat it to compare."),
     ],
     gt: Annotated[Path, typer.Option(help="Label file of the same form (plain or .gz).")],
-    dataset: Annotated[HandDatasetName, typer.Option(help="Whose joints and camera to use.")],
+    dataset: Annotated[HandSetName, typer.Option(help="Whose joints and camera to use.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for success_rate.png and errors.json.")
     ] = None,
 ) -> None:
     """Mean joint error, error per joint, and success rates of hand-pose results."""
     try:
-        methods = _evaluate_files(pred, gt, dataset.value)
-        if out is not None:
-            _save_json(methods, gt, out / "errors.json")
-            _save_picture(methods, out / "success_rate.png")
+        score(pred, gt, dataset.value, out)
     except (OSError, ValueError) as error:
         fail(error)
+
+
+def score(pred: list[Path], gt: Path, dataset: str, out: Path | None) -> dict[str, HandErrors]:
+    """Prints the report of `dgpose eval hand`, saves it where `out` is given, returns the errors
+    by the files' names.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, scored or written.
+    """
+    methods = _evaluate_files(pred, gt, dataset)
+    if out is not None:
+        _save_json(methods, gt, out / "errors.json")
+        _save_picture(methods, out / "success_rate.png")
     _print_report(methods)
     if out is not None:
         typer.echo(f"saved {out / 'success_rate.png'} and {out / 'errors.json'}")
+    return methods
 
 
 def _evaluate_files(predictions: list[Path], labels: Path, dataset: str) -> dict[str, HandErrors]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import typer
 
 from dgpose._errors import one_line
 
-__all__ = ["fail", "progress"]
+__all__ = ["counted", "fail", "progress"]
 
 T = TypeVar("T")
 
@@ -26,3 +27,14 @@ def progress(items: Iterable[T], total: int | None, what: str = "estimating") ->
     from rich.progress import track
 
     yield from track(items, what, total, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr for what calls back with (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`dgpose train`: train the shipped networks, and pack their weights."""
+"""`dgpose train`: train the networks, and pack the weights of those that ship."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from dgpose.cli.terminal import fail
+from dgpose.cli.train_crossing_nets import crossing_nets
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Train networks on rendered data; pack weights.")
+app = typer.Typer(no_args_is_help=True, help="Train networks; pack weights.")
+app.command()(crossing_nets)
 
 
 class PoseSource(str, Enum):

@@ -166,6 +166,11 @@ class HandSet:
         """Paths of the images, relative to the folder, whether they are there or not."""
         return [label.path for label in self._labels]
 
+    @property
+    def uvd(self) -> npt.NDArray[np.float32]:
+        """Labels of all images, `[N, J, 3]`: pixels (v down) and mm."""
+        return np.stack([label.uvd for label in self._labels])
+
     def missing(self) -> list[str]:
         """Paths of labelled images that are not there."""
         return [name for name in self.names if not (self.root / name).is_file()]
@@ -254,7 +259,8 @@ class IcvlHands(HandSet):
 
     Args:
         root: the folder that holds `Training` and `Testing`.
-        split: "train" (all sequences, turned images included) or "test" (both sequences).
+        split: "train" (all sequences, turned images included) or "test".
+        sequences: of the test part.
         centers: `[N, 3]` (u, v, mm), see `read_centers`.
 
     Raises:
@@ -269,11 +275,13 @@ class IcvlHands(HandSet):
         root: str | Path,
         split: Split = "train",
         *,
+        sequences: Sequence[int] = (1, 2),
         centers: npt.NDArray[np.float32] | None = None,
     ) -> None:
         root = Path(root)
         folder = "Training" if split == "train" else "Testing"
-        files = ("labels.txt",) if split == "train" else ("test_seq_1.txt", "test_seq_2.txt")
+        test = [f"test_seq_{number}.txt" for number in sequences]
+        files = ["labels.txt"] if split == "train" else test
         paths = [root / folder / file for file in files]
         labels = [label for path in paths for label in self._read_labels(path, folder)]
         super().__init__(root, paths, labels, centers)

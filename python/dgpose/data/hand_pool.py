@@ -27,6 +27,7 @@ __all__ = [
     "UNIT_MM",
     "HandPool",
     "PoseSplit",
+    "SplitPosesBy",
     "dataset_pool",
     "pose_split",
     "rendered_pool",
@@ -39,7 +40,7 @@ UNIT_MM = 50.0
 
 Normalize = Literal["cube", "nearest_pixel"]
 PoseSplit = Literal["train", "val", "test"]
-SplitBy = Literal["block", "actor"]
+SplitPosesBy = Literal["block", "actor"]
 Center = tuple[float, float, float]
 
 _BLOCK_ROWS, _GAP_ROWS = 200, 60
@@ -103,7 +104,7 @@ class HandPool:
         return replace(self, labelled=labelled)
 
 
-def pose_split(poses: NyuPoses, by: SplitBy, split: PoseSplit) -> npt.NDArray[np.bool_]:
+def pose_split(poses: NyuPoses, by: SplitPosesBy, split: PoseSplit) -> npt.NDArray[np.bool_]:
     """Which poses belong to a split, `[N]`.
 
     "block": blocks of 200 rows, of ten seven to train, one to validate, two to test, and 60 rows
@@ -133,7 +134,7 @@ def rendered_pool(
     data_dir: str | Path,
     split: PoseSplit = "train",
     *,
-    by: SplitBy = "block",
+    by: SplitPosesBy = "block",
     size: int = 128,
     cube_mm: float = 250.0,
     normalize: Normalize = "nearest_pixel",

@@ -165,7 +165,7 @@ def write_uvd(path: str | PathLike[str], uvd: npt.NDArray[Any]) -> None:
         uvd: `[N, J, 3]` u, v in pixels, d in mm.
     """
     lines = [" ".join(f"{value:.3f}" for value in frame.ravel()) for frame in np.asarray(uvd)]
-    write_bytes_atomically(path, ("\n".join(lines) + "\n").encode())
+    write_bytes_atomically(Path(path), ("\n".join(lines) + "\n").encode())
 
 
 def uvd_to_mm(uvd: npt.NDArray[Any], dataset: str) -> Array:
