@@ -53,7 +53,7 @@ def check(
             typer.echo(f"{image.name}: {_about(image)}")
         if samples and out is not None:
             captions = [f"{i.name}: {_about(i)}" for i in report.looked_at if i.sample is not None]
-            title = f"{dataset.value}: labelled joints, {len(samples)} of the images"
+            title = f"{dataset.value}: first, middle and last image that is there"
             skeleton = _SKELETONS[len(samples[0].joints_mm)]
             save_picture(out, labelled_sheet(samples, skeleton, captions, title))
             typer.echo(f"picture: {out}")
