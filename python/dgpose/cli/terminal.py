@@ -31,10 +31,12 @@ def progress(items: Iterable[T], total: int | None, what: str = "estimating") ->
 
 @contextmanager
 def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr for what calls back with (done, total)."""
+    """A progress bar on stderr, where that is a terminal, for what calls back (done, total)."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
+    console = Console(stderr=True)
+    hidden = not (shown and console.is_terminal)
+    with Progress(console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -123,6 +123,7 @@ def crossing_nets(
     """
     import torch
 
+    from dgpose.data.hand_pool import check_labelled_fraction
     from dgpose.metrics.hand import HAND_PROTOCOLS
     from dgpose.metrics.hand_pool import pool_errors
     from dgpose.train.crossing_nets import CrossingNetsTrainConfig, require_resume
@@ -148,6 +149,7 @@ def crossing_nets(
             strategy=strategy,
         )
         require_resume(run)
+        check_labelled_fraction(labelled_fraction)
         _refuse_idle_options(source, subjects, centers, validate, test_centers)
         test: HandSet | None = None
         if source is Source.RENDERED:
@@ -327,7 +329,7 @@ def train(
         )
         size = pool.depth.nbytes / 1e9
         plan = ", ".join(f"{name} {n}" for name, n in zip(STAGES, lengths, strict=True))
-        typer.echo(f"{data}: {counts['frames']} frames, {counts['labelled']} labels, {size:.2f} GB")
+        typer.echo(f"{data}: {counts['frames']} frames, {counts['labelled']} labels, {size:.2g} GB")
         typer.echo(f"{parameters:,} parameters, {path:,} of them on the inference path")
         typer.echo(f"steps: {plan}, on {ranks} {'device' if ranks == 1 else 'devices'}")
     trained = train_crossing_nets(config, pool, data=data)

@@ -38,6 +38,7 @@ __all__ = [
 
 Split = Literal["train", "test"]
 
+_CENTERS_OUTSIDE = 0.05
 _NYU_CAMERA = Camera(588.036865, 587.075073, 320.0, 240.0)
 _NYU_FIRST_ACTOR_TEST_ROWS = 2440
 _NYU_CUBES = (300.0, 300.0 * 0.87)
@@ -120,11 +121,8 @@ class HandSet:
         labels: Sequence[_Label],
         centers: npt.NDArray[np.float32] | None,
     ) -> None:
-        if centers is not None and centers.shape != (len(labels), 3):
-            raise ValueError(
-                f"centers must have shape [{len(labels)}, 3], a row for every image, "
-                f"got {list(centers.shape)}"
-            )
+        if centers is not None:
+            _check_centers(centers, len(labels), self.camera)
         self.root = root
         self.label_files = tuple(label_files)
         self._labels = labels
@@ -404,6 +402,22 @@ def open_hand_set(
 def _check_subjects(subjects: Sequence[int]) -> None:
     if wrong := [subject for subject in subjects if subject not in MSRA_SUBJECTS]:
         raise ValueError(f"subjects must be 0 to {MSRA_SUBJECTS[-1]}, got {wrong}")
+
+
+def _check_centers(centers: npt.NDArray[np.float32], images: int, camera: Camera) -> None:
+    if centers.shape != (images, 3):
+        raise ValueError(
+            f"centers must have shape [{images}, 3], a row for every image, "
+            f"got {list(centers.shape)}"
+        )
+    # The files that come with V2V-PoseNet hold x y z in mm: about half of each is negative.
+    pixels = centers[np.isfinite(centers).all(axis=1), :2]
+    outside = ((pixels < 0) | (pixels > (2 * camera.cx, 2 * camera.cy))).any(axis=1)
+    if outside.sum() > _CENTERS_OUTSIDE * images:
+        raise ValueError(
+            f"centers must be (u, v, mm) with u, v in pixels, got {int(outside.sum())} of {images} "
+            "outside of the image: x, y, z in mm must be projected first"
+        )
 
 
 def _below(root: Path, *folders: str) -> Path:

@@ -28,6 +28,7 @@ __all__ = [
     "HandPool",
     "PoseSplit",
     "SplitPosesBy",
+    "check_labelled_fraction",
     "dataset_pool",
     "pose_split",
     "rendered_pool",
@@ -95,13 +96,18 @@ class HandPool:
         Raises:
             ValueError: a fraction that is not in (0, 1].
         """
-        if not 0 < fraction <= 1:
-            raise ValueError(f"labelled fraction must lie in (0, 1], got {fraction}")
+        check_labelled_fraction(fraction)
         rows = torch.nonzero(self.labelled)[:, 0]
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         labelled = torch.zeros_like(self.labelled)
         labelled[rows[order[: max(1, round(fraction * len(rows)))]]] = True
         return replace(self, labelled=labelled)
+
+
+def check_labelled_fraction(fraction: float) -> None:
+    """Raises ValueError unless it lies in (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"labelled fraction must lie in (0, 1], got {fraction}")
 
 
 def pose_split(poses: NyuPoses, by: SplitPosesBy, split: PoseSplit) -> npt.NDArray[np.bool_]:
