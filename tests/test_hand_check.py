@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,18 @@ def test_partial_msra(tmp_path: Path, rng: np.random.Generator) -> None:
     write_msra(tmp_path, rng)
     for gesture in "123456":
         (tmp_path / f"P3/{gesture}/joint.txt").unlink()
+    shutil.rmtree(tmp_path / "P7")
     (tmp_path / "P5/IP/000000_depth.bin").unlink()
     (tmp_path / "P0/1/000000_depth.bin").write_bytes(b"short")
     report = check_hand_set(tmp_path, "msra")
     assert not report.complete
-    assert [part.labels for part in report.parts] == [17, 17, 17, 11, *[17] * 5]
+    assert [part.labels for part in report.parts] == [17, 17, 17, 11, 17, 17, 17, 0, 17]
     assert report.parts[5].missing == ("P5/IP/000000_depth.bin",)
     said = run(tmp_path, "msra", code=1).stdout
     assert "missing in P5: P5/IP/000000_depth.bin\n" in said
     assert f"P3: {tmp_path / 'P3/5/joint.txt'}: No such file or directory" in said
     assert "P3: and 1 more such files" in said
+    assert f"P7: {tmp_path / 'P7/1/joint.txt'}: No such file or directory\nP7: and 16 more" in said
     assert "P0/1/000000_depth.bin: cannot be read: " in said
 
 
@@ -99,6 +102,7 @@ def test_set_without_any_image(tmp_path: Path, rng: np.random.Generator) -> None
         path.unlink()
     said = run(tmp_path, "icvl", "--out", tmp_path / "none.png", code=1).stdout
     assert "missing in Training: Training/Depth/201403121135/image_0000.png, " in said
+    assert "no image is there to look at" in said
     assert not (tmp_path / "none.png").exists()
 
 

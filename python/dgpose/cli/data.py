@@ -51,6 +51,8 @@ def check(
         samples = [image.sample for image in report.looked_at if image.sample is not None]
         for image in report.looked_at:
             typer.echo(f"{image.name}: {_about(image)}")
+        if not report.looked_at:
+            typer.echo("no image is there to look at")
         if samples and out is not None:
             captions = [f"{i.name}: {_about(i)}" for i in report.looked_at if i.sample is not None]
             title = f"{dataset.value}: first, middle and last image that is there"
@@ -78,10 +80,11 @@ def _print_parts(name: str, folder: Path, report: HandSetReport) -> None:
         table.add_row(part.name, labels, str(images), str(missing), _label_files(part, folder))
     Console().print(table)
     for part in report.parts:
-        for problem in part.problems[:_NAMED]:
+        shown = part.problems[: _NAMED if part.label_files else 1]
+        for problem in shown:
             typer.echo(f"{part.name}: {problem}")
-        if len(part.problems) > _NAMED:
-            typer.echo(f"{part.name}: and {len(part.problems) - _NAMED} more such files")
+        if more := len(part.problems) - len(shown):
+            typer.echo(f"{part.name}: and {more} more such files")
         if part.missing:
             rest = " ..." if len(part.missing) > _NAMED else ""
             typer.echo(f"missing in {part.name}: {', '.join(part.missing[:_NAMED])}{rest}")
