@@ -73,7 +73,7 @@ class Model:
         return CrossingNetsConfig(
             image_size=SIZE,
             weights=VARIANTS[self.variant],
-            vae=StageConfig(1, BATCH, 3e-4, schedule="cosine"),
+            vae=StageConfig(1, BATCH, 1e-3, schedule="cosine"),
             gan=StageConfig(1, BATCH, 3e-4),
             joint=StageConfig(101, BATCH, 1e-3, schedule="cosine"),
         )
@@ -83,11 +83,13 @@ def grid(splits: list[str]) -> Iterator[Model]:
     """The models, in the order in which they are worth having."""
     for split in splits:
         for seed in range(3):
-            for variant in ("supervised", "full", "gan", "smoothness", "cycle"):
+            for variant in ("supervised", "full", "gan", "smoothness"):
                 yield Model(split, 0.02, variant, seed)
             if seed == 0:
                 yield Model(split, 1.0, "supervised", 0)
                 yield Model(split, 1.0, "full", 0)
+        for seed in range(3):
+            yield Model(split, 0.02, "cycle", seed)
 
 
 def train(
@@ -241,7 +243,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/crossing_nets_semi"))
     parser.add_argument("--pictures", type=Path, default=Path("docs/systems/img"))
     parser.add_argument("--splits", nargs="+", default=["block", "actor"])
-    parser.add_argument("--steps", type=int, nargs=3, default=(2000, 200, 1000))
+    parser.add_argument("--steps", type=int, nargs=3, default=(8000, 300, 2000))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--part", type=int, default=0, help="train each --parts-th model")
     parser.add_argument("--parts", type=int, default=1)

@@ -16,7 +16,8 @@ from dgpose.data.hand_pool import (
     dataset_pool,
     pose_split,
     rendered_pool,
-    rotate_in_plane,
+    roll_crops,
+    roll_joints,
     stretch_to_nearest_pixel,
 )
 from dgpose.data.nyu import NyuPoses
@@ -83,13 +84,13 @@ def test_rotation_turns_crop_and_joints_alike() -> None:
     depth = torch.ones(1, 1, 33, 33)
     depth[0, 0, 16, 26] = -0.5
     joints = torch.tensor([[[2.0, 0.0, -1.0]]])
-    turned, moved = rotate_in_plane(depth, joints, torch.tensor([math.pi / 2]))
+    quarter = torch.tensor([math.pi / 2])
+    turned, moved = roll_crops(depth, quarter), roll_joints(joints, quarter)
     assert turned[0, 0, 6, 16] == -0.5
     assert (turned != 1).sum() == 1
     torch.testing.assert_close(moved, torch.tensor([[[0.0, 2.0, -1.0]]]), atol=1e-6, rtol=0)
-    same, still = rotate_in_plane(depth, joints, torch.zeros(1))
-    assert torch.equal(same, depth)
-    assert torch.equal(still, joints)
+    assert torch.equal(roll_crops(depth, torch.zeros(1)), depth)
+    assert torch.equal(roll_joints(joints, torch.zeros(1)), joints)
 
 
 def test_labelled_fraction() -> None:

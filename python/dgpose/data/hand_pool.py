@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgpose.data.cameras import unproject
+from dgpose.data.cameras import Camera, unproject
 from dgpose.data.hand_datasets import HandSet
 from dgpose.data.nyu import NyuPoses, load_poses
 from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
@@ -29,7 +29,8 @@ __all__ = [
     "dataset_pool",
     "pose_split",
     "rendered_pool",
-    "rotate_in_plane",
+    "roll_crops",
+    "roll_joints",
     "stretch_to_nearest_pixel",
 ]
 
@@ -179,7 +180,7 @@ def rendered_pool(
         depth[part] = crop.half()
         centers = np.stack(
             [
-                unproject(center[None], tuple(camera))[0]
+                unproject(center, Camera(*camera))
                 for center, camera in zip(
                     batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True
                 )
@@ -253,15 +254,14 @@ def stretch_to_nearest_pixel(crop: Tensor) -> Tensor:
     return torch.where(nearest < 1, 1 - 2 * (1 - crop) / room, crop)
 
 
-def rotate_in_plane(depth: Tensor, joints: Tensor, radians: Tensor) -> tuple[Tensor, Tensor]:
-    """Crops and joints as a camera rolled about its axis would see them, counter-clockwise.
+def roll_crops(depth: Tensor, radians: Tensor) -> Tensor:
+    """Crops as a camera rolled about its axis would see them, the hands turned counter-clockwise.
 
     The cube follows the hand, so the crop turns about its own middle: exact for square pixels, but
     for what came from outside of the crop, which is background.
 
     Args:
         depth: [B, 1, S, S], +1 = background.
-        joints: [B, J, 3] relative to the cube's centre, y UP.
         radians: [B].
     """
     cosine, sine = radians.cos(), radians.sin()
@@ -269,7 +269,11 @@ def rotate_in_plane(depth: Tensor, joints: Tensor, radians: Tensor) -> tuple[Ten
     # From a place in the turned crop (v down) to the place it comes from.
     back = torch.stack((cosine, -sine, zero, sine, cosine, zero), 1).view(-1, 2, 3)
     grid = F.affine_grid(back.to(depth), list(depth.shape), align_corners=False)
-    turned = F.grid_sample(depth - 1, grid, mode="nearest", align_corners=False) + 1
+    return F.grid_sample(depth - 1, grid, mode="nearest", align_corners=False) + 1
+
+
+def roll_joints(joints: Tensor, radians: Tensor) -> Tensor:
+    """The joints [B, J, 3] of crops that `roll_crops` turned, relative to the cube's centre."""
     x, y, z = joints.unbind(-1)
-    c, s = cosine[:, None].to(joints), sine[:, None].to(joints)
-    return turned, torch.stack((c * x - s * y, s * x + c * y, z), -1)
+    cosine, sine = radians.cos()[:, None].to(joints), radians.sin()[:, None].to(joints)
+    return torch.stack((cosine * x - sine * y, sine * x + cosine * y, z), -1)
