@@ -105,10 +105,10 @@ def pose_split(poses: NyuPoses, by: SplitBy, split: PoseSplit) -> npt.NDArray[np
     row, kind = poses.row, ("train", "val", "test").index(split)
     if by == "actor":
         if split == "test":
-            return poses.actor == 0
+            return np.asarray(poses.actor == 0)
         first = row[poses.actor == 1].max() - 400
         here = row >= first if split == "val" else row < first - _GAP_ROWS
-        return (poses.actor == 1) & here
+        return np.asarray((poses.actor == 1) & here)
     pattern = np.array(_BLOCKS)
 
     def of(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int_]:

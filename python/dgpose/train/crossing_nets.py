@@ -320,7 +320,7 @@ class _Run:
             norm.reset_running_stats()
             norm.momentum = None  # the mean of all batches
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.config.seed))
-        for part in rows[order[:_STATISTICS_FRAMES]].split(_STATISTICS_BATCH):
+        for part in torch.split(rows[order[:_STATISTICS_FRAMES]], _STATISTICS_BATCH):
             if len(part) > 1:
                 bottom = self.nets.discriminator.shared(self._depth(part, 6))
                 for head in ("gan", "posterior", "metric"):
