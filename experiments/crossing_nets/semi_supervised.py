@@ -68,7 +68,7 @@ class Model:
     def name(self) -> str:
         return f"{self.split_by}-{100 * self.fraction:g}-{self.variant}-{self.seed}"
 
-    def networks(self, joint_steps: int) -> CrossingNetsConfig:
+    def networks(self) -> CrossingNetsConfig:
         """The published networks and losses on smaller frames, batches and budgets."""
         return CrossingNetsConfig(
             image_size=SIZE,
@@ -100,7 +100,7 @@ def train(
     pool = pools["train"].with_labelled_fraction(model.fraction, model.seed)
     config = CrossingNetsTrainConfig(
         out / model.name,
-        networks=model.networks(steps[2]),
+        networks=model.networks(),
         steps=(steps[0], steps[1] if plays else 0, steps[2]),
         rotation_deg=ROTATION_DEG,
         seed=model.seed,
@@ -176,23 +176,25 @@ def _report(args: argparse.Namespace) -> None:
         key = (result["split_by"], result["fraction"], result["variant"])
         groups.setdefault(key, []).append(result)
     columns = ("split", "labels", "losses", "models", "mean error, mm", "largest of a frame, mm")
-    print(_row([*columns, "largest < 30 mm, %", "labelled frames, mm"]))
-    print(_row(["---"] * (len(columns) + 2)))
+    print(table_row([*columns, "largest < 30 mm, %", "labelled frames, mm"]))
+    print(table_row(["---"] * (len(columns) + 2)))
     for (split, fraction, variant), models in groups.items():
         row = [split, f"{100 * fraction:g} %", variant, str(len(models))]
-        row += [_mean_std([m[key] for m in models]) for key in ("mean_mm", "max_joint_mm")]
-        row.append(_mean_std([100 * m["success_rate_max_error"][30] for m in models]))
-        row.append(_mean_std([m["train_mm"] for m in models]))
-        print(_row(row))
+        row += [mean_std([m[key] for m in models]) for key in ("mean_mm", "max_joint_mm")]
+        row.append(mean_std([100 * m["success_rate_max_error"][30] for m in models]))
+        row.append(mean_std([m["train_mm"] for m in models]))
+        print(table_row(row))
     for split in dict.fromkeys(key[0] for key in groups):
         _draw({key: m for key, m in groups.items() if key[0] == split}, split, args.pictures)
 
 
-def _row(cells: list[str]) -> str:
+def table_row(cells: list[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _mean_std(values: list[float]) -> str:
+def mean_std(values: list[float]) -> str:
+    """Mean ± standard deviation, for tables."""
     mean = f"{np.mean(values):.1f}"
     return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 

@@ -19,9 +19,10 @@ from dgpose.data.hand_pool import (
     roll_crops,
     roll_joints,
     stretch_to_nearest_pixel,
+    synthetic_pool,
 )
 from dgpose.data.nyu import NyuPoses
-from dgpose.data.synthetic_hands import SyntheticHands
+from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
 from dgpose_ext import depth_crop
 
 
@@ -162,3 +163,19 @@ def test_rendered_pool_shows_its_joints(data_dir: Path, monkeypatch: pytest.Monk
     again = rendered_pool(data_dir, "test", size=64, normalize="cube")
     assert torch.equal(again.depth, pool.depth)
     assert torch.equal(again.joints, pool.joints)
+
+
+def test_pool_of_synthetic_hands() -> None:
+    frames = SyntheticHands(
+        1, poses="kinematic", size=32, cube_mm=300.0, config=SyntheticHandsConfig(cube_std=0.0)
+    )
+    pool = synthetic_pool(frames, 5)
+    batch = frames.batch(range(5))
+    assert torch.equal(pool.depth, batch.crop.half())
+    # Crop coordinates and metric ones agree at the depth of the centre.
+    z = pool.joints[..., 2] * 50 / 150
+    torch.testing.assert_close(z, batch.joints[..., 2], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"frames must have cube_std 0, got 0\.05"):
+        synthetic_pool(SyntheticHands(poses="kinematic"), 5)
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        synthetic_pool(frames, 0)

@@ -19,7 +19,7 @@ from torch import Tensor
 from dgpose.data.cameras import Camera, unproject
 from dgpose.data.hand_datasets import HandSet
 from dgpose.data.nyu import NyuPoses, load_poses
-from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
+from dgpose.data.synthetic_hands import HandBatch, SyntheticHands, SyntheticHandsConfig
 from dgpose_ext import depth_crop, find_hand_center
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "roll_crops",
     "roll_joints",
     "stretch_to_nearest_pixel",
+    "synthetic_pool",
 ]
 
 UNIT_MM = 50.0
@@ -169,27 +170,55 @@ def rendered_pool(
     frames = SyntheticHands(
         seed, poses="kinematic", split=split, size=size, cube_mm=cube_mm, config=config
     )
-    depth = torch.empty((len(rows), 1, size, size), dtype=torch.float16)
-    joints = torch.empty((len(rows), 36, 3))
-    for first in range(0, len(rows), _RENDERED_AT_ONCE):
-        part = slice(first, first + _RENDERED_AT_ONCE)
-        batch = frames.posed(joints_mm[part], rows[part])
-        crop = batch.crop
-        if normalize == "nearest_pixel":
-            crop = stretch_to_nearest_pixel(crop)
-        depth[part] = crop.half()
-        centers = np.stack(
-            [
-                unproject(center, Camera(*camera))
-                for center, camera in zip(
-                    batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True
-                )
-            ]
-        )
-        joints[part] = (batch.joints_mm - torch.from_numpy(centers)[:, None]).float() / UNIT_MM
+    return _gathered(
+        lambda part: frames.posed(joints_mm[part], rows[part]), len(rows), normalize, progress
+    )
+
+
+def synthetic_pool(
+    frames: SyntheticHands,
+    count: int,
+    *,
+    normalize: Normalize = "cube",
+    progress: Callable[[int, int], None] | None = None,
+) -> HandPool:
+    """The first `count` samples of `SyntheticHands`, all labelled.
+
+    Args:
+        frames: with `config.cube_std` 0: joints are metric, and a crop does not say how large its
+            cube is.
+        count: samples.
+        normalize: of the crops.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        ValueError: a cube that varies, or a count below 1.
+    """
+    if frames.config.cube_std:
+        raise ValueError(f"frames must have cube_std 0, got {frames.config.cube_std}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    return _gathered(lambda part: frames.batch(np.arange(count)[part]), count, normalize, progress)
+
+
+def _gathered(
+    render: Callable[[slice], HandBatch],
+    count: int,
+    normalize: Normalize,
+    progress: Callable[[int, int], None] | None,
+) -> HandPool:
+    """Rendered batches as one pool."""
+    crops, joints = [], []
+    for first in range(0, count, _RENDERED_AT_ONCE):
+        batch = render(slice(first, first + _RENDERED_AT_ONCE))
+        stretched = normalize == "nearest_pixel"
+        crops.append((stretch_to_nearest_pixel(batch.crop) if stretched else batch.crop).half())
+        places = zip(batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True)
+        middle = np.stack([unproject(center, Camera(*camera)) for center, camera in places])
+        joints.append((batch.joints_mm - torch.from_numpy(middle)[:, None]).float() / UNIT_MM)
         if progress is not None:
-            progress(min(part.stop, len(rows)), len(rows))
-    return HandPool(depth, joints, torch.ones(len(rows), dtype=torch.bool))
+            progress(min(first + _RENDERED_AT_ONCE, count), count)
+    return HandPool(torch.cat(crops), torch.cat(joints), torch.ones(count, dtype=torch.bool))
 
 
 def dataset_pool(
