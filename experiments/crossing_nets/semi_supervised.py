@@ -150,9 +150,9 @@ def _mean_pose(pool: HandPool, test: HandPool) -> float:
 def _train_all(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     pools: dict[str, dict[str, HandPool]] = {}
-    for place, model in enumerate(grid(args.splits)):
+    for model in grid(args.splits):
         path = args.out / f"{model.name}.json"
-        if place % args.parts != args.part or path.is_file():
+        if model.variant not in args.losses or path.is_file():
             continue
         if model.split_by not in pools:
             pools[model.split_by] = {
@@ -247,8 +247,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["block", "actor"])
     parser.add_argument("--steps", type=int, nargs=3, default=(8000, 300, 2000))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--part", type=int, default=0, help="train each --parts-th model")
-    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--losses", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
     (_train_all if args.what == "train" else _report)(args)
 
