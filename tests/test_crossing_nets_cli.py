@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from dgpose.cli import reproduce
 from dgpose.cli.app import app
+from dgpose.cli.train_crossing_nets import networks_for
 from dgpose.data.hand_pool import HandPool
 from dgpose.metrics.hand import HAND_PROTOCOLS, HandErrors, read_uvd
 from dgpose.metrics.hand_pool import pool_estimates
@@ -179,7 +181,7 @@ def test_reproduce(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With estimates that are right the result file scores 0: cameras, centres and order fit."""
-    monkeypatch.setattr("dgpose.metrics.hand_pool.pool_estimates", perfect)
+    monkeypatch.setattr("dgpose.cli.reproduce.pool_estimates", perfect)
     data, out = tmp_path / "data", tmp_path / "out"
     WRITE[dataset](data, rng)
     command = ("reproduce", "crossing-nets", "--data", data, "--dataset", dataset, "--out", out)
@@ -190,7 +192,7 @@ def test_reproduce(
     assert read_uvd(out / "crossing_nets.txt").shape == read_uvd(out / "labels.txt").shape
     assert (out / "success_rate.png").is_file()
     assert "A2J" in said or dataset == "msra"
-    assert "this run (a try, not the" in said
+    assert "this run (not the published" in " ".join(said.split())
     assert ("subjects 2, 8 alone" in " ".join(said.split())) == (dataset == "msra")
     monkeypatch.setattr(crossing_nets._Run, "_learn", None)  # what is finished is not trained again
     assert "mean joint error 0.00" in run(*command).stdout
@@ -210,7 +212,7 @@ def test_reproduce_writes_what_the_networks_say(
         depths.append((joints * 50 + pool.centers_mm[:, None])[..., 2])
         return joints
 
-    monkeypatch.setattr("dgpose.metrics.hand_pool.pool_estimates", note)
+    monkeypatch.setattr("dgpose.cli.reproduce.pool_estimates", note)
     said = run(
         *("reproduce", "crossing-nets", "--data", data, "--dataset", "nyu", "--out", out),
         *(*SMALL, "--epochs-scale", "0.001"),
@@ -249,9 +251,26 @@ def test_reproduce_refuses(tmp_path: Path, rng: np.random.Generator) -> None:
     icvl = (*command, "--dataset", "icvl")
     assert error(*icvl, "--subjects", 1).startswith("--subjects are MSRA's")
     assert error(*icvl, "--epochs-scale", 0) == "--epochs-scale must be positive, got 0.0"
-    assert "P0/1/joint.txt: No such file" in error(*command, "--dataset", "msra")
+    msra = (*command, "--dataset", "msra")
+    assert error(*msra, "--subjects", "0,9") == "--subjects must be 0 to 8, got 0,9"
+    assert "P0/1/joint.txt: No such file" in error(*msra)
     (data / "Testing/Depth/test_seq_2/image_0001.png").unlink()
     assert "1 of 6 images are missing" in error(*icvl)
+
+
+def test_what_counts_as_the_published_recipe() -> None:
+    networks = networks_for("icvl", "paper")
+    config = crossing_nets.CrossingNetsTrainConfig(Path("out"), networks=networks)
+    assert reproduce._as_published(config, "icvl")
+    for other in (
+        {"steps": (1, 1, 1)},
+        {"devices": 2},
+        {"precision": "bf16-mixed"},
+        {"networks": networks_for("icvl", "paper", batch=100)},
+        {"networks": reproduce._scaled(networks, 0.5)},
+        {"networks": networks_for("icvl", "strong")},
+    ):
+        assert not reproduce._as_published(replace(config, **other), "icvl"), other
 
 
 def test_table_names_both_actors_and_what_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,44 @@
-"""Values of options that several commands have."""
+"""Options that several commands have, and their values."""
 
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
+from typing import Annotated
 
-__all__ = ["HandSetName", "TrainPrecision", "integers", "three_steps"]
+import typer
+
+__all__ = [
+    "Accelerator",
+    "Centers",
+    "Devices",
+    "HandSetName",
+    "Nodes",
+    "Strategy",
+    "TestCenters",
+    "Threads",
+    "TrainPrecision",
+    "integers",
+    "three_steps",
+]
+
+Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Devices = Annotated[int, typer.Option(help="Devices a machine.")]
+Nodes = Annotated[int, typer.Option(help="Machines.")]
+Strategy = Annotated[str, typer.Option(help="auto, or ddp for several devices.")]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
+]
+Centers = Annotated[
+    Path | None,
+    typer.Option(
+        help="Centre file, u v mm a line: of the training images (MSRA: of all frames of P0 to "
+        "P8). Without it the hand is found in each image."
+    ),
+]
+TestCenters = Annotated[
+    Path | None, typer.Option(help="Centre file of the test images (MSRA: see --centers).")
+]
 
 
 class HandSetName(str, Enum):

@@ -6,15 +6,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.eval import score
-from dgpose.cli.options import HandSetName, TrainPrecision, integers, three_steps
+from dgpose.cli.options import (
+    Accelerator,
+    Centers,
+    Devices,
+    HandSetName,
+    Nodes,
+    Strategy,
+    TestCenters,
+    Threads,
+    TrainPrecision,
+    integers,
+    three_steps,
+)
 from dgpose.cli.terminal import fail
 from dgpose.cli.train_crossing_nets import (
     describe,
@@ -24,19 +37,21 @@ from dgpose.cli.train_crossing_nets import (
     read_pool,
     train,
 )
+from dgpose.data.cameras import project
+from dgpose.data.hand_datasets import MSRA_SUBJECTS
+from dgpose.data.hand_pool import UNIT_MM
 from dgpose.metrics.hand import HandErrors, read_uvd, write_uvd
+from dgpose.metrics.hand_pool import pool_estimates
 from dgpose.metrics.published import HAND_RESULTS, HandResult
+from dgpose.models.crossing_nets import CrossingNetsConfig
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig
 from dgpose_ext.tensor_file import write_bytes_atomically
-
-if TYPE_CHECKING:
-    from dgpose.models.crossing_nets import CrossingNetsConfig
-    from dgpose.train.crossing_nets import CrossingNetsTrainConfig
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Published tables, beside what this code measures.")
 
-_TRY = "For a short try: the table says that it is one"
+_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 @app.callback()
@@ -57,25 +72,15 @@ def crossing_nets(
         str | None,
         typer.Option(help="MSRA: those left out, one after the other, as 0,3; by default all."),
     ] = None,
-    centers: Annotated[
-        Path | None,
-        typer.Option(
-            help="Centre file, u v mm a line: of the training images (MSRA: of all frames of P0 "
-            "to P8). Without it the hand is found in each image."
-        ),
-    ] = None,
-    test_centers: Annotated[
-        Path | None, typer.Option(help="Centre file of the test images (MSRA: see --centers).")
-    ] = None,
+    centers: Centers = None,
+    test_centers: TestCenters = None,
     seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    devices: Annotated[int, typer.Option(help="Devices a machine.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, or ddp for several devices.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
-    ] = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    threads: Threads = None,
     epochs_scale: Annotated[
         float, typer.Option(help="Share of the published epochs.", rich_help_panel=_TRY)
     ] = 1.0,
@@ -97,17 +102,12 @@ def crossing_nets(
     one image a line, J x (u v d), as dgpose eval hand reads them. Ctrl-C stops at a checkpoint,
     and the same command goes on.
     """
-    import torch
-
-    from dgpose.train.crossing_nets import CrossingNetsTrainConfig
-
     if threads is not None:
         torch.set_num_threads(threads)
     name = dataset.value
     out = out or Path("runs") / f"reproduce_crossing_nets_{name}"
     try:
         networks = networks_for(name, "paper", image_size=image_size, batch=batch)
-        published = networks == networks_for(name, "paper") and epochs_scale == 1 and steps is None
         run = CrossingNetsTrainConfig(
             out,
             networks=_scaled(networks, epochs_scale),
@@ -132,21 +132,27 @@ def crossing_nets(
         errors = score([out / "crossing_nets.txt"], out / "labels.txt", name, out)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    method = "this run" if published else "this run (a try, not the published recipe)"
-    if name == "msra" and len(folds) < 9:
+    method = "this run" if _as_published(run, name) else "this run (not the published recipe)"
+    if name == "msra" and len(folds) < len(MSRA_SUBJECTS):
         method += f", subjects {', '.join(str(s) for (s,) in folds)} alone"
     _print_table(name, method, errors["crossing_nets"])
 
 
+def _as_published(config: CrossingNetsTrainConfig, name: str) -> bool:
+    """Whether recipe and batches are the published ones; each process has a batch of its own."""
+    alone = config.devices * config.nodes == 1 and config.precision == "32-true"
+    return alone and config.steps is None and config.networks == networks_for(name, "paper")
+
+
 def _folds(name: str, subjects: str | None) -> list[tuple[int, ...]]:
     """Subjects that are left out of training, run by run; none where the set has a test part."""
-    from dgpose.data.hand_datasets import MSRA_SUBJECTS
-
     if name != "msra":
         if subjects is not None:
             raise ValueError(f"--subjects are MSRA's, and {name} is split by its own files")
         return [()]
     chosen = MSRA_SUBJECTS if subjects is None else sorted(set(integers("--subjects", subjects)))
+    if not set(chosen) <= set(MSRA_SUBJECTS):
+        raise ValueError(f"--subjects must be 0 to {MSRA_SUBJECTS[-1]}, got {subjects}")
     return [(subject,) for subject in chosen]
 
 
@@ -174,10 +180,6 @@ def _fold(
     config: CrossingNetsTrainConfig,
 ) -> bool:
     """One training and its results, unless they are there; False where it was stopped."""
-    from dgpose.data.cameras import project
-    from dgpose.data.hand_pool import UNIT_MM
-    from dgpose.metrics.hand_pool import pool_estimates
-
     folder = _folder(config.out, left_out)
     own = centers if name == "msra" else test_centers
     kept = ("networks", "steps", "seed", "precision", "devices", "nodes")

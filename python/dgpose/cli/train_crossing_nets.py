@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dgpose.cli.options import TrainPrecision, integers, three_steps
+from dgpose.cli.options import (
+    Accelerator,
+    Centers,
+    Devices,
+    Nodes,
+    Strategy,
+    TestCenters,
+    Threads,
+    TrainPrecision,
+    integers,
+    three_steps,
+)
 from dgpose.cli.terminal import counted, fail
 
 if TYPE_CHECKING:
@@ -95,26 +106,16 @@ def crossing_nets(
         str | None,
         typer.Option(help="MSRA: those left out of training, as 0,3; --validate tests on them."),
     ] = None,
-    centers: Annotated[
-        Path | None,
-        typer.Option(
-            help="Centre file, u v mm a line: of the training images (MSRA: of all frames of P0 "
-            "to P8). Without it the hand is found in each image."
-        ),
-    ] = None,
+    centers: Centers = None,
     validate: Annotated[
         bool, typer.Option("--validate", help="Data sets: test on their test part at the end.")
     ] = False,
-    test_centers: Annotated[
-        Path | None, typer.Option(help="Centre file of the test images (MSRA: see --centers).")
-    ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    devices: Annotated[int, typer.Option(help="Devices a machine.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, or ddp for several devices.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
-    ] = None,
+    test_centers: TestCenters = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    threads: Threads = None,
 ) -> None:
     """Train Crossing Nets: pose VAE, depth GAN, then both on one latent space.
 
