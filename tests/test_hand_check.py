@@ -14,9 +14,12 @@ from hand_set_files import write_icvl, write_msra, write_nyu
 from typer.testing import CliRunner
 
 from dgpose.cli.data import app
+from dgpose.data.cameras import project
 from dgpose.data.hand_check import check_hand_set
+from dgpose.data.hand_datasets import NyuHands
+from dgpose.data.nyu import load_real_frames
 
-pytest.importorskip("scipy.io")
+scipy_io = pytest.importorskip("scipy.io")
 
 
 @pytest.fixture
@@ -77,6 +80,19 @@ def test_partial_nyu(tmp_path: Path, rng: np.random.Generator) -> None:
     assert f"missing in test: {named} ...\n" in said
     assert said.count("640x480, 36 joints, hand found") == 1
     assert (tmp_path / "one.png").is_file()
+
+
+def test_real_nyu_frame(tmp_path: Path, data_dir: Path) -> None:
+    frame, *_ = load_real_frames(data_dir)
+    (tmp_path / "test").mkdir()
+    xyz = np.stack([frame.joints_mm[None]] * 3)
+    uvd = project(xyz, NyuHands.camera).astype(np.float32)
+    scipy_io.savemat(tmp_path / "test/joint_data.mat", {"joint_xyz": xyz, "joint_uvd": uvd})
+    png = data_dir / "hand/nyu/depth_real/test_depth_1_0000001.png"
+    (tmp_path / "test/depth_1_0000001.png").write_bytes(png.read_bytes())
+    (image,) = check_hand_set(tmp_path, "nyu").looked_at
+    assert image.off_mm is not None
+    assert 0 < image.off_mm < 60
 
 
 def test_found_centre_is_compared_with_the_joints(tmp_path: Path, rng: np.random.Generator) -> None:
