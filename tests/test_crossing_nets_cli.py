@@ -15,6 +15,7 @@ from hand_set_files import write_icvl, write_msra, write_nyu
 from typer.testing import CliRunner
 
 from dgpose.cli import reproduce
+from dgpose.cli import train_crossing_nets as train_crossing_nets_cli
 from dgpose.cli.app import app
 from dgpose.cli.train_crossing_nets import networks_for
 from dgpose.data.hand_pool import HandPool
@@ -108,6 +109,21 @@ def test_train_on_rendered_poses(
     ).stdout
     assert "rendered NYU poses, split by actor: 30 frames, 3 labels" in said
     assert "\n10 rendered validation frames, 14 joints: mean error " in said
+
+
+def test_train_on_synthetic_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data folder is needed: poses are kinematic then."""
+    monkeypatch.delenv("DGPOSE_DATA", raising=False)
+    monkeypatch.setattr(train_crossing_nets_cli, "_VALIDATION_FRAMES", 3)
+    source = ("--source", "synthetic", "--frames", "6", "--out", tmp_path)
+    said = run("train", "crossing-nets", *source, *SMALL, "--steps", "1,1,1").stdout
+    assert "6 SyntheticHands, seed 0: 6 frames, 6 labels" in said
+    assert "\n3 rendered validation frames, 14 joints: mean error " in said
+    _, facts = load_crossing_nets(tmp_path / "weights.safetensors")
+    assert facts["data"] == "6 SyntheticHands, seed 0"
+    assert error("train", "crossing-nets", "--out", tmp_path / "b") == (
+        "--source rendered needs --data"
+    )
 
 
 def test_stopped_run_says_how_to_go_on(

@@ -41,10 +41,14 @@ __all__ = [
 ]
 
 
+_VALIDATION_FRAMES = 2000
+
+
 class Source(str, Enum):
     """What is learned from."""
 
     RENDERED = "rendered"
+    SYNTHETIC = "synthetic"
     NYU = "nyu"
     ICVL = "icvl"
     MSRA = "msra"
@@ -67,14 +71,21 @@ class Recipe(str, Enum):
 def crossing_nets(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="The data folder with hand/nyu/labels, whose poses are rendered; or the folder "
             "of the data set.",
             envvar="DGPOSE_DATA",
         ),
-    ],
-    source: Annotated[Source, typer.Option(help="What to learn from.")] = Source.RENDERED,
+    ] = None,
+    source: Annotated[
+        Source,
+        typer.Option(
+            help="What to learn from: the labelled NYU poses, rendered once each; --frames of "
+            "SyntheticHands (without --data its kinematic poses alone); or a data set."
+        ),
+    ] = Source.RENDERED,
+    frames: Annotated[int, typer.Option(help="Rendered frames of --source synthetic.")] = 50_000,
     split_by: Annotated[
         SplitBy, typer.Option(help="Rendered poses: what keeps the parts apart.")
     ] = SplitBy.BLOCK,
@@ -119,7 +130,7 @@ def crossing_nets(
 ) -> None:
     """Train Crossing Nets: pose VAE, depth GAN, then both on one latent space.
 
-    Learns from rendered NYU poses or from a data set on disk, with all labels or some of them. The
+    Learns from rendered hands or from a data set on disk, with all labels or some of them. The
     networks go to OUT/weights.safetensors; TensorBoard reads OUT. Ctrl-C stops at a checkpoint.
     """
     import torch
@@ -131,7 +142,8 @@ def crossing_nets(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    labels = "nyu" if source is Source.RENDERED else source.value
+    real = source not in (Source.RENDERED, Source.SYNTHETIC)
+    labels = source.value if real else "nyu"
     try:
         networks = networks_for(
             labels, config.value, image_size=image_size, cube_mm=cube, batch=batch
@@ -151,26 +163,34 @@ def crossing_nets(
         )
         require_resume(run)
         check_labelled_fraction(labelled_fraction)
-        _refuse_idle_options(source, subjects, centers, validate, test_centers)
+        _refuse_idle_options(real, source, subjects, centers, validate, test_centers)
         test: HandSet | None = None
-        if source is Source.RENDERED:
+        if source is Source.SYNTHETIC:
+            said = f"{frames} SyntheticHands, seed {seed}"
+            pool = _synthetic(data, "train", frames, seed, networks)
+        elif data is None:
+            raise ValueError(f"--source {source.value} needs --data")
+        elif source is Source.RENDERED:
             said = f"rendered NYU poses, split by {split_by.value}"
             pool = _rendered(data, "train", split_by.value, networks)
         else:
             left_out = [] if subjects is None else integers("--subjects", subjects)
-            frames = open_images(source.value, data, "train", left_out, centers)
+            images = open_images(source.value, data, "train", left_out, centers)
             if validate:
                 own = centers if source is Source.MSRA else test_centers
                 test = open_images(source.value, data, "test", left_out, own)
             said = describe(source.value, left_out, centers)
-            pool = read_pool(frames, networks)
+            pool = read_pool(images, networks)
         nets = train(run, pool.with_labelled_fraction(labelled_fraction, seed), said)
         if nets is None or not is_first_rank():
             return
-        if source is Source.RENDERED:
-            pool, what = _rendered(data, "val", split_by.value, networks), "rendered validation"
+        what = "test" if real else "rendered validation"
+        if source is Source.SYNTHETIC:
+            pool = _synthetic(data, "val", _VALIDATION_FRAMES, 0, networks)
+        elif source is Source.RENDERED and data is not None:
+            pool = _rendered(data, "val", split_by.value, networks)
         elif test is not None:
-            pool, what = read_pool(test, networks, every_frame=True), "test"
+            pool = read_pool(test, networks, every_frame=True)
         else:
             return
         errors = pool_errors(nets, pool, HAND_PROTOCOLS[labels].all_joints)
@@ -197,6 +217,24 @@ def _rendered(
             normalize=networks.normalize,
             progress=progress,
         )
+
+
+def _synthetic(
+    data: Path | None, split: PoseSplit, count: int, seed: int, networks: CrossingNetsConfig
+) -> HandPool:
+    from dgpose.data.hand_pool import synthetic_pool
+    from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
+
+    frames = SyntheticHands(
+        seed,
+        data_dir=data,
+        split=split,
+        size=networks.image_size,
+        cube_mm=networks.cube_mm,
+        config=SyntheticHandsConfig(cube_std=0.0),
+    )
+    with counted("rendering", shown=is_first_rank()) as progress:
+        return synthetic_pool(frames, count, normalize=networks.normalize, progress=progress)
 
 
 def networks_for(
@@ -240,6 +278,7 @@ def is_first_rank() -> bool:
 
 
 def _refuse_idle_options(
+    real: bool,
     source: Source,
     subjects: str | None,
     centers: Path | None,
@@ -248,7 +287,7 @@ def _refuse_idle_options(
 ) -> None:
     """Options that would do nothing are errors."""
     given = {"--subjects": subjects, "--centers": centers, "--test-centers": test_centers}
-    if source is Source.RENDERED:
+    if not real:
         for option, value in given.items():
             if value is not None:
                 raise ValueError(f"{option} needs a data set (--source)")
