@@ -6,6 +6,7 @@ Shared Latent Space for Hand Pose Estimation", CVPR 2017.
 
 from dgpose.models.crossing_nets.config import CrossingNetsConfig, JointWeights, StageConfig
 from dgpose.models.crossing_nets.inference_path import CrossingNetsPath
+from dgpose.models.crossing_nets.latent_distribution import LatentDistribution
 from dgpose.models.crossing_nets.networks import (
     Alignment,
     CrossingNets,
@@ -23,6 +24,7 @@ __all__ = [
     "DepthGenerator",
     "Discriminator",
     "JointWeights",
+    "LatentDistribution",
     "PoseVAE",
     "StageConfig",
     "load_crossing_nets",
