@@ -22,6 +22,7 @@ from dgpose.data.depth_sources import SourceFrame
 from dgpose.inference.hand_estimator import check_center
 from dgpose.metrics.hand_residual import Residual, rendered_residual
 from dgpose.models.crossing_nets import CrossingNets
+from dgpose.models.crossing_nets.networks import Estimate
 from dgpose.skeletons import NYU36, NYU_SCORED14
 from dgpose_ext import depth_crop, find_hand_center
 
@@ -77,7 +78,7 @@ class Refinement:
     """What became of N crops; joints [N, J, 3] in `unit_mm`, maps [N, 1, S, S].
 
     Attributes:
-        latent, refined_latent: [N, L], the posterior's and the refined one.
+        latent, refined_latent: [N, L], the posterior's (or the given one) and the refined one.
         joints, refined_joints: of these.
         generated, refined_generated: the maps made of these.
         misfit, refined_misfit: [N] Huber loss of the maps, summed over pixels, per pixel of the
@@ -94,19 +95,26 @@ class Refinement:
     refined_misfit: Tensor
 
 
-def refine(nets: CrossingNets, crops: Tensor, config: RefineConfig | None = None) -> Refinement:
+def refine(
+    nets: CrossingNets,
+    crops: Tensor,
+    config: RefineConfig | None = None,
+    *,
+    start: Tensor | None = None,
+) -> Refinement:
     """Fit the latents of crops to their depth maps; the crops are independent of each other.
 
     Of a crop's starts the one with the least loss (misfit and prior) is taken. A direct head's
-    correction of the joints is that of the crop, before and after.
+    correction of the joints is that of the crop, before and after; a given start has none.
 
     Args:
         nets: in eval mode; their weights are not changed.
         crops: [N, 1, S, S] as `nets.config` says.
         config: the settings.
+        start: [N, L] to start from in the place of the posterior's latents.
 
     Raises:
-        ValueError: networks in training mode, crops of another size.
+        ValueError: networks in training mode, crops or start of another size.
     """
     settings = config or RefineConfig()
     size = nets.config.image_size
@@ -117,6 +125,11 @@ def refine(nets: CrossingNets, crops: Tensor, config: RefineConfig | None = None
     crops = crops.to(next(nets.parameters()))
     with torch.no_grad():
         estimate = nets.posterior_of(crops)
+    if start is not None:
+        if start.shape != estimate.latent.shape:
+            expected = list(estimate.latent.shape)
+            raise ValueError(f"start must have shape {expected}, got {list(start.shape)}")
+        estimate = Estimate(start.to(crops), None)
     latent = estimate.latent
     refined = _best_latent(nets, crops, latent, settings)
     with torch.no_grad():
