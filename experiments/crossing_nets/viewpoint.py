@@ -181,9 +181,9 @@ def _draw(groups: dict[Group, list[dict[str, Any]]], path: Path) -> None:
                 label=name_of(group),
             )
         axes.grid(alpha=0.3)
-        axes.set_ylim(bottom=0)
         axes.legend()
     turn, view = figure.axes
+    turn.set_ylim(bottom=0)  # of both
     turn.set(
         xlabel="test pose turned out of the image plane by (degrees)",
         ylabel="mean joint error (mm)",
