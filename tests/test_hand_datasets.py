@@ -10,8 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from dgpose.data.cameras import project
-from dgpose.data.hand_datasets import IcvlHands, MsraHands, NyuHands, read_centers
+from dgpose.data.cameras import project, unproject
+from dgpose.data.hand_datasets import (
+    MSRA_GESTURES,
+    MSRA_SUBJECTS,
+    IcvlHands,
+    MsraHands,
+    NyuHands,
+    open_hand_set,
+    read_centers,
+)
 
 scipy_io = pytest.importorskip("scipy.io")
 
@@ -113,8 +121,9 @@ def test_icvl_reads_the_real_labels(tmp_path: Path, data_dir: Path) -> None:
 
 
 def write_msra(root: Path, rng: np.random.Generator, subject: int = 3) -> np.ndarray:
+    """121 frames of gesture T and none of the others; one image."""
     joints = hands_mm(rng, 121, 21)
-    for gesture in (*"123456789", "I", "IP", "L", "MP", "RP", "T", "TIP", "Y"):
+    for gesture in MSRA_GESTURES:
         folder = root / f"P{subject}" / gesture
         folder.mkdir(parents=True)
         frames = joints * (1, 1, -1) if gesture == "T" else joints[:0]
@@ -142,6 +151,71 @@ def test_msra(tmp_path: Path, rng: np.random.Generator) -> None:
     path.write_text(path.read_text().replace("121\n", "122\n", 1))
     with pytest.raises(ValueError, match="as many frames as its first line says"):
         MsraHands(tmp_path, [3])
+
+
+def numbered_centers(count: int) -> np.ndarray:
+    """Centres in the middle of the image, at as many mm as their row."""
+    numbers = np.arange(count, dtype=np.float32)
+    return np.stack((np.full_like(numbers, 160), np.full_like(numbers, 120), numbers), axis=1)
+
+
+def test_centers_in_millimetres_are_refused(
+    tmp_path: Path, rng: np.random.Generator, data_dir: Path
+) -> None:
+    labels = data_dir / "hand" / "icvl" / "labels"
+    (tmp_path / "Testing").mkdir()
+    for name in ("test_seq_1.txt", "test_seq_2.txt", "icvl_test_center_ren.txt"):
+        text = gzip.decompress((labels / f"{name}.gz").read_bytes())
+        (tmp_path / "Testing" / name).write_bytes(text)
+    centers = read_centers(tmp_path / "Testing" / "icvl_test_center_ren.txt")
+    assert len(IcvlHands(tmp_path, "test", centers=centers)) == 1596
+    in_mm = unproject(centers, IcvlHands.camera)
+    with pytest.raises(ValueError, match=r"of 1596 outside of the image: x, y, z in mm must be"):
+        IcvlHands(tmp_path, "test", centers=in_mm)
+
+
+def test_msra_centers_count_the_faulty_frames(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Frame 120 of P3/T is dropped; the centre of the frame after it is not the dropped one's."""
+    write_msra(tmp_path, rng)
+    path = tmp_path / "P3/T/joint.txt"
+    lines = path.read_text().splitlines()[1:]
+    path.write_text("\n".join(["122", *lines, lines[-1]]) + "\n")
+    centers = numbered_centers(122)
+    hands = MsraHands(tmp_path, [3], centers=centers)
+    assert len(hands) == 121
+    (tmp_path / "P3/T/000121_depth.bin").write_bytes(
+        (tmp_path / "P3/T/000119_depth.bin").read_bytes()
+    )
+    assert hands[119].center == (160, 120, 119)
+    assert hands[120].center == (160, 120, 121)
+    assert hands[120].name == "P3/T/000121_depth.bin"
+    with pytest.raises(ValueError, match=r"centers must have shape \[122, 3\], .* got \[121, 3\]"):
+        MsraHands(tmp_path, [3], centers=centers[:121])
+
+
+def test_open_hand_set(nyu: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    assert isinstance(open_hand_set("nyu", nyu, "test"), NyuHands)
+    for subject in MSRA_SUBJECTS:
+        write_msra(tmp_path, rng, subject)
+    centers = numbered_centers(9 * 121)
+    train, test = (
+        open_hand_set("msra", tmp_path, split, left_out=[3, 8], centers=centers)
+        for split in ("train", "test")
+    )
+    assert (len(train), len(test)) == (7 * 121, 2 * 121)  # the test part keeps faulty frames
+    assert test.names[:1] == ["P3/T/000000_depth.bin"]
+    assert test[119].center == (160, 120, 3 * 121 + 119)
+    assert test[121 + 119].center == (160, 120, 8 * 121 + 119)
+    assert train[119].center == (160, 120, 119)
+    assert len(open_hand_set("msra", tmp_path)) == 9 * 121 - 1
+    for name, left_out, message in (
+        ("bighand", (), "name must be one of nyu, icvl, msra, got 'bighand'"),
+        ("msra", (), "the test part of msra is the subjects that are left out: name some"),
+        ("msra", (9,), r"subjects must be 0 to 8, got \[9\]"),
+        ("nyu", (1,), "subjects are MSRA's, and nyu is split by its own files"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_hand_set(name, tmp_path, "test", left_out=left_out)
 
 
 def test_msra_real_frame(tmp_path: Path, rng: np.random.Generator, data_dir: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dgpose.metrics.hand import (
-    HAND_DATASETS,
+    HAND_PROTOCOLS,
     ResultFormatError,
     area_under_curve,
     evaluate,
@@ -20,6 +20,7 @@ from dgpose.metrics.hand import (
     read_uvd,
     success_rate,
     uvd_to_mm,
+    write_uvd,
 )
 from dgpose.skeletons import ICVL16, MSRA21, NYU14, NYU36, NYU_SCORED14
 
@@ -155,6 +156,12 @@ def test_read_uvd_forms(tmp_path):
         np.testing.assert_array_equal(read_uvd(path), np.array(rows).reshape(2, 2, 3))
 
 
+def test_write_uvd(tmp_path):
+    uvd = np.random.default_rng(0).uniform(-9, 900, (4, 21, 3))
+    write_uvd(tmp_path / "new" / "folder" / "a.txt", uvd)
+    np.testing.assert_allclose(read_uvd(tmp_path / "new/folder/a.txt"), uvd, atol=5.1e-4)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -210,7 +217,7 @@ def test_nyu_joint_names_and_datasets():
     assert NYU36.groups[0] == "little"
     assert NYU36.groups[23] == "index"
     assert NYU14.joints[-1] == "PALM_3"
-    assert {name: len(d.skeleton) for name, d in HAND_DATASETS.items()} == {
+    assert {name: len(d.skeleton) for name, d in HAND_PROTOCOLS.items()} == {
         "icvl": 16,
         "nyu": 14,
         "msra": 21,

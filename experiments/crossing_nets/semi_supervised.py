@@ -38,7 +38,11 @@ from dgpose.models.crossing_nets import (
     StageConfig,
 )
 from dgpose.skeletons import NYU_SCORED14
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
+from dgpose.train.crossing_nets import (
+    WEIGHTS_NAME,
+    CrossingNetsTrainConfig,
+    train_crossing_nets,
+)
 from dgpose_ext.tensor_file import write_bytes_atomically
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -108,7 +112,7 @@ def train(
         accelerator="cpu",
         precision="bf16-mixed",
     )
-    nets = train_crossing_nets(config, pool)
+    nets = train_to_the_end(config, pool)
     errors = pool_errors(nets, pools["test"], NYU_SCORED14)
     return {
         "split_by": model.split_by,
@@ -126,6 +130,14 @@ def train(
         "mean_pose_mm": float(_mean_pose(pool, pools["test"])),
         "success_rate_max_error": success_rate(errors, CURVE_MM).tolist(),
     }
+
+
+def train_to_the_end(config: CrossingNetsTrainConfig, pool: HandPool) -> CrossingNets:
+    """The trained networks; ends the program where the training was stopped before its end."""
+    nets = train_crossing_nets(config, pool)
+    if not (config.out / WEIGHTS_NAME).is_file():
+        raise SystemExit(f"{config.out}: stopped, the same command goes on")
+    return nets
 
 
 def _labelled(pool: HandPool) -> HandPool:

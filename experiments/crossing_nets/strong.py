@@ -19,10 +19,18 @@ from benchmarks.harness import environment
 from dgpose.data.hand_pool import HandPool, rendered_pool
 from dgpose.metrics.hand_pool import pool_errors
 from dgpose.skeletons import NYU_SCORED14
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-from .semi_supervised import RESULTS, ROTATION_DEG, SIZE, Model, mean_std, table_row
+from .semi_supervised import (
+    RESULTS,
+    ROTATION_DEG,
+    SIZE,
+    Model,
+    mean_std,
+    table_row,
+    train_to_the_end,
+)
 
 PALM_JOINTS = (35, 23, 5)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -53,7 +61,7 @@ def train(
         accelerator="cpu",
         precision="bf16-mixed",
     )
-    nets = train_crossing_nets(config, pools["train"])
+    nets = train_to_the_end(config, pools["train"])
     return {
         "variant": name,
         "seed": seed,

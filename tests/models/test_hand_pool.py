@@ -107,44 +107,58 @@ def test_labelled_fraction() -> None:
 
 
 class Images(HandSet):
-    """Three images: a hand with a given centre, one to be found, and an empty one."""
+    """Images with a hand in the middle, and empty ones."""
 
     name, joints, camera = "test", 2, CAMERAS["icvl"]
 
-    def __init__(self, centers: np.ndarray | None) -> None:
-        near, far = np.array([[0.0, 0.0, 500.0]]), np.array([[20.0, -10.0, 510.0]])
-        joints = np.concatenate([near, far]).astype(np.float32)
-        label = _Label("image", joints, joints, 0, 300.0)
-        super().__init__(Path("folder"), [label] * 3, centers)
-        self.reads = 0
+    def __init__(self, names: list[str], centers: list[list[float]] | None = None) -> None:
+        joints = np.array([[0, 0, 500], [20, -10, 510]], np.float32)
+        labels = [_Label(name, joints, joints, 0, 300.0) for name in names]
+        rows = None if centers is None else np.array(centers, np.float32)
+        super().__init__(Path("folder"), [], labels, rows)
 
     def _read(self, path: Path) -> np.ndarray:
-        self.reads += 1
         depth = np.zeros((240, 320), np.uint16)
-        if self.reads != 3:
+        if path.name == "hand":
             depth[80:160, 120:200] = 500
         return depth
 
 
+NOWHERE = [np.nan] * 3
+MIDDLE = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.2]])
+
+
 def test_pool_of_a_data_set() -> None:
-    centers = np.array([[160, 120, 500], [np.nan] * 3, [np.nan] * 3], np.float32)
+    centers = [[160.0, 120.0, 500.0], NOWHERE, NOWHERE]
     seen = []
     pool = dataset_pool(
-        Images(centers), size=32, progress=lambda done, all: seen.append((done, all))
+        Images(["hand", "hand", "empty"], centers),
+        size=32,
+        progress=lambda done, all: seen.append((done, all)),
     )
     assert len(pool) == 2
     assert bool(pool.labelled.all())
     assert seen[-1] == (3, 3)
-    expected = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.2]])
-    torch.testing.assert_close(pool.joints[0], expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(pool.joints[1], expected, atol=0.1, rtol=0)
+    torch.testing.assert_close(pool.joints[0], MIDDLE, atol=1e-4, rtol=0)
+    torch.testing.assert_close(pool.joints[1], MIDDLE, atol=0.1, rtol=0)
+    assert pool.centers_mm is not None
+    torch.testing.assert_close(pool.centers_mm[0], torch.tensor([0.0, 0.0, 500.0]))
     assert pool.depth.min() == -1
     assert pool.depth.max() == 1
-    images = Images(None)
-    images.reads = 2  # the next one is empty
-    images._labels = images._labels[:1]
     with pytest.raises(ValueError, match="folder: no hand was found in any of the 1 images"):
-        dataset_pool(images)
+        dataset_pool(Images(["empty"]))
+
+
+def test_pool_of_every_frame_looks_where_the_hand_was() -> None:
+    """Off the middle: an empty image alone could not tell."""
+    aside = [[150.0, 120.0, 500.0], NOWHERE, NOWHERE]
+    pool = dataset_pool(Images(["hand", "empty", "hand"], aside), size=32, every_frame=True)
+    assert len(pool) == 3
+    assert torch.equal(pool.joints[1], pool.joints[0])
+    assert bool((pool.depth[1] == 1).all())
+    torch.testing.assert_close(pool.joints[2], MIDDLE, atol=0.1, rtol=0)
+    with pytest.raises(ValueError, match=r"no hand was found in the first image, empty: give a"):
+        dataset_pool(Images(["empty", "hand"]), every_frame=True)
 
 
 def test_rendered_pool_shows_its_joints(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import distributed
 
 from dgpose.data.hand_pool import HandPool
 from dgpose.models.crossing_nets import (
@@ -18,7 +23,11 @@ from dgpose.models.crossing_nets import (
     load_crossing_nets,
 )
 from dgpose.train import crossing_nets
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
+from dgpose.train.crossing_nets import (
+    CrossingNetsTrainConfig,
+    stage_steps,
+    train_crossing_nets,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +87,51 @@ def test_resumed_run_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.M
         whole.state_dict().items(), parts.state_dict().values(), strict=True
     ):
         assert torch.equal(one, other), name
+
+
+needs_gloo = pytest.mark.skipif(
+    not (distributed.is_available() and distributed.is_gloo_available()),
+    reason="needs torch.distributed with gloo",
+)
+
+
+@needs_gloo
+def test_two_ranks_end_with_the_same_networks(tmp_path: Path) -> None:
+    """Their batches differ, so their gradients do, until they are averaged."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    worker = Path(__file__).with_name("crossing_nets_rank.py")
+    result = subprocess.run(
+        [sys.executable, *launch, str(worker), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr
+    first, second = (load_file(tmp_path / f"rank_{rank}.safetensors") for rank in (0, 1))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    alone = train_crossing_nets(config(tmp_path / "alone", steps=(3, 3, 3)), pool(8)).state_dict()
+    assert not torch.equal(first["vae.first.weight"], alone["vae.first.weight"])
+    with pytest.raises(ValueError, match="ranks must be that of the resumed run, 2, got 1"):
+        train_crossing_nets(config(tmp_path / "run", steps=(3, 3, 3), resume=True), pool(8))
+
+
+def test_steps_of_the_stages() -> None:
+    assert stage_steps(config(Path("out")), 12) == (3, 3, 6)
+    assert stage_steps(config(Path("out")), 12, ranks=2) == (1, 1, 2)
+    assert stage_steps(config(Path("out"), steps=(7, 0, 1)), 12) == (7, 0, 1)
+    paper = stage_steps(CrossingNetsTrainConfig(Path("out")), 72_757)
+    assert paper == (201 * 363, 1001 * 727, 101 * 363)
+
+
+def test_another_source_of_frames_is_refused(tmp_path: Path) -> None:
+    train_crossing_nets(config(tmp_path, steps=(1, 0, 0)), pool(), data="one set")
+    again = config(tmp_path, steps=(1, 0, 0), resume=True)
+    with pytest.raises(ValueError, match=r"data must be that of the resumed run, .*'one set'"):
+        train_crossing_nets(again, pool(), data="another set")
+    train_crossing_nets(again, pool(), data="one set")
 
 
 def test_few_labels_and_stages_in_steps(tmp_path: Path) -> None:

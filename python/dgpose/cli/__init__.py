@@ -1,6 +1,7 @@
 """The command line: `dgpose hand run`, `dgpose hand live`, `dgpose heatmap`, `dgpose crop`,
 `dgpose index build`, `dgpose export hand`, `dgpose demo`, `dgpose bench`, `dgpose eval hand`,
-`dgpose train hand`."""
+`dgpose train hand`, `dgpose train crossing-nets`, `dgpose data check`,
+`dgpose reproduce crossing-nets`."""
 
 from __future__ import annotations
 

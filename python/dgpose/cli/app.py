@@ -23,7 +23,9 @@ from dgpose.cli.index import app as index_app
 __all__ = ["app"]
 
 _LOADED_WHEN_CALLED = {
+    "data": ("dgpose.cli.data", "Look at data sets on disk."),
     "eval": ("dgpose.cli.eval", "Score result files against labels."),
+    "reproduce": ("dgpose.cli.reproduce", "Published tables, beside what this code measures."),
     "train": ("dgpose.cli.train", "Train the models."),
 }
 

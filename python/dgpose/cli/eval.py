@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dgpose.cli.options import HandSetName
 from dgpose.cli.terminal import fail
 from dgpose.metrics.hand import (
     HandErrors,
@@ -26,20 +26,12 @@ from dgpose.metrics.hand import (
 )
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-__all__ = ["app"]
+__all__ = ["app", "score"]
 
 app = typer.Typer(no_args_is_help=True, help="Score result files against labels.")
 
 _CURVE_MM = np.arange(0.0, 81.0)
 _TABLE_MM = (10.0, 20.0, 30.0, 40.0, 50.0)
-
-
-class HandDatasetName(str, Enum):
-    """The data sets whose hand results can be scored."""
-
-    ICVL = "icvl"
-    NYU = "nyu"
-    MSRA = "msra"
 
 
 @app.callback()
@@ -55,22 +47,33 @@ def hand(
         typer.Option(help="Result file: one frame a line, J x (u v d); repeat it to compare."),
     ],
     gt: Annotated[Path, typer.Option(help="Label file of the same form (plain or .gz).")],
-    dataset: Annotated[HandDatasetName, typer.Option(help="Whose joints and camera to use.")],
+    dataset: Annotated[HandSetName, typer.Option(help="Whose joints and camera to use.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for success_rate.png and errors.json.")
     ] = None,
 ) -> None:
     """Mean joint error, error per joint, and success rates of hand-pose results."""
     try:
-        methods = _evaluate_files(pred, gt, dataset.value)
-        if out is not None:
-            _save_json(methods, gt, out / "errors.json")
-            _save_picture(methods, out / "success_rate.png")
+        score(pred, gt, dataset.value, out)
     except (OSError, ValueError) as error:
         fail(error)
+
+
+def score(pred: list[Path], gt: Path, dataset: str, out: Path | None) -> dict[str, HandErrors]:
+    """Prints the report of `dgpose eval hand`, saves it where `out` is given, returns the errors
+    by the files' names.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, scored or written.
+    """
+    methods = _evaluate_files(pred, gt, dataset)
+    if out is not None:
+        _save_json(methods, gt, out / "errors.json")
+        _save_picture(methods, out / "success_rate.png")
     _print_report(methods)
     if out is not None:
         typer.echo(f"saved {out / 'success_rate.png'} and {out / 'errors.json'}")
+    return methods
 
 
 def _evaluate_files(predictions: list[Path], labels: Path, dataset: str) -> dict[str, HandErrors]:
@@ -96,7 +99,7 @@ def _print_report(methods: dict[str, HandErrors]) -> None:
     first = next(iter(methods.values()))
     frames, joints = first.errors_mm.shape
     summary = Table(
-        title=f"{first.dataset.name}: {frames} frames, {joints} joints",
+        title=f"{first.protocol.name}: {frames} frames, {joints} joints",
         caption="success rate: share of frames whose maximum joint error is below ... mm",
     )
     summary.add_column("", justify="right")
@@ -121,7 +124,7 @@ def _print_report(methods: dict[str, HandErrors]) -> None:
     if first.subset_means_mm:
         per_joint.add_section()
     means = np.stack([per_joint_error(errors.errors_mm) for errors in methods.values()])
-    for joint, values in zip(first.dataset.skeleton.joints, means.T, strict=True):
+    for joint, values in zip(first.protocol.skeleton.joints, means.T, strict=True):
         per_joint.add_row(joint, *(f"{value:.{digits}f}" for value in values))
 
     console = Console()
@@ -131,7 +134,7 @@ def _print_report(methods: dict[str, HandErrors]) -> None:
 
 def _save_json(methods: dict[str, HandErrors], labels: Path, path: Path) -> None:
     report: dict[str, Any] = {
-        "dataset": next(iter(methods.values())).dataset.name,
+        "dataset": next(iter(methods.values())).protocol.name,
         "labels": labels.name,
         "thresholds_mm": _CURVE_MM.tolist(),
         "results": {
@@ -141,7 +144,7 @@ def _save_json(methods: dict[str, HandErrors], labels: Path, path: Path) -> None
                 "subset_mean_joint_error_mm": errors.subset_means_mm,
                 "per_joint_error_mm": dict(
                     zip(
-                        errors.dataset.skeleton.joints,
+                        errors.protocol.skeleton.joints,
                         per_joint_error(errors.errors_mm).tolist(),
                         strict=True,
                     )
@@ -168,7 +171,7 @@ def _save_picture(methods: dict[str, HandErrors], path: Path) -> None:
     FigureCanvasAgg(figure)
     curve, bars = figure.subplots(1, 2)
     first = next(iter(methods.values()))
-    joints = first.dataset.skeleton.joints
+    joints = first.protocol.skeleton.joints
     places = np.arange(len(joints))
     width = 0.8 / len(methods)
     # Best first, in tab10's ten colours, then the same with dashes.
@@ -185,7 +188,7 @@ def _save_picture(methods: dict[str, HandErrors], path: Path) -> None:
         ylabel="frames below the threshold (%)",
         xlim=(0, _CURVE_MM[-1]),
         ylim=(0, 100),
-        title=f"{first.dataset.name}: success rate, {len(first.errors_mm)} frames",
+        title=f"{first.protocol.name}: success rate, {len(first.errors_mm)} frames",
     )
     curve.grid(alpha=0.3)
     curve.legend(loc="lower right", fontsize="small", title="mean joint error in brackets")

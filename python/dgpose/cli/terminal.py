@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import typer
 
 from dgpose._errors import one_line
 
-__all__ = ["fail", "progress"]
+__all__ = ["counted", "fail", "progress"]
 
 T = TypeVar("T")
 
@@ -26,3 +27,16 @@ def progress(items: Iterable[T], total: int | None, what: str = "estimating") ->
     from rich.progress import track
 
     yield from track(items, what, total, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, where that is a terminal, for what calls back (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    hidden = not (shown and console.is_terminal)
+    with Progress(console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

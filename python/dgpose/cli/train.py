@@ -1,4 +1,4 @@
-"""`dgpose train`: train the shipped networks, and pack their weights."""
+"""`dgpose train`: train the networks, and pack the weights of those that ship."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Annotated
 
 import typer
 
+from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads
 from dgpose.cli.terminal import fail
+from dgpose.cli.train_crossing_nets import crossing_nets
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Train networks on rendered data; pack weights.")
+app = typer.Typer(no_args_is_help=True, help="Train networks; pack weights.")
+app.command()(crossing_nets)
 
 
 class PoseSource(str, Enum):
@@ -71,13 +74,11 @@ def hand(
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-3,
     init: Annotated[Path | None, typer.Option(help="Weights to start from (fine-tuning).")] = None,
     precision: Annotated[str, typer.Option(help="bf16-mixed or 32-true.")] = "bf16-mixed",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    devices: Annotated[int, typer.Option(help="Devices a machine.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, or ddp for several devices.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
-    ] = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    threads: Threads = None,
     validate_every: Annotated[
         int, typer.Option(help="Steps between validations, each with a checkpoint.")
     ] = 500,

@@ -12,7 +12,8 @@ Joints are in mm from the camera: x right, y UP, z forward. Depth is in mm, 0 = 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,23 +25,27 @@ from dgpose.data.cameras import CAMERAS, Camera, project, unproject
 from dgpose.data.depth_io import read_depth
 
 __all__ = [
-    "HAND_DATASETS",
+    "MSRA_GESTURES",
+    "MSRA_SUBJECTS",
     "HandSample",
     "HandSet",
     "IcvlHands",
     "MsraHands",
     "NyuHands",
+    "open_hand_set",
     "read_centers",
 ]
 
 Split = Literal["train", "test"]
 
+_CENTERS_OUTSIDE = 0.05
 _NYU_CAMERA = Camera(588.036865, 587.075073, 320.0, 240.0)
 _NYU_FIRST_ACTOR_TEST_ROWS = 2440
 _NYU_CUBES = (300.0, 300.0 * 0.87)
 _ICVL_JOINTS, _ICVL_INVALID = 16, 32000
 _MSRA_JOINTS = 21
-_MSRA_GESTURES = (*"123456789", "I", "IP", "L", "MP", "RP", "T", "TIP", "Y")
+# By size of hand: the cubes of DeepPrior++ (Oberweger, Lepetit 2017: 200, 180, 170, 160, 150 mm),
+# each 40 mm larger.
 _MSRA_CUBES = (240.0, 240.0, 240.0, 220.0, 220.0, 220.0, 210.0, 200.0, 190.0)
 # Wrong labels, known to the set's users.
 _MSRA_FAULTY: dict[tuple[int, str], frozenset[int]] = {
@@ -49,6 +54,12 @@ _MSRA_FAULTY: dict[tuple[int, str], frozenset[int]] = {
     (3, "T"): frozenset([120, 489]),
     (8, "4"): frozenset([168]),
 }
+
+MSRA_SUBJECTS = tuple(range(len(_MSRA_CUBES)))
+"""The nine people of MSRA15, folders P0 to P8."""
+
+MSRA_GESTURES = (*"123456789", "I", "IP", "L", "MP", "RP", "T", "TIP", "Y")
+"""The folders of each, in the order of the published list of frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +94,7 @@ class _Label:
     joints_mm: npt.NDArray[np.float32]
     subject: int
     cube_mm: float
+    faulty: bool = False
 
 
 class HandSet:
@@ -93,22 +105,26 @@ class HandSet:
         joints: J.
         camera: of all its images.
         root: its folder.
+        label_files: where the labels came from.
     """
 
     name: str
     joints: int
     camera: Camera
     root: Path
+    label_files: tuple[Path, ...]
 
     def __init__(
-        self, root: Path, labels: Sequence[_Label], centers: npt.NDArray[np.float32] | None
+        self,
+        root: Path,
+        label_files: Sequence[Path],
+        labels: Sequence[_Label],
+        centers: npt.NDArray[np.float32] | None,
     ) -> None:
-        if centers is not None and centers.shape != (len(labels), 3):
-            raise ValueError(
-                f"centers must have shape [{len(labels)}, 3], a row for every image, "
-                f"got {list(centers.shape)}"
-            )
+        if centers is not None:
+            _check_centers(centers, len(labels), self.camera)
         self.root = root
+        self.label_files = tuple(label_files)
         self._labels = labels
         self._centers = centers
 
@@ -143,9 +159,36 @@ class HandSet:
     def _read(self, path: Path) -> npt.NDArray[Any]:
         return read_depth(path).depth
 
+    @property
+    def names(self) -> list[str]:
+        """Paths of the images, relative to the folder, whether they are there or not."""
+        return [label.path for label in self._labels]
+
+    @property
+    def uvd(self) -> npt.NDArray[np.float32]:
+        """Labels of all images, `[N, J, 3]`: pixels (v down) and mm."""
+        return np.stack([label.uvd for label in self._labels])
+
     def missing(self) -> list[str]:
         """Paths of labelled images that are not there."""
-        return [label.path for label in self._labels if not (self.root / label.path).is_file()]
+        return [name for name in self.names if not (self.root / name).is_file()]
+
+    def of_subjects(self, subjects: Sequence[int], *, faulty: bool = True) -> HandSet:
+        """The images of these subjects alone, with their centres.
+
+        Args:
+            subjects: as `HandSample.subject` counts them.
+            faulty: whether images with known wrong labels are kept.
+        """
+        part = copy.copy(self)
+        part._keep(lambda label: label.subject in subjects and (faulty or not label.faulty))
+        return part
+
+    def _keep(self, wanted: Callable[[_Label], bool]) -> None:
+        rows = [row for row, label in enumerate(self._labels) if wanted(label)]
+        self._labels = [self._labels[row] for row in rows]
+        if self._centers is not None:
+            self._centers = self._centers[rows]
 
 
 def read_centers(path: Path) -> npt.NDArray[np.float32]:
@@ -205,7 +248,7 @@ class NyuHands(HandSet):
             name = f"{split}/depth_{view}_{row + 1:07d}.png"
             cube = _NYU_CUBES[second]
             labels.append(_Label(name, uvd[row], joints_mm[row], int(second), cube))
-        super().__init__(root, labels, centers)
+        super().__init__(root, [path], labels, centers)
 
 
 class IcvlHands(HandSet):
@@ -214,7 +257,8 @@ class IcvlHands(HandSet):
 
     Args:
         root: the folder that holds `Training` and `Testing`.
-        split: "train" (all sequences, turned images included) or "test" (both sequences).
+        split: "train" (all sequences, turned images included) or "test".
+        sequences: of the test part.
         centers: `[N, 3]` (u, v, mm), see `read_centers`.
 
     Raises:
@@ -229,15 +273,16 @@ class IcvlHands(HandSet):
         root: str | Path,
         split: Split = "train",
         *,
+        sequences: Sequence[int] = (1, 2),
         centers: npt.NDArray[np.float32] | None = None,
     ) -> None:
         root = Path(root)
         folder = "Training" if split == "train" else "Testing"
-        files = ("labels.txt",) if split == "train" else ("test_seq_1.txt", "test_seq_2.txt")
-        labels = [
-            label for file in files for label in self._read_labels(root / folder / file, folder)
-        ]
-        super().__init__(root, labels, centers)
+        test = [f"test_seq_{number}.txt" for number in sequences]
+        files = ["labels.txt"] if split == "train" else test
+        paths = [root / folder / file for file in files]
+        labels = [label for path in paths for label in self._read_labels(path, folder)]
+        super().__init__(root, paths, labels, centers)
 
     def _read_labels(self, path: Path, folder: str) -> list[_Label]:
         labels = []
@@ -261,8 +306,10 @@ class MsraHands(HandSet):
     Args:
         root: the folder that holds `P0` to `P8`.
         subjects: whose hands; published results leave one of the nine out and test on it.
+        gestures: which of each subject's folders.
         faulty: whether the frames with known wrong labels are kept.
-        centers: `[N, 3]` (u, v, mm), see `read_centers`.
+        centers: `[N, 3]` (u, v, mm), see `read_centers`: a row for every frame of these subjects
+            and gestures, the faulty ones included, as in the published list.
 
     Raises:
         FileNotFoundError: a `joint.txt` is not there.
@@ -274,27 +321,28 @@ class MsraHands(HandSet):
     def __init__(
         self,
         root: str | Path,
-        subjects: Sequence[int] = tuple(range(9)),
+        subjects: Sequence[int] = MSRA_SUBJECTS,
         *,
+        gestures: Sequence[str] = MSRA_GESTURES,
         faulty: bool = False,
         centers: npt.NDArray[np.float32] | None = None,
     ) -> None:
         root = Path(root)
-        if wrong := [subject for subject in subjects if not 0 <= subject < len(_MSRA_CUBES)]:
-            raise ValueError(f"subjects must be 0 to {len(_MSRA_CUBES) - 1}, got {wrong}")
-        labels = []
+        _check_subjects(subjects)
+        paths, labels = [], []
         for subject in subjects:
-            for gesture in _MSRA_GESTURES:
-                known = frozenset() if faulty else _MSRA_FAULTY.get((subject, gesture), frozenset())
+            for gesture in gestures:
+                wrong = _MSRA_FAULTY.get((subject, gesture), frozenset())
                 folder = f"P{subject}/{gesture}"
-                frames = self._read_labels(root / folder / "joint.txt")
-                for number, joints_mm in enumerate(frames):
-                    if number in known:
-                        continue
+                paths.append(root / folder / "joint.txt")
+                for number, joints_mm in enumerate(self._read_labels(paths[-1])):
                     uvd = project(joints_mm, self.camera).astype(np.float32)
                     name = f"{folder}/{number:06d}_depth.bin"
-                    labels.append(_Label(name, uvd, joints_mm, subject, _MSRA_CUBES[subject]))
-        super().__init__(root, labels, centers)
+                    cube = _MSRA_CUBES[subject]
+                    labels.append(_Label(name, uvd, joints_mm, subject, cube, number in wrong))
+        super().__init__(root, paths, labels, centers)
+        if not faulty:
+            self._keep(lambda label: not label.faulty)
 
     def _read_labels(self, path: Path) -> list[npt.NDArray[np.float32]]:
         first, *lines = path.read_text(encoding="utf-8").split("\n")
@@ -311,12 +359,65 @@ class MsraHands(HandSet):
         ]
 
 
-HAND_DATASETS: dict[str, type[HandSet]] = {
-    "nyu": NyuHands,
-    "icvl": IcvlHands,
-    "msra": MsraHands,
-}
-"""Data sets by name."""
+def open_hand_set(
+    name: str,
+    root: str | Path,
+    split: Split = "train",
+    *,
+    left_out: Sequence[int] = (),
+    centers: npt.NDArray[np.float32] | None = None,
+) -> HandSet:
+    """A data set by its name, split into what is learned from and what is tested on.
+
+    Args:
+        name: "nyu", "icvl" or "msra".
+        root: its folder.
+        split: "train" or "test". MSRA has no such parts: "test" is the subjects that are left out,
+            with all frames of the published list; "train" the others, without the faulty frames.
+        left_out: subjects of MSRA.
+        centers: `[N, 3]` (u, v, mm), see `read_centers`: of the split's images; of MSRA, of all
+            frames of all nine subjects.
+
+    Raises:
+        ValueError: another name, subjects of another set than MSRA, or that do not exist; MSRA's
+            test part without subjects; labels that cannot be read.
+        FileNotFoundError: a label file is not there.
+    """
+    if name == "msra":
+        _check_subjects(left_out)
+        if split == "test" and not left_out:
+            raise ValueError("the test part of msra is the subjects that are left out: name some")
+        whole = MsraHands(root, faulty=True, centers=centers)
+        subjects = [s for s in MSRA_SUBJECTS if (s in left_out) == (split == "test")]
+        return whole.of_subjects(subjects, faulty=split == "test")
+    if left_out:
+        raise ValueError(f"subjects are MSRA's, and {name} is split by its own files")
+    if name == "nyu":
+        return NyuHands(root, split, centers=centers)
+    if name == "icvl":
+        return IcvlHands(root, split, centers=centers)
+    raise ValueError(f"name must be one of nyu, icvl, msra, got {name!r}")
+
+
+def _check_subjects(subjects: Sequence[int]) -> None:
+    if wrong := [subject for subject in subjects if subject not in MSRA_SUBJECTS]:
+        raise ValueError(f"subjects must be 0 to {MSRA_SUBJECTS[-1]}, got {wrong}")
+
+
+def _check_centers(centers: npt.NDArray[np.float32], images: int, camera: Camera) -> None:
+    if centers.shape != (images, 3):
+        raise ValueError(
+            f"centers must have shape [{images}, 3], a row for every image, "
+            f"got {list(centers.shape)}"
+        )
+    # The files that come with V2V-PoseNet hold x y z in mm: about half of each is negative.
+    pixels = centers[np.isfinite(centers).all(axis=1), :2]
+    outside = ((pixels < 0) | (pixels > (2 * camera.cx, 2 * camera.cy))).any(axis=1)
+    if outside.sum() > _CENTERS_OUTSIDE * images:
+        raise ValueError(
+            f"centers must be (u, v, mm) with u, v in pixels, got {int(outside.sum())} of {images} "
+            "outside of the image: x, y, z in mm must be projected first"
+        )
 
 
 def _below(root: Path, *folders: str) -> Path:

@@ -5,7 +5,8 @@ A pool is made from rendered NYU poses, one render a pose, or from a data set on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgpose.data.cameras import Camera, unproject
-from dgpose.data.hand_datasets import HandSet
+from dgpose.data.hand_datasets import HandSample, HandSet
 from dgpose.data.nyu import NyuPoses, load_poses
 from dgpose.data.synthetic_hands import HandBatch, SyntheticHands, SyntheticHandsConfig
 from dgpose_ext import depth_crop, find_hand_center
@@ -26,6 +27,8 @@ __all__ = [
     "UNIT_MM",
     "HandPool",
     "PoseSplit",
+    "SplitPosesBy",
+    "check_labelled_fraction",
     "dataset_pool",
     "pose_split",
     "rendered_pool",
@@ -40,11 +43,12 @@ UNIT_MM = 50.0
 
 Normalize = Literal["cube", "nearest_pixel"]
 PoseSplit = Literal["train", "val", "test"]
-SplitBy = Literal["block", "actor"]
+SplitPosesBy = Literal["block", "actor"]
+Center = tuple[float, float, float]
 
 _BLOCK_ROWS, _GAP_ROWS = 200, 60
 _BLOCKS = (0, 0, 0, 0, 0, 2, 2, 0, 0, 1)  # train, val and test, over and over
-_RENDERED_AT_ONCE = 256
+_RENDERED_AT_ONCE = _READ_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,13 @@ class HandPool:
         depth: `[N, 1, S, S]` floating point, -1 .. 1.
         joints: `[N, J, 3]` (joint - centre of the cube) / 50 mm; x right, y UP, z forward.
         labelled: `[N]` bool: whose joints may be used.
+        centers_mm: `[N, 3]` the middle of each cube, mm from the camera, or None.
     """
 
     depth: Tensor
     joints: Tensor
     labelled: Tensor
+    centers_mm: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.depth)
@@ -71,6 +77,11 @@ class HandPool:
             )
         if self.labelled.shape != (count,) or self.labelled.dtype != torch.bool:
             raise ValueError(f"labelled must be bool of shape [N] with N = {count}")
+        if self.centers_mm is not None and self.centers_mm.shape != (count, 3):
+            raise ValueError(
+                f"centers_mm must have shape [N, 3] with N = {count}, "
+                f"got {list(self.centers_mm.shape)}"
+            )
         if not bool(self.labelled.any()):
             raise ValueError("labelled must be true for at least one frame")
 
@@ -87,8 +98,7 @@ class HandPool:
         Raises:
             ValueError: a fraction that is not in (0, 1].
         """
-        if not 0 < fraction <= 1:
-            raise ValueError(f"labelled fraction must lie in (0, 1], got {fraction}")
+        check_labelled_fraction(fraction)
         rows = torch.nonzero(self.labelled)[:, 0]
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         labelled = torch.zeros_like(self.labelled)
@@ -96,7 +106,13 @@ class HandPool:
         return replace(self, labelled=labelled)
 
 
-def pose_split(poses: NyuPoses, by: SplitBy, split: PoseSplit) -> npt.NDArray[np.bool_]:
+def check_labelled_fraction(fraction: float) -> None:
+    """Raises ValueError unless it lies in (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"labelled fraction must lie in (0, 1], got {fraction}")
+
+
+def pose_split(poses: NyuPoses, by: SplitPosesBy, split: PoseSplit) -> npt.NDArray[np.bool_]:
     """Which poses belong to a split, `[N]`.
 
     "block": blocks of 200 rows, of ten seven to train, one to validate, two to test, and 60 rows
@@ -126,7 +142,7 @@ def rendered_pool(
     data_dir: str | Path,
     split: PoseSplit = "train",
     *,
-    by: SplitBy = "block",
+    by: SplitPosesBy = "block",
     size: int = 128,
     cube_mm: float = 250.0,
     normalize: Normalize = "nearest_pixel",
@@ -208,17 +224,19 @@ def _gathered(
     progress: Callable[[int, int], None] | None,
 ) -> HandPool:
     """Rendered batches as one pool."""
-    crops, joints = [], []
+    crops, joints, centers = [], [], []
     for first in range(0, count, _RENDERED_AT_ONCE):
         batch = render(slice(first, first + _RENDERED_AT_ONCE))
         stretched = normalize == "nearest_pixel"
         crops.append((stretch_to_nearest_pixel(batch.crop) if stretched else batch.crop).half())
         places = zip(batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True)
         middle = np.stack([unproject(center, Camera(*camera)) for center, camera in places])
+        centers.append(torch.from_numpy(middle).float())
         joints.append((batch.joints_mm - torch.from_numpy(middle)[:, None]).float() / UNIT_MM)
         if progress is not None:
             progress(min(first + _RENDERED_AT_ONCE, count), count)
-    return HandPool(torch.cat(crops), torch.cat(joints), torch.ones(count, dtype=torch.bool))
+    labelled = torch.ones(count, dtype=torch.bool)
+    return HandPool(torch.cat(crops), torch.cat(joints), labelled, torch.cat(centers))
 
 
 def dataset_pool(
@@ -227,9 +245,10 @@ def dataset_pool(
     size: int = 128,
     cube_mm: float | None = 250.0,
     normalize: Normalize = "nearest_pixel",
+    every_frame: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> HandPool:
-    """The images of a data set as crops, all labelled; those without a hand's centre are left out.
+    """The images of a data set as crops, all labelled, read by several threads.
 
     The centre is that of the centre file the set was opened with, else `find_hand_center`'s.
 
@@ -237,42 +256,56 @@ def dataset_pool(
         frames: an opened data set.
         size, normalize: of the crops.
         cube_mm: edge of the cube; None: what the set's users take for each image.
+        every_frame: whether an image in which no hand is found is cropped where the one before
+            was, as published results have a line for every image; else it is left out.
         progress: called with (frames done, frames in all).
 
     Raises:
-        ValueError: no image has a centre.
+        ValueError: no image has a centre; with `every_frame`, the first has none.
         FileNotFoundError, DepthFormatError: an image is missing or damaged.
     """
-    crops, joints = [], []
-    for crop, relative in _crops_of(frames, size, cube_mm, normalize, progress):
-        crops.append(crop)
-        joints.append(relative)
-    if not crops:
-        raise ValueError(f"{frames.root}: no hand was found in any of the {len(frames)} images")
-    return HandPool(torch.cat(crops), torch.stack(joints), torch.ones(len(crops), dtype=torch.bool))
+    count = len(frames)
+    depth = torch.empty((count, 1, size, size), dtype=torch.float16)
+    joints, centers = torch.empty(count, frames.joints, 3), torch.empty(count, 3)
 
-
-def _crops_of(
-    frames: HandSet,
-    size: int,
-    cube_mm: float | None,
-    normalize: Normalize,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for index in range(len(frames)):
+    def read(index: int) -> tuple[HandSample, Center | None]:
         sample = frames[index]
-        image = torch.from_numpy(np.ascontiguousarray(sample.depth))
         center = sample.center
         if center is None or not np.isfinite(center).all():
-            center = find_hand_center(image, sample.camera)
-        if center is not None:
-            edge = sample.cube_mm if cube_mm is None else cube_mm
-            where = torch.tensor([center], dtype=torch.float64)
-            crop = depth_crop(image[None], where, sample.camera, edge, size, normalize=normalize)
-            middle = unproject(np.array([center], np.float64), sample.camera)[0]
-            yield crop.half(), torch.from_numpy((sample.joints_mm - middle) / UNIT_MM).float()
-        if progress is not None:
-            progress(index + 1, len(frames))
+            center = find_hand_center(_image(sample), sample.camera)
+        return sample, center
+
+    kept, last = 0, None
+    with ThreadPoolExecutor() as workers:
+        for first in range(0, count, _READ_AT_ONCE):
+            part = range(first, min(first + _READ_AT_ONCE, count))
+            for sample, found in workers.map(read, part):
+                center = last if found is None and every_frame else found
+                if center is not None:
+                    edge = sample.cube_mm if cube_mm is None else cube_mm
+                    where = torch.tensor([center], dtype=torch.float64)
+                    middle = unproject(where[0], sample.camera)
+                    depth[kept] = depth_crop(
+                        _image(sample)[None], where, sample.camera, edge, size, normalize=normalize
+                    )[0]
+                    joints[kept] = (torch.from_numpy(sample.joints_mm) - middle) / UNIT_MM
+                    centers[kept] = middle
+                    kept, last = kept + 1, center
+                elif every_frame:
+                    raise ValueError(
+                        f"{frames.root}: no hand was found in the first image, {sample.name}: "
+                        "give a centre file"
+                    )
+            if progress is not None:
+                progress(part.stop, count)
+    if not kept:
+        raise ValueError(f"{frames.root}: no hand was found in any of the {count} images")
+    labelled = torch.ones(kept, dtype=torch.bool)
+    return HandPool(depth[:kept], joints[:kept], labelled, centers[:kept])
+
+
+def _image(sample: HandSample) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(sample.depth))
 
 
 def stretch_to_nearest_pixel(crop: Tensor) -> Tensor:

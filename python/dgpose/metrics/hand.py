@@ -24,11 +24,12 @@ import numpy.typing as npt
 
 from dgpose.data.cameras import EVALUATION_CAMERAS, Camera, unproject
 from dgpose.skeletons import ICVL16, MSRA21, NYU14, NYU36, NYU_SCORED14, Skeleton
+from dgpose_ext.tensor_file import write_bytes_atomically
 
 __all__ = [
-    "HAND_DATASETS",
-    "HandDataset",
+    "HAND_PROTOCOLS",
     "HandErrors",
+    "HandProtocol",
     "ResultFormatError",
     "area_under_curve",
     "evaluate",
@@ -39,6 +40,7 @@ __all__ = [
     "read_uvd",
     "success_rate",
     "uvd_to_mm",
+    "write_uvd",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -49,8 +51,8 @@ class ResultFormatError(ValueError):
 
 
 @dataclass(frozen=True)
-class HandDataset:
-    """How results on one data set are scored.
+class HandProtocol:
+    """How results on one data set are scored: which joints, with which camera.
 
     Attributes:
         name: `"icvl"`, `"nyu"` or `"msra"`.
@@ -69,8 +71,8 @@ class HandDataset:
     subsets: tuple[tuple[str, int, int], ...] = ()
 
 
-HAND_DATASETS: dict[str, HandDataset] = {
-    "icvl": HandDataset(
+HAND_PROTOCOLS: dict[str, HandProtocol] = {
+    "icvl": HandProtocol(
         "icvl",
         EVALUATION_CAMERAS["icvl"],
         ICVL16,
@@ -78,7 +80,7 @@ HAND_DATASETS: dict[str, HandDataset] = {
         16,
         (("test_seq_1", 0, 702), ("test_seq_2", 702, 1596)),
     ),
-    "nyu": HandDataset(
+    "nyu": HandProtocol(
         "nyu",
         EVALUATION_CAMERAS["nyu"],
         NYU14,
@@ -86,7 +88,7 @@ HAND_DATASETS: dict[str, HandDataset] = {
         len(NYU36),
         (("training actor", 0, 2440), ("other actor", 2440, 8252)),
     ),
-    "msra": HandDataset("msra", EVALUATION_CAMERAS["msra"], MSRA21, tuple(range(21)), 21),
+    "msra": HandProtocol("msra", EVALUATION_CAMERAS["msra"], MSRA21, tuple(range(21)), 21),
 }
 """The data sets whose results can be scored, by name."""
 
@@ -155,6 +157,17 @@ def _number(word: str) -> float | None:
         return None
 
 
+def write_uvd(path: str | PathLike[str], uvd: npt.NDArray[Any]) -> None:
+    """Write a result or label file that `read_uvd` reads, atomically; digits to a thousandth.
+
+    Args:
+        path: the file; its folders are made.
+        uvd: `[N, J, 3]` u, v in pixels, d in mm.
+    """
+    lines = [" ".join(f"{value:.3f}" for value in frame.ravel()) for frame in np.asarray(uvd)]
+    write_bytes_atomically(Path(path), ("\n".join(lines) + "\n").encode())
+
+
 def uvd_to_mm(uvd: npt.NDArray[Any], dataset: str) -> Array:
     """Pixels and depth to millimetres with the data set's evaluation camera.
 
@@ -168,7 +181,7 @@ def uvd_to_mm(uvd: npt.NDArray[Any], dataset: str) -> Array:
     Raises:
         ValueError: unknown data set, or the last dimension is not 3.
     """
-    return unproject(np.asarray(uvd, np.float64), _dataset(dataset).camera)
+    return unproject(np.asarray(uvd, np.float64), _protocol(dataset).camera)
 
 
 def joint_errors(predicted_mm: npt.NDArray[Any], truth_mm: npt.NDArray[Any]) -> Array:
@@ -248,11 +261,11 @@ class HandErrors:
     """The errors of one method on one data set.
 
     Attributes:
-        dataset: how they were scored.
+        protocol: how they were scored.
         errors_mm: `[N, J]` over the scored joints.
     """
 
-    dataset: HandDataset
+    protocol: HandProtocol
     errors_mm: Array
 
     @property
@@ -263,7 +276,7 @@ class HandErrors:
     @property
     def subset_means_mm(self) -> dict[str, float]:
         """Mean joint error of the set's parts; empty unless the whole test set was scored."""
-        subsets = self.dataset.subsets
+        subsets = self.protocol.subsets
         if not subsets or len(self.errors_mm) != subsets[-1][2]:
             return {}
         return {name: mean_joint_error(self.errors_mm[a:b]) for name, a, b in subsets}
@@ -287,36 +300,36 @@ def evaluate(
         ValueError: unknown data set, a wrong number of joints, numbers of frames that differ, or
             values that are not finite.
     """
-    scoring = _dataset(dataset)
-    predicted = _scored(predicted_uvd, "predictions", scoring)
-    truth = _scored(truth_uvd, "labels", scoring)
+    protocol = _protocol(dataset)
+    predicted = _scored(predicted_uvd, "predictions", protocol)
+    truth = _scored(truth_uvd, "labels", protocol)
     if len(predicted) != len(truth):
         raise ValueError(
             f"predictions must have one frame per label ({len(truth)}), got {len(predicted)} frames"
         )
     return HandErrors(
-        scoring, joint_errors(uvd_to_mm(predicted, dataset), uvd_to_mm(truth, dataset))
+        protocol, joint_errors(uvd_to_mm(predicted, dataset), uvd_to_mm(truth, dataset))
     )
 
 
-def _scored(uvd: npt.NDArray[Any], name: str, dataset: HandDataset) -> Array:
+def _scored(uvd: npt.NDArray[Any], name: str, protocol: HandProtocol) -> Array:
     values = np.asarray(uvd, np.float64)
-    scored = len(dataset.skeleton)
-    counts = sorted({scored, dataset.full_joints})
+    scored = len(protocol.skeleton)
+    counts = sorted({scored, protocol.full_joints})
     if values.ndim != 3 or values.shape[1] not in counts or values.shape[2] != 3:
         joints = " or ".join(str(count) for count in counts)
         raise ValueError(
-            f"{name} for {dataset.name} must have shape [N, {joints}, 3], got {list(values.shape)}"
+            f"{name} for {protocol.name} must have shape [N, {joints}, 3], got {list(values.shape)}"
         )
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
     if bad.size:
         raise ValueError(f"{name} must be finite, got NaN or Inf in frame {bad[0]}")
     if values.shape[1] != scored:
-        values = values[:, list(dataset.all_joints)]
+        values = values[:, list(protocol.all_joints)]
     return values
 
 
-def _dataset(name: str) -> HandDataset:
-    if name not in HAND_DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(HAND_DATASETS)}, got {name!r}")
-    return HAND_DATASETS[name]
+def _protocol(name: str) -> HandProtocol:
+    if name not in HAND_PROTOCOLS:
+        raise ValueError(f"dataset must be one of {', '.join(HAND_PROTOCOLS)}, got {name!r}")
+    return HAND_PROTOCOLS[name]

@@ -1,4 +1,4 @@
-"""Joint errors of Crossing Nets on a pool of crops."""
+"""What Crossing Nets estimate on a pool of crops, and how far that is from the labels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dgpose.data.hand_pool import UNIT_MM, HandPool
 from dgpose.models.crossing_nets.networks import CrossingNets
 
-__all__ = ["pool_errors"]
+__all__ = ["pool_errors", "pool_estimates"]
 
 
 @torch.no_grad()
+def pool_estimates(nets: CrossingNets, pool: HandPool, *, batch: int = 500) -> Tensor:
+    """Estimated joints `[N, J, 3]` as in a pool: (joint - centre of the cube) / 50 mm.
+
+    Args:
+        nets: in eval mode.
+        pool: frames; their labels do not matter here.
+        batch: frames at once.
+
+    Raises:
+        ValueError: networks in training mode.
+    """
+    if nets.training:
+        raise ValueError("nets must be in eval mode")
+    device = next(nets.parameters()).device
+    estimates = []
+    for part in torch.split(pool.depth, batch):
+        estimates.append(nets.estimate(part.to(device, torch.float32)).cpu())
+    return torch.cat(estimates)
+
+
 def pool_errors(
     nets: CrossingNets, pool: HandPool, joints: Sequence[int], *, batch: int = 500
 ) -> npt.NDArray[np.float64]:
@@ -29,12 +50,5 @@ def pool_errors(
     Raises:
         ValueError: networks in training mode.
     """
-    if nets.training:
-        raise ValueError("nets must be in eval mode")
-    device = next(nets.parameters()).device
-    errors = []
-    for part in torch.split(torch.arange(len(pool)), batch):
-        estimated = nets.estimate(pool.depth[part].to(device, torch.float32)).cpu()
-        difference = (estimated - pool.joints[part])[:, list(joints)]
-        errors.append(difference.double().norm(dim=-1) * UNIT_MM)
-    return np.asarray(torch.cat(errors).numpy())
+    difference = (pool_estimates(nets, pool, batch=batch) - pool.joints)[:, list(joints)]
+    return np.asarray(difference.double().norm(dim=-1).numpy() * UNIT_MM)

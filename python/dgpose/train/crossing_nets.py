@@ -37,7 +37,15 @@ from dgpose.models.crossing_nets.weight_file import save_crossing_nets
 from dgpose.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from dgpose.train.interrupts import stop_requests
 
-__all__ = ["CrossingNetsTrainConfig", "train_crossing_nets"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "STAGES",
+    "WEIGHTS_NAME",
+    "CrossingNetsTrainConfig",
+    "require_resume",
+    "stage_steps",
+    "train_crossing_nets",
+]
 
 STAGES = ("vae", "gan", "joint")
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -91,12 +99,40 @@ class CrossingNetsTrainConfig:
             raise ValueError(f"rotation_deg must lie in 0..180, got {self.rotation_deg}")
 
 
+def stage_steps(
+    config: CrossingNetsTrainConfig, labelled: int, ranks: int = 1
+) -> tuple[int, int, int]:
+    """Optimiser steps of the stages (vae, gan, joint) with so many labelled frames."""
+    if config.steps is not None:
+        return config.steps
+    vae, gan, joint = (
+        settings.epochs * _steps_an_epoch(settings, labelled, ranks)
+        for settings in (config.networks.vae, config.networks.gan, config.networks.joint)
+    )
+    return vae, gan, joint
+
+
+def _steps_an_epoch(settings: StageConfig, labelled: int, ranks: int) -> int:
+    return max(1, labelled // (settings.batch * ranks))
+
+
+def require_resume(config: CrossingNetsTrainConfig) -> None:
+    """Refuses a folder that holds a run which is not to be resumed.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not config.resume and (config.out / CHECKPOINT_NAME).exists():
+        raise ValueError(f"{config.out} holds a run: resume it, or give another folder")
+
+
 class _Run:
     """State of a run on one rank."""
 
-    def __init__(self, config: CrossingNetsTrainConfig, pool: HandPool) -> None:
+    def __init__(self, config: CrossingNetsTrainConfig, pool: HandPool, data: str | None) -> None:
         self.config = config
         self.pool = pool
+        self.data = data
         self.fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
@@ -111,6 +147,7 @@ class _Run:
         self.nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rows = torch.nonzero(pool.labelled)[:, 0]
         self.others = torch.nonzero(~pool.labelled)[:, 0]
+        self.lengths = stage_steps(config, len(self.rows), self.fabric.world_size)
         # One optimiser for all: parameters that a stage does not teach have no gradient.
         self.optimizer = torch.optim.Adam(self.nets.parameters())
         self._enter_stage(0)
@@ -127,21 +164,12 @@ class _Run:
     def settings(self) -> StageConfig:
         return cast(StageConfig, getattr(self.config.networks, STAGES[self.stage]))
 
-    def stage_steps(self, stage: int) -> int:
-        if self.config.steps is not None:
-            return self.config.steps[stage]
-        settings = cast(StageConfig, getattr(self.config.networks, STAGES[stage]))
-        return settings.epochs * self._steps_an_epoch(settings)
-
-    def _steps_an_epoch(self, settings: StageConfig) -> int:
-        return max(1, len(self.rows) // (settings.batch * self.fabric.world_size))
-
     def _warm_up(self) -> bool:
         """Whether only alignment, posterior and metric learn: the first epochs of the last stage,
         or their share of its steps."""
         networks = self.config.networks
         share = networks.warm_up_epochs / max(1, networks.joint.epochs)
-        return STAGES[self.stage] == "joint" and self.step < share * self.stage_steps(self.stage)
+        return STAGES[self.stage] == "joint" and self.step < share * self.lengths[self.stage]
 
     def _enter_stage(self, stage: int) -> None:
         """A stage starts with an optimiser that remembers nothing."""
@@ -161,7 +189,7 @@ class _Run:
     def _labelled_rows(self) -> Tensor:
         """This rank's rows of the step: an epoch is one order of all labelled frames."""
         world, batch = self.fabric.world_size, self.settings.batch
-        steps = self._steps_an_epoch(self.settings)
+        steps = _steps_an_epoch(self.settings, len(self.rows), world)
         epoch, step = divmod(self.step, steps)
         number = (self.config.seed * 3 + self.stage) * 1_000_003 + epoch
         order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(number))
@@ -193,7 +221,7 @@ class _Run:
         warm = self._warm_up()
         rate = self.config.networks.warm_up_rate if warm else self.settings.learning_rate
         if self.settings.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * self.step / self.stage_steps(self.stage)))
+            rate *= 0.5 * (1 + math.cos(math.pi * self.step / self.lengths[self.stage]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if STAGES[self.stage] == "vae":
@@ -246,17 +274,20 @@ class _Run:
             "rotation_deg": self.config.rotation_deg,
             "seed": self.config.seed,
             "ranks": self.fabric.world_size,
-            "data": self.pool.describe(),
+            "data": self._describe_data(),
         }
+
+    def _describe_data(self) -> dict[str, Any]:
+        named = {} if self.data is None else {"source": self.data}
+        return self.pool.describe() | named
 
     def facts(self) -> dict[str, Any]:
         """What the weight file says about its training."""
-        lengths = [self.stage_steps(stage) for stage in range(len(STAGES))]
         labelled = self.pool.joints[self.rows].to(self.fabric.device)
         return {
-            "frames": len(self.pool),
-            "labelled": int(self.pool.labelled.sum()),
-            "steps": lengths,
+            "data": self.data,
+            **self.pool.describe(),
+            "steps": list(self.lengths),
             "seed": self.config.seed,
             "minutes": round(self._elapsed() / 60, 1),
             "ranks": self.fabric.world_size,
@@ -278,10 +309,9 @@ class _Run:
         return self.config.out / CHECKPOINT_NAME
 
     def _start_or_resume(self) -> None:
+        require_resume(self.config)
         if not self.checkpoint.exists():
             return
-        if not self.config.resume:
-            raise ValueError(f"{self.config.out} holds a run: resume it, or give another folder")
         before = read_state(self.checkpoint)["run"]
         for name, value in self._must_match().items():
             if before[name] != value:
@@ -332,7 +362,7 @@ class _Run:
 
     def run(self) -> bool:
         """All stages from the current step on; False where it was stopped."""
-        lengths = [self.stage_steps(stage) for stage in range(len(STAGES))]
+        lengths = self.lengths
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -365,6 +395,10 @@ class _Run:
             bar.update(task, completed=sum(lengths))
         if lengths[-1]:
             self._estimate_statistics()
+        if self.fabric.world_size > 1:
+            # Batch statistics of the other networks are each rank's own: keep those of rank 0.
+            for buffer in self.nets.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         self._save()
         return True
 
@@ -376,15 +410,19 @@ class _Run:
         return bool(votes)
 
 
-def train_crossing_nets(config: CrossingNetsTrainConfig, pool: HandPool) -> CrossingNets:
+def train_crossing_nets(
+    config: CrossingNetsTrainConfig, pool: HandPool, *, data: str | None = None
+) -> CrossingNets:
     """Trains all three stages; Ctrl-C or SIGTERM ends a run at a step, with a checkpoint.
 
     Args:
         config: the settings.
-        pool: what to learn from.
+        pool: what to learn from; the same on every rank.
+        data: one sentence on what the pool is, kept with the weights; a resumed run must share it.
 
     Returns:
-        The networks, in eval mode; trained to the end, or as far as the run was let.
+        The networks, in eval mode; trained to the end, which writes weights.safetensors, or as far
+        as the run was let.
 
     Raises:
         ValueError: `out` holds a run and resume is not set, a resumed run of other settings, or a
@@ -399,7 +437,7 @@ def train_crossing_nets(config: CrossingNetsTrainConfig, pool: HandPool) -> Cros
             f"got {list(pool.depth.shape)}"
         )
     config.out.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, pool)
+    run = _Run(config, pool, data)
     finished = run.run()
     nets = run.nets.eval()
     if finished and run.fabric.is_global_zero:

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dgpose.data.cameras import Camera
-from dgpose.skeletons import FINGER_COLORS, NYU14, NYU36
+from dgpose.data.cameras import Camera, project
+from dgpose.data.hand_datasets import HandSample
+from dgpose.skeletons import FINGER_COLORS, NYU14, NYU36, Skeleton
 from dgpose.viz.drawing import (
     BACKGROUND,
     TEXT,
@@ -28,6 +29,7 @@ __all__ = [
     "contact_sheet",
     "hand_view",
     "image_view",
+    "labelled_sheet",
     "live_picture",
     "overlay",
 ]
@@ -235,6 +237,38 @@ def contact_sheet(
         legend.append(LegendEntry("ground truth", _TRUTH, 1))
     pictures = [(_tile_picture(tile, size), tile.caption) for tile in tiles]
     return page_of_tiles(pictures, title, legend, columns=columns)
+
+
+def labelled_sheet(
+    samples: Sequence[HandSample], skeleton: Skeleton, captions: Sequence[str], title: str
+) -> Picture:
+    """Labelled images one below the other, each whole and enlarged around the hand.
+
+    Args:
+        samples: of one data set, so of one size.
+        skeleton: of its joints.
+        captions: a short line for each.
+        title: headline.
+
+    Returns:
+        RGB picture.
+
+    Raises:
+        ValueError: no sample.
+    """
+    tiles = []
+    for sample, caption in zip(samples, captions, strict=True):
+        u, v, mm = project(sample.joints_mm.mean(axis=0), sample.camera).tolist()
+        where = (sample.depth, sample.camera, (u, v, mm))
+        views = [
+            image_view(*where, cube_mm=sample.cube_mm, height=_HEIGHT),
+            hand_view(*where, cube_mm=sample.cube_mm, size=_HEIGHT),
+        ]
+        for view, matrix in views:
+            draw_skeleton(view, _moved(sample.uvd[:, :2], matrix), skeleton)
+        tiles.append((np.hstack([view for view, _ in views]), caption))
+    legend = [LegendEntry(name, color) for name, color in FINGER_COLORS.items()]
+    return page_of_tiles(tiles, title, legend, columns=1)
 
 
 def _tile_picture(tile: SheetTile, size: int) -> Picture:

@@ -4,7 +4,12 @@ Chengde Wan, Thomas Probst, Luc Van Gool, Angela Yao: "Crossing Nets: Combining 
 Shared Latent Space for Hand Pose Estimation", CVPR 2017.
 """
 
-from dgpose.models.crossing_nets.config import CrossingNetsConfig, JointWeights, StageConfig
+from dgpose.models.crossing_nets.config import (
+    ORIGIN_JOINTS,
+    CrossingNetsConfig,
+    JointWeights,
+    StageConfig,
+)
 from dgpose.models.crossing_nets.inference_path import CrossingNetsPath
 from dgpose.models.crossing_nets.latent_distribution import LatentDistribution
 from dgpose.models.crossing_nets.networks import (
@@ -17,6 +22,7 @@ from dgpose.models.crossing_nets.networks import (
 from dgpose.models.crossing_nets.weight_file import load_crossing_nets, save_crossing_nets
 
 __all__ = [
+    "ORIGIN_JOINTS",
     "Alignment",
     "CrossingNets",
     "CrossingNetsConfig",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["CrossingNetsConfig", "JointWeights", "StageConfig"]
+__all__ = ["ORIGIN_JOINTS", "CrossingNetsConfig", "JointWeights", "StageConfig"]
 
 Normalize = Literal["nearest_pixel", "cube"]
+
+ORIGIN_JOINTS = {"nyu": 32, "icvl": 0, "msra": 0}
+"""The joint that the poses of each data set are relative to, as published."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class CrossingNetsConfig:
 
     Args:
         joints: number of joints J; 36 on NYU.
-        origin_joint: the joint that poses are relative to: NYU 32, MSRA and ICVL 0.
+        origin_joint: the joint that poses are relative to; see ORIGIN_JOINTS.
         image_size: edge of the depth crop, a multiple of 32.
         cube_mm: edge of the cube that the data's crops show; a note for who makes them.
         unit_mm: millimetres in one unit of joints and of the origin; likewise.

@@ -1,0 +1,82 @@
+"""Options that several commands have, and their values."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Accelerator",
+    "Centers",
+    "Devices",
+    "HandSetName",
+    "Nodes",
+    "Strategy",
+    "TestCenters",
+    "Threads",
+    "TrainPrecision",
+    "integers",
+    "three_steps",
+]
+
+Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Devices = Annotated[int, typer.Option(help="Devices a machine.")]
+Nodes = Annotated[int, typer.Option(help="Machines.")]
+Strategy = Annotated[str, typer.Option(help="auto, or ddp for several devices.")]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
+]
+Centers = Annotated[
+    Path | None,
+    typer.Option(
+        help="Centre file, u v mm a line: of the training images (MSRA: of all frames of P0 to "
+        "P8). Without it the hand is found in each image."
+    ),
+]
+TestCenters = Annotated[
+    Path | None, typer.Option(help="Centre file of the test images (MSRA: see --centers).")
+]
+
+
+class HandSetName(str, Enum):
+    """Public data sets of hands in depth images."""
+
+    ICVL = "icvl"
+    NYU = "nyu"
+    MSRA = "msra"
+
+
+class TrainPrecision(str, Enum):
+    """What networks compute in while they train."""
+
+    FLOAT32 = "32-true"
+    BFLOAT16 = "bf16-mixed"
+
+
+def integers(option: str, text: str) -> list[int]:
+    """Integers separated by commas.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} must be integers separated by commas, got {text!r}") from None
+
+
+def three_steps(text: str | None) -> tuple[int, int, int] | None:
+    """The value of --steps; None where it is not given.
+
+    Raises:
+        ValueError: not three integers.
+    """
+    if text is None:
+        return None
+    values = integers("--steps", text)
+    if len(values) != 3:
+        raise ValueError(f"--steps must be three numbers VAE,GAN,JOINT, got {text!r}")
+    return values[0], values[1], values[2]

@@ -1,0 +1,348 @@
+"""`dgpose train crossing-nets`, and what `dgpose reproduce crossing-nets` has in common with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dgpose.cli.options import (
+    Accelerator,
+    Centers,
+    Devices,
+    Nodes,
+    Strategy,
+    TestCenters,
+    Threads,
+    TrainPrecision,
+    integers,
+    three_steps,
+)
+from dgpose.cli.terminal import counted, fail
+
+if TYPE_CHECKING:
+    from dgpose.data.hand_datasets import HandSet
+    from dgpose.data.hand_pool import HandPool, PoseSplit, SplitPosesBy
+    from dgpose.models.crossing_nets import CrossingNets, CrossingNetsConfig
+    from dgpose.train.crossing_nets import CrossingNetsTrainConfig
+
+__all__ = [
+    "crossing_nets",
+    "describe",
+    "is_first_rank",
+    "networks_for",
+    "open_images",
+    "read_pool",
+    "train",
+]
+
+
+class Source(str, Enum):
+    """What is learned from."""
+
+    RENDERED = "rendered"
+    NYU = "nyu"
+    ICVL = "icvl"
+    MSRA = "msra"
+
+
+class SplitBy(str, Enum):
+    """What keeps training and validation apart (see `dgpose.data.hand_pool.pose_split`)."""
+
+    BLOCK = "block"
+    ACTOR = "actor"
+
+
+class Recipe(str, Enum):
+    """Configurations (see `CrossingNetsConfig`)."""
+
+    PAPER = "paper"
+    STRONG = "strong"
+
+
+def crossing_nets(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="The data folder with hand/nyu/labels, whose poses are rendered; or the folder "
+            "of the data set.",
+            envvar="DGPOSE_DATA",
+        ),
+    ],
+    source: Annotated[Source, typer.Option(help="What to learn from.")] = Source.RENDERED,
+    split_by: Annotated[
+        SplitBy, typer.Option(help="Rendered poses: what keeps the parts apart.")
+    ] = SplitBy.BLOCK,
+    config: Annotated[Recipe, typer.Option(help="Losses and normalisation.")] = Recipe.PAPER,
+    image_size: Annotated[int, typer.Option(help="Edge of the crops in pixels.")] = 128,
+    cube: Annotated[float, typer.Option(help="Edge of the cube around the hand, mm.")] = 250.0,
+    labelled_fraction: Annotated[
+        float, typer.Option(help="Share of the frames whose labels may be used.")
+    ] = 1.0,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="VAE,GAN,JOINT: optimiser steps of the stages in place of their epochs; 0 leaves "
+            "one out."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Frames a step and device; else as published.")
+    ] = None,
+    rotation: Annotated[
+        float, typer.Option(help="Largest turn of a frame in the image plane, degrees.")
+    ] = 0.0,
+    precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
+    seed: Annotated[int, typer.Option(help="Of weights, labels, batches and noise.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
+    ] = False,
+    subjects: Annotated[
+        str | None,
+        typer.Option(help="MSRA: those left out of training, as 0,3; --validate tests on them."),
+    ] = None,
+    centers: Centers = None,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Data sets: test on their test part at the end.")
+    ] = False,
+    test_centers: TestCenters = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train Crossing Nets: pose VAE, depth GAN, then both on one latent space.
+
+    Learns from rendered NYU poses or from a data set on disk, with all labels or some of them. The
+    networks go to OUT/weights.safetensors; TensorBoard reads OUT. Ctrl-C stops at a checkpoint.
+    """
+    import torch
+
+    from dgpose.data.hand_pool import check_labelled_fraction
+    from dgpose.metrics.hand import HAND_PROTOCOLS
+    from dgpose.metrics.hand_pool import pool_errors
+    from dgpose.train.crossing_nets import CrossingNetsTrainConfig, require_resume
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    labels = "nyu" if source is Source.RENDERED else source.value
+    try:
+        networks = networks_for(
+            labels, config.value, image_size=image_size, cube_mm=cube, batch=batch
+        )
+        run = CrossingNetsTrainConfig(
+            out,
+            networks=networks,
+            steps=three_steps(steps),
+            rotation_deg=rotation,
+            seed=seed,
+            resume=resume,
+            precision=precision.value,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            strategy=strategy,
+        )
+        require_resume(run)
+        check_labelled_fraction(labelled_fraction)
+        _refuse_idle_options(source, subjects, centers, validate, test_centers)
+        test: HandSet | None = None
+        if source is Source.RENDERED:
+            said = f"rendered NYU poses, split by {split_by.value}"
+            pool = _rendered(data, "train", split_by.value, networks)
+        else:
+            left_out = [] if subjects is None else integers("--subjects", subjects)
+            frames = open_images(source.value, data, "train", left_out, centers)
+            if validate:
+                own = centers if source is Source.MSRA else test_centers
+                test = open_images(source.value, data, "test", left_out, own)
+            said = describe(source.value, left_out, centers)
+            pool = read_pool(frames, networks)
+        nets = train(run, pool.with_labelled_fraction(labelled_fraction, seed), said)
+        if nets is None or not is_first_rank():
+            return
+        if source is Source.RENDERED:
+            pool, what = _rendered(data, "val", split_by.value, networks), "rendered validation"
+        elif test is not None:
+            pool, what = read_pool(test, networks, every_frame=True), "test"
+        else:
+            return
+        errors = pool_errors(nets, pool, HAND_PROTOCOLS[labels].all_joints)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    typer.echo(
+        f"{len(errors)} {what} frames, {errors.shape[1]} joints: mean error "
+        f"{errors.mean():.2f} mm, largest of a frame {errors.max(1).mean():.2f} mm"
+    )
+
+
+def _rendered(
+    data: Path, split: PoseSplit, split_by: SplitPosesBy, networks: CrossingNetsConfig
+) -> HandPool:
+    from dgpose.data.hand_pool import rendered_pool
+
+    with counted("rendering", shown=is_first_rank()) as progress:
+        return rendered_pool(
+            data,
+            split,
+            by=split_by,
+            size=networks.image_size,
+            cube_mm=networks.cube_mm,
+            normalize=networks.normalize,
+            progress=progress,
+        )
+
+
+def networks_for(
+    dataset: str,
+    recipe: str,
+    *,
+    image_size: int = 128,
+    cube_mm: float = 250.0,
+    batch: int | None = None,
+) -> CrossingNetsConfig:
+    """The configuration of this recipe ("paper" or "strong") for a data set's joints."""
+    from dgpose.metrics.hand import HAND_PROTOCOLS
+    from dgpose.models.crossing_nets import ORIGIN_JOINTS, CrossingNetsConfig
+
+    if cube_mm <= 0:
+        raise ValueError(f"cube must be positive, got {cube_mm}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    make = CrossingNetsConfig.strong if recipe == "strong" else CrossingNetsConfig.paper
+    networks = make(
+        joints=HAND_PROTOCOLS[dataset].full_joints,
+        origin_joint=ORIGIN_JOINTS[dataset],
+        image_size=image_size,
+        cube_mm=cube_mm,
+    )
+    if batch is None:
+        return networks
+    return replace(
+        networks,
+        vae=replace(networks.vae, batch=batch),
+        gan=replace(networks.gan, batch=batch),
+        joint=replace(networks.joint, batch=batch),
+    )
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one of several that talks."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def _refuse_idle_options(
+    source: Source,
+    subjects: str | None,
+    centers: Path | None,
+    validate: bool,
+    test_centers: Path | None,
+) -> None:
+    """Options that would do nothing are errors."""
+    given = {"--subjects": subjects, "--centers": centers, "--test-centers": test_centers}
+    if source is Source.RENDERED:
+        for option, value in given.items():
+            if value is not None:
+                raise ValueError(f"{option} needs a data set (--source)")
+        if validate:
+            raise ValueError("--validate needs a data set (--source): rendered poses always are")
+    if test_centers is not None and (not validate or source is Source.MSRA):
+        raise ValueError("--test-centers needs --validate, and a data set with a test part")
+
+
+def open_images(
+    name: str,
+    folder: Path,
+    split: Literal["train", "test"],
+    left_out: Sequence[int],
+    centers: Path | None,
+) -> HandSet:
+    """A data set whose images are all there, so that none is found missing after hours.
+
+    Raises:
+        ValueError: labels or centres that do not fit.
+        FileNotFoundError: a file is missing.
+    """
+    from dgpose.data.hand_datasets import open_hand_set, read_centers
+
+    rows = None if centers is None else read_centers(centers)
+    frames = open_hand_set(name, folder, split, left_out=left_out, centers=rows)
+    if missing := frames.missing():
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {len(frames)} images are missing, the first is "
+            f"{missing[0]}: dgpose data check {folder} --dataset {name} says more"
+        )
+    return frames
+
+
+def describe(name: str, left_out: Sequence[int], centers: Path | None) -> str:
+    """One phrase on the training images, which a resumed run must share."""
+    without = f" without subjects {', '.join(map(str, left_out))}" if left_out else ""
+    return f"{name}{without}, " + ("centres found" if centers is None else centers.name)
+
+
+def read_pool(
+    frames: HandSet, networks: CrossingNetsConfig, *, every_frame: bool = False
+) -> HandPool:
+    """The images of a data set as the networks take them, under a progress bar."""
+    from dgpose.data.hand_pool import dataset_pool
+
+    with counted("reading", shown=is_first_rank()) as progress:
+        return dataset_pool(
+            frames,
+            size=networks.image_size,
+            cube_mm=networks.cube_mm,
+            normalize=networks.normalize,
+            every_frame=every_frame,
+            progress=progress,
+        )
+
+
+def train(
+    config: CrossingNetsTrainConfig, pool: HandPool, data: str, *, go_on: str = " with --resume"
+) -> CrossingNets | None:
+    """Trains, saying what; None where it was stopped, after saying how to go on."""
+    from dgpose.models.crossing_nets import CrossingNets, CrossingNetsPath
+    from dgpose.train.checkpoint import read_state
+    from dgpose.train.crossing_nets import (
+        CHECKPOINT_NAME,
+        STAGES,
+        WEIGHTS_NAME,
+        stage_steps,
+        train_crossing_nets,
+    )
+
+    counts, ranks = pool.describe(), config.devices * config.nodes
+    lengths = stage_steps(config, counts["labelled"], ranks)
+    if is_first_rank():
+        nets = CrossingNets(config.networks)
+        parameters, path = (
+            sum(weight.numel() for weight in part.parameters())
+            for part in (nets, CrossingNetsPath(nets))
+        )
+        size = pool.depth.nbytes / 1e9
+        plan = ", ".join(f"{name} {n}" for name, n in zip(STAGES, lengths, strict=True))
+        typer.echo(f"{data}: {counts['frames']} frames, {counts['labelled']} labels, {size:.2g} GB")
+        typer.echo(f"{parameters:,} parameters, {path:,} of them on the inference path")
+        typer.echo(f"steps: {plan}, on {ranks} {'device' if ranks == 1 else 'devices'}")
+    trained = train_crossing_nets(config, pool, data=data)
+    finished = (config.out / WEIGHTS_NAME).is_file()
+    if is_first_rank():
+        if finished:
+            typer.echo(f"weights: {config.out / WEIGHTS_NAME}")
+        else:
+            state = read_state(config.out / CHECKPOINT_NAME)
+            stage, step = state["stage"], state["step"]
+            typer.echo(
+                f"stopped at step {step} of {lengths[stage]} of stage {STAGES[stage]}; "
+                f"the same command{go_on} goes on"
+            )
+    return trained if finished else None
