@@ -18,6 +18,7 @@ from dgpose.data.hand_pool import HandPool
 from dgpose.models.crossing_nets import (
     CrossingNetsConfig,
     JointWeights,
+    LatentDistribution,
     StageConfig,
     load_crossing_nets,
 )
@@ -186,6 +187,8 @@ def test_statistics_at_the_end_are_those_of_the_real_maps(tmp_path: Path) -> Non
     again, facts = load_crossing_nets(tmp_path / "weights.safetensors")
     assert facts["frames"] == 16
     assert facts["steps"] == [0, 0, 2]
+    known = LatentDistribution.from_facts(facts)
+    torch.testing.assert_close(known.mean, nets.latent_of(frames.joints).mean(0), atol=1e-4, rtol=0)
     torch.testing.assert_close(
         again.estimate(frames.depth), nets.estimate(frames.depth), atol=0.05, rtol=0.01
     )

@@ -17,6 +17,7 @@ from dgpose.cli.body import crop, heatmap
 from dgpose.cli.demo import demo
 from dgpose.cli.export import app as export_app
 from dgpose.cli.hand import app as hand_app
+from dgpose.cli.hand_generation import generate, refine
 from dgpose.cli.index import app as index_app
 
 __all__ = ["app"]
@@ -48,6 +49,8 @@ app = typer.Typer(
 )
 for _command in (bench, crop, demo, heatmap):
     app.command()(_command)
+hand_app.command()(generate)
+hand_app.command()(refine)
 app.add_typer(export_app, name="export")
 app.add_typer(hand_app, name="hand")
 app.add_typer(index_app, name="index")

@@ -116,7 +116,7 @@ def run(
     broken = False
     try:
         optics = parse_camera(camera) if camera is not None else None
-        place = _parse_center(center) if center is not None else None
+        place = parse_center(center) if center is not None else None
         opened = depth_source(source, camera=optics, unit=unit.value, hand=hand.value, limit=frames)
         inputs: Iterator[SourceFrame] = opened.frames()
         total = opened.total
@@ -307,7 +307,12 @@ def save_picture(path: Path, picture: Any) -> None:
     write_bytes_atomically(path, encoded.tobytes())
 
 
-def _parse_center(text: str) -> tuple[float, float, float]:
+def parse_center(text: str) -> tuple[float, float, float]:
+    """The option --center, u,v,mm.
+
+    Raises:
+        ValueError: it is not that.
+    """
     from dgpose.inference.hand_estimator import check_center
 
     try:

@@ -66,13 +66,17 @@ class HandResult:
 # ---- labels ----
 
 
-def read_labels(path: Path, camera: Camera | None) -> npt.NDArray[np.float64]:
+def read_labels(
+    path: Path,
+    camera: Camera | None,
+    counts: Sequence[int] = (len(NYU36), len(NYU_SCORED14)),
+) -> npt.NDArray[np.float64]:
     """True joints, one row a frame.
 
     Args:
-        path: `.npz` with `joints_mm` or `xyz_mm` [N, J, 3], or text with J x (u v d) a line; J = 36
-            (NYU's joints) or 14 (the scored ones).
+        path: `.npz` with `joints_mm` or `xyz_mm` [N, J, 3], or text with J x (u v d) a line.
         camera: turns pixels into millimetres; needed for text.
+        counts: which J there may be; NYU's 36 joints and the 14 scored ones.
 
     Returns:
         `[N, J, 3]` mm.
@@ -87,10 +91,9 @@ def read_labels(path: Path, camera: Camera | None) -> npt.NDArray[np.float64]:
         raise ValueError("labels in pixels (text) need a camera to become millimetres")
     else:
         joints = unproject(read_uvd(path), camera)
-    counts = (len(NYU36), len(NYU_SCORED14))
     if joints.ndim != 3 or joints.shape[1] not in counts or joints.shape[2] != 3:
         raise ValueError(
-            f"{path}: labels must have shape [N, {counts[0]} or {counts[1]}, 3], "
+            f"{path}: labels must have shape [N, {' or '.join(map(str, counts))}, 3], "
             f"got {list(joints.shape)}"
         )
     if not np.isfinite(joints).all():

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dgpose.data.hand_pool import HandPool, roll_crops, roll_joints
 from dgpose.models.crossing_nets.config import CrossingNetsConfig, StageConfig
+from dgpose.models.crossing_nets.latent_distribution import LatentDistribution
 from dgpose.models.crossing_nets.networks import CrossingNets
 from dgpose.models.crossing_nets.stages import (
     GameLosses,
@@ -282,6 +283,7 @@ class _Run:
 
     def facts(self) -> dict[str, Any]:
         """What the weight file says about its training."""
+        labelled = self.pool.joints[self.rows].to(self.fabric.device)
         return {
             "data": self.data,
             **self.pool.describe(),
@@ -291,6 +293,7 @@ class _Run:
             "ranks": self.fabric.world_size,
             "rotation_deg": self.config.rotation_deg,
             "precision": self.config.precision,
+            **LatentDistribution.of(self.nets, labelled).facts(),
         }
 
     def _state(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dgpose.models.crossing_nets.config import (
     StageConfig,
 )
 from dgpose.models.crossing_nets.inference_path import CrossingNetsPath
+from dgpose.models.crossing_nets.latent_distribution import LatentDistribution
 from dgpose.models.crossing_nets.networks import (
     Alignment,
     CrossingNets,
@@ -29,6 +30,7 @@ __all__ = [
     "DepthGenerator",
     "Discriminator",
     "JointWeights",
+    "LatentDistribution",
     "PoseVAE",
     "StageConfig",
     "load_crossing_nets",
