@@ -296,6 +296,24 @@ def test_weight_file_keeps_networks_and_configuration(
         )
 
 
+def test_strong_leaves_the_game_out(small: CrossingNetsConfig) -> None:
+    strong = CrossingNetsConfig.strong(joints=6, origin_joint=2, image_size=32)
+    assert (strong.normalize, strong.direct_head, strong.clip_reconstruction) == (
+        "cube",
+        True,
+        None,
+    )
+    torch.manual_seed(0)
+    nets = CrossingNets(strong)
+    depth, joints = torch.randn(8, 1, 32, 32), torch.randn(8, 6, 3)
+    mixture = stages.LatentMixture.draw(8, torch.Generator().manual_seed(0))
+    game = stages.joint_losses(nets, depth, joints, mixture)
+    assert set(game.terms) == {"posterior", "direct", "reconstruction"}
+    generated = nets.depth_of(nets.latent_of(joints))
+    torch.testing.assert_close(game.terms["reconstruction"], (depth - generated).square().mean())
+    assert CrossingNetsConfig.paper() == CrossingNetsConfig()
+
+
 def test_config_refuses(small: CrossingNetsConfig) -> None:
     with pytest.raises(ValueError, match="image_size must be a multiple of 32, got 48"):
         replace(small, image_size=48)

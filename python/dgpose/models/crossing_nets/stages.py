@@ -158,31 +158,14 @@ def joint_losses(
         made_joints = nets.joints_from(estimate)[:count]
         terms["direct"] = (made_joints - joints).square().mean()
     if w.generates:
-        generated = nets.depth_of(torch.cat((latent, other)))
+        judged = w.plays or w.smoothness > 0 or w.generated_posterior > 0
+        latents = torch.cat((latent, other)) if judged else latent
+        generated = nets.depth_of(latents)
         terms["reconstruction"] = reconstruction_loss(
             depth, generated[:count], nets.config.clip_reconstruction
         )
-        with _statistics_kept(discriminator):
-            made = discriminator.shared(generated)
-            if w.smoothness:
-                made_metric = discriminator.metric(made)
-            if w.plays:
-                made_realness = discriminator.judge(made)
-            if w.generated_posterior:
-                again = discriminator.estimate(made).latent
-                latents = torch.cat((latent, other))
-                terms["generated_posterior"] = posterior_loss(again, latents)
-        if w.smoothness:
-            metric = discriminator.metric(real[:count])
-            terms["smoothness"] = smoothness_loss(
-                latent, other, metric, made_metric[count:], made_metric[:count]
-            )
-        if w.plays:
-            realness = discriminator.judge(real)
-            terms["adversarial"] = adversarial_loss(realness.logits, made_realness.logits)
-            terms["feature_matching"] = feature_matching_loss(
-                realness.features, made_realness.features
-            )
+        if judged:
+            terms |= _judged_terms(nets, w, latents, generated, real)
     if w.cycle and len(unlabelled):
         again_depth = nets.depth_of(estimate.latent[count:])
         terms["cycle"] = reconstruction_loss(
@@ -200,3 +183,36 @@ def joint_losses(
         ),
         {name: value.detach() for name, value in terms.items()},
     )
+
+
+def _judged_terms(
+    nets: CrossingNets, w: JointWeights, latents: Tensor, generated: Tensor, real: Tensor
+) -> dict[str, Tensor]:
+    """Terms for which the discriminator looks at generated maps, those of z_l and then of z_r.
+
+    Args:
+        nets: all networks.
+        w: terms without weight are left out.
+        latents: z_l, z_r [2B, 23].
+        generated: maps of them [2B, 1, S, S].
+        real: shared features of real maps, those of z_l first.
+    """
+    discriminator, count = nets.discriminator, len(latents) // 2
+    terms = {}
+    with _statistics_kept(discriminator):
+        made = discriminator.shared(generated)
+        made_metric = discriminator.metric(made) if w.smoothness else None
+        made_realness = discriminator.judge(made) if w.plays else None
+        if w.generated_posterior:
+            again = discriminator.estimate(made).latent
+            terms["generated_posterior"] = posterior_loss(again, latents)
+    if made_metric is not None:
+        metric = discriminator.metric(real[:count])
+        terms["smoothness"] = smoothness_loss(
+            latents[:count], latents[count:], metric, made_metric[count:], made_metric[:count]
+        )
+    if made_realness is not None:
+        realness = discriminator.judge(real)
+        terms["adversarial"] = adversarial_loss(realness.logits, made_realness.logits)
+        terms["feature_matching"] = feature_matching_loss(realness.features, made_realness.features)
+    return terms
