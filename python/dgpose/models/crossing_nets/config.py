@@ -179,7 +179,7 @@ class CrossingNetsConfig:
 
     @classmethod
     def strong(cls, **changes: object) -> CrossingNetsConfig:
-        """What measured better: absolute depth, a direct head, an unclipped reconstruction in place of
+        """What measured better: absolute depth, a direct head, unclipped reconstruction in place of
         the game with the GAN head, and rates that fall."""
         strong: dict[str, object] = {
             "normalize": "cube",
