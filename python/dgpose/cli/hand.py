@@ -308,7 +308,7 @@ def save_picture(path: Path, picture: Any) -> None:
 
 
 def _parse_center(text: str) -> tuple[float, float, float]:
-    from dgpose.inference.hand_estimator import check_center
+    from dgpose.inference.depth_input import check_center
 
     try:
         return check_center([float(part) for part in text.split(",")])

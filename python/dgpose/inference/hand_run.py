@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dgpose._errors import one_line
 from dgpose.data.cameras import Camera, unproject
 from dgpose.data.depth_sources import SourceFrame
-from dgpose.inference.hand_estimator import HandPose
+from dgpose.inference.hand_pose import HandPose
 from dgpose.metrics.hand import read_uvd
 from dgpose.skeletons import NYU36, NYU_SCORED14
 
