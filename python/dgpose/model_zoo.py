@@ -1,7 +1,8 @@
 """The models that ship in the package, and what runs them.
 
 A model is two files in `dgpose/weights`: NAME.safetensors, which says itself what kind of network
-it holds, and NAME.md, its card. The folder is the list of them.
+it holds, and NAME.md, its card, whose first table has the rows `summary` and `licence`. The folder
+is the list of them.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class ShippedModel:
         name: what `load` takes.
         path: its weight file.
         kind: of network.
-        task: what it does, as its card says.
-        licence: likewise.
+        summary: what it does, as its card says.
+        licence: likewise, without what follows a semicolon.
         parameters: learned numbers.
         bytes: size of the file.
         card: text of its card, Markdown.
@@ -44,7 +45,7 @@ class ShippedModel:
     name: str
     path: Path
     kind: str
-    task: str
+    summary: str
     licence: str
     parameters: int
     bytes: int
@@ -110,8 +111,8 @@ def shipped_models() -> list[ShippedModel]:
                 path.stem,
                 path,
                 header.kind,
-                _row(card, "task"),
-                _row(card, "licence"),
+                _row(card, "summary"),
+                _row(card, "licence").partition(";")[0],
                 sum(prod(shape) for shape in learned.values()),
                 path.stat().st_size,
                 card,

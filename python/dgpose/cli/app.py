@@ -18,6 +18,7 @@ from dgpose.cli.demo import demo
 from dgpose.cli.export import app as export_app
 from dgpose.cli.hand import app as hand_app
 from dgpose.cli.index import app as index_app
+from dgpose.cli.models import models
 
 __all__ = ["app"]
 
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pose from depth images and photographs.",
 )
-for _command in (bench, crop, demo, heatmap):
+for _command in (bench, crop, demo, heatmap, models):
     app.command()(_command)
 app.add_typer(export_app, name="export")
 app.add_typer(hand_app, name="hand")

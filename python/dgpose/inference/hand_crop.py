@@ -199,15 +199,11 @@ def crop_view(
         unit = "mm" if whole else _told_by(values)
     require_option("unit", unit, _UNITS)
     if whole and unit != "mm":
-        raise ValueError(
-            f"a crop of integers must be in millimetres (unit='mm'), got unit={unit!r}"
-        )
+        raise ValueError(f"uint16 crop must be in millimetres (unit='mm'), got unit={unit!r}")
     look_again = False
     if unit == "normalised":
         if focal_px is not None and center_mm is None:
-            raise ValueError(
-                "center_mm must be given with focal_px for normalised values, got None"
-            )
+            raise ValueError("center_mm must be given where focal_px is and values are normalised")
         center_mm = _DISTANCE_MM if center_mm is None else center_mm
         depth = _from_normalised(values, center_mm, cube_mm)
     else:

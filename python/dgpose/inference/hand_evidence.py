@@ -198,7 +198,8 @@ def _why_no_weighing(grid: Array, joints: Array) -> str:
 
 def _pixels(crop: Array, joints: Array) -> Pixels:
     """Columns and rows [J, 2] of the joints, which may lie outside of the crop."""
-    return ((joints[:, :2] + 1) * (crop.shape[0] / 2)).astype(np.int32)
+    pixels: Pixels = ((joints[:, :2] + 1) * (crop.shape[0] / 2)).astype(np.int32)
+    return pixels
 
 
 def _behind(crop: Array, joints: Array, pixel: Pixels, half: float) -> Array:
@@ -207,7 +208,7 @@ def _behind(crop: Array, joints: Array, pixel: Pixels, half: float) -> Array:
     size = crop.shape[0]
     inner = np.minimum(np.maximum(pixel, 2), size - 3)
     around = crop.ravel().take((inner[:, 1] * size + inner[:, 0])[:, None] + _around(size))
-    behind = (joints[:, 2:] - around) * half
+    behind: Array = (joints[:, 2:] - around) * half
     behind[around >= 1] = -np.inf
     outside = pixel != inner
     if outside.any():

@@ -20,10 +20,10 @@ from dgpose.data.cameras import Camera, parse_camera, unproject
 from dgpose.data.nyu import CENTER_JOINT
 from dgpose.inference.depth_input import Depth, Place, check_center, depth_in_mm, why_no_center
 from dgpose.inference.hand_evidence import weigh_evidence, weigh_support
-from dgpose.skeletons import ICVL16, MSRA21, NYU36, Skeleton, nyu36_to_21
+from dgpose.skeletons import ICVL16, MEDIAPIPE21, MSRA21, NYU36, Skeleton, nyu36_to_21
 from dgpose_ext import find_hand_center
 
-__all__ = ["HandPose", "Look", "estimate_pose", "hand_skeleton"]
+__all__ = ["HandPose", "Look", "check_conversion", "estimate_pose", "hand_skeleton"]
 
 Array = npt.NDArray[np.float32]
 
@@ -73,17 +73,22 @@ class HandPose:
         Raises:
             ValueError: there is no way to these joints.
         """
+        check_conversion(self.skeleton, skeleton)
         if skeleton == self.skeleton:
             return self
-        if self.skeleton != NYU36:
-            raise ValueError(
-                f"skeleton must be {self.skeleton.name}, which the pose has, got {skeleton.name}"
-            )
         joints_mm = nyu36_to_21(self.joints_mm, skeleton)
         # A mean of points in space, seen in the image: nearer points count more.
         depth = self.joints_mm[:, 2:]
         joints_px = nyu36_to_21(self.joints_px * depth, skeleton) / joints_mm[:, 2:]
         return replace(self, joints_mm=joints_mm, joints_px=joints_px, skeleton=skeleton)
+
+
+def check_conversion(own: Skeleton, wanted: Skeleton) -> None:
+    """ValueError where `HandPose.in_skeleton` has no way from one order to the other."""
+    ways = (own, MSRA21, MEDIAPIPE21) if own == NYU36 else (own,)
+    if wanted not in ways:
+        known = ", ".join(skeleton.name for skeleton in ways)
+        raise ValueError(f"joints must be one of {known} for this model, got {wanted.name}")
 
 
 class Look(NamedTuple):
