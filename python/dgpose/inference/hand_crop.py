@@ -246,7 +246,9 @@ def _told_by(values: Array) -> Literal["mm", "normalised"]:
     """The unit of floating point."""
     finite = values[np.isfinite(values)]
     told = finite[(finite != 0) & (finite != 1)]  # "no depth", and background
-    if told.size == 0 or told.max() > 1:
+    if told.size == 0:
+        return "normalised" if (finite == 1).any() else "mm"
+    if told.max() > 1:
         return "mm"
     if told.min() < -1:
         raise ValueError(
