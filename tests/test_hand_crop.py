@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,14 @@ def test_real_crops(data_dir: Path) -> None:
         assert np.linalg.norm(pose.joints_mm - relative, axis=1)[scored].mean() < 20
         error_px = np.linalg.norm(pose.joints_px - real.uvd[:, :2], axis=1)[scored].mean()
         assert error_px < 8
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parent.parent / "examples" / "hand_from_crop.py"
+    runpy.run_path(str(example), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:21]] == list(MEDIAPIPE21.joints)
+    assert lines[21].startswith("little finger's tip: ")
 
 
 @pytest.mark.parametrize("nothing", [
