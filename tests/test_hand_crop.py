@@ -124,11 +124,11 @@ def test_a_box_of_a_frame_is_seen_as_in_the_frame(
 def test_the_depth_of_the_centre_is_estimated(frame: HandFrame) -> None:
     u, v, mm = palm_center(frame)
     box = frame.depth[round(v) - 90 : round(v) + 90, round(u) - 90 : round(u) + 90]
-    view = crop_view(box, cube_mm=CUBE_MM, focal_px=588.0)
+    view = crop_view(box, CUBE_MM, focal_px=588.0)
     assert abs(view.center[2] - mm) < 40
     assert view.look_again
     assert view.center[:2] == (89.5, 89.5)
-    assert not crop_view(box, cube_mm=CUBE_MM, center_mm=mm).look_again
+    assert not crop_view(box, CUBE_MM, center_mm=mm).look_again
 
 
 # ---- where the joints come out ----

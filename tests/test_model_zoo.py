@@ -9,8 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 import dgpose
+from dgpose import model_zoo
 from dgpose.cli.app import app
 from dgpose.model_zoo import ShippedModel, model_path, shipped_models
+from dgpose.models.crossing_nets import CrossingNets, CrossingNetsConfig, save_crossing_nets
 from dgpose.nn.hand_regressor import SIZES, HandRegressor, load_weights, save_weights
 from dgpose_ext.tensor_file import write_tensor_file
 
@@ -62,6 +64,25 @@ def test_what_load_refuses(tmp_path: Path) -> None:
         dgpose.load(path)
     with pytest.raises(TypeError, match="colour"):
         dgpose.load("fast", colour="red")
+
+
+def test_the_folder_is_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of another system needs its two files, and nothing else."""
+    monkeypatch.setattr(model_zoo, "_weights", lambda: tmp_path)
+    with pytest.raises(ValueError, match=r"shipped model \(none is shipped\), got 'accurate'"):
+        dgpose.load("accurate")
+    config = CrossingNetsConfig.strong(image_size=32, channels=4, hidden=10, metric=8)
+    nets = CrossingNets(config)
+    save_crossing_nets(nets, tmp_path / "crossing_nets.safetensors")
+    rows = "| task | all of it |\n| summary | hand poses |\n| licence | Apache-2.0; and names |\n"
+    (tmp_path / "crossing_nets.md").write_text(f"# Model card: crossing_nets\n\n{rows}")
+    (model,) = shipped_models()
+    assert (model.name, model.kind) == ("crossing_nets", "crossing_nets")
+    assert (model.summary, model.licence) == ("hand poses", "Apache-2.0")
+    assert model.parameters == sum(parameter.numel() for parameter in nets.parameters())
+    estimator = dgpose.load("crossing_nets", hand="left", engine="torch")
+    assert isinstance(estimator, dgpose.CrossingNetsEstimator)
+    assert estimator.info()["cube_mm"] == 250.0
 
 
 def test_command() -> None:

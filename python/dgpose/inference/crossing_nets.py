@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,12 @@ from dgpose.data.cameras import Camera, project, unproject
 from dgpose.data.hand_pool import stretch_to_nearest_pixel
 from dgpose.inference.depth_input import Depth, Place
 from dgpose.inference.hand_calibration import calibration_crops
-from dgpose.inference.hand_crop import CropPose, CropUnit, crop_view, estimate_in_crop
+from dgpose.inference.hand_crop import (
+    CropOptions,
+    CropPose,
+    crop_view,
+    estimate_in_view,
+)
 from dgpose.inference.hand_engine import (
     Engine,
     Hand,
@@ -31,6 +36,9 @@ from dgpose.model_zoo import model_path
 from dgpose.models.crossing_nets import CrossingNets, CrossingNetsPath, load_crossing_nets
 from dgpose.skeletons import Skeleton
 from dgpose_ext import depth_crop
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CrossingNetsEstimator"]
 
@@ -155,60 +163,29 @@ class CrossingNetsEstimator:
         )
 
     def from_crop(
-        self,
-        crop: Depth,
-        *,
-        cube_mm: float | None = None,
-        center_mm: float | None = None,
-        focal_px: float | Sequence[float] | None = None,
-        unit: CropUnit | None = None,
-        background: float | None = None,
-        skeleton: Skeleton | None = None,
+        self, crop: Depth, skeleton: Skeleton | None = None, **shows: Unpack[CropOptions]
     ) -> CropPose:
-        """Estimate the hand in a crop that was made elsewhere; see `dgpose.hand_from_crop`.
+        """Estimate the hand in a crop that was made elsewhere.
 
         Args:
-            cube_mm: what the crop shows; None: a cube as large as the one looked at.
-            crop, center_mm, focal_px, unit, background, skeleton: as there, with its errors.
+            crop, skeleton: as for `dgpose.hand_from_crop`, with its errors.
+            shows: its cube_mm, center_mm, focal_px, unit and background; without cube_mm the crop
+                shows a cube as large as the one that is looked at.
         """
-        return estimate_in_crop(
-            self,
-            crop,
-            cube_mm=self._cube_mm if cube_mm is None else cube_mm,
-            center_mm=center_mm,
-            focal_px=focal_px,
-            unit=unit,
-            background=background,
-            skeleton=skeleton,
-        )
+        return estimate_in_view(self, crop_view(crop, self._cube_mm, **shows), skeleton)
 
-    def latent(
-        self,
-        crop: Depth,
-        *,
-        cube_mm: float | None = None,
-        center_mm: float | None = None,
-        focal_px: float | Sequence[float] | None = None,
-        unit: CropUnit | None = None,
-        background: float | None = None,
-    ) -> npt.NDArray[np.float32]:
+    def latent(self, crop: Depth, **shows: Unpack[CropOptions]) -> npt.NDArray[np.float32]:
         """The place of a crop in the shared latent space, from the posterior head.
 
-        Args: as for `from_crop`.
+        Args:
+            crop, shows: as for `from_crop`.
 
         Returns:
             `[L]` float32: the pose's numbers, then those of its place in the cube
             (`CrossingNetsConfig.latent`), of a left hand those of its mirror image. `CrossingNets`
             decodes it into joints (`joints_of`) and into a depth map (`depth_of`).
         """
-        view = crop_view(
-            crop,
-            cube_mm=self._cube_mm if cube_mm is None else cube_mm,
-            center_mm=center_mm,
-            focal_px=focal_px,
-            unit=unit,
-            background=background,
-        )
+        view = crop_view(crop, self._cube_mm, **shows)
         cube = self._crop(torch.from_numpy(view.depth), view.camera, view.center)
         with torch.inference_mode():
             latent = self._nets.posterior_of(_normalised(self._nets, cube)).latent

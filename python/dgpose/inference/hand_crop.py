@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,15 @@ from dgpose.inference.hand_engine import Hand
 from dgpose.inference.hand_pose import HandPose
 from dgpose.skeletons import Skeleton
 
-__all__ = ["CropPose", "CropUnit", "CropView", "crop_view", "estimate_in_crop", "hand_from_crop"]
+__all__ = [
+    "CropOptions",
+    "CropPose",
+    "CropUnit",
+    "CropView",
+    "crop_view",
+    "estimate_in_view",
+    "hand_from_crop",
+]
 
 CropUnit = Literal["mm", "m", "normalised"]
 
@@ -55,6 +63,17 @@ class CropPose:
     confidence: float
     reason: str
     skeleton: Skeleton
+
+
+class CropOptions(TypedDict, total=False):
+    """What a crop shows and how; each as for `hand_from_crop`. Without `cube_mm` it shows a cube as
+    large as the one that the network looks at."""
+
+    cube_mm: float | None
+    center_mm: float | None
+    focal_px: float | Sequence[float] | None
+    unit: CropUnit | None
+    background: float | None
 
 
 class CropView(NamedTuple):
@@ -119,16 +138,17 @@ def hand_from_crop(
             tell it.
         FileNotFoundError: there is no such weight file.
     """
-    shipped = isinstance(model, str) and not Path(model).suffix
-    estimator = (_loaded if shipped else _load)(model, hand, cube_mm)
+    estimator = (_load if model_zoo.model_path(model) == Path(model) else _loaded)(
+        model, hand, cube_mm
+    )
     return estimator.from_crop(  # type: ignore[no-any-return]
         crop,
+        skeleton,
         cube_mm=cube_mm,
         center_mm=center_mm,
         focal_px=focal_px,
         unit=unit,
         background=background,
-        skeleton=skeleton,
     )
 
 
@@ -138,28 +158,13 @@ def _load(model: str | Path, hand: Hand, cube_mm: float | None) -> Any:
 
 
 _loaded = lru_cache(maxsize=4)(_load)
+"""For shipped models, whose files do not change."""
 
 
-def estimate_in_crop(
-    estimator: Callable[..., HandPose],
-    crop: Depth,
-    *,
-    cube_mm: float,
-    center_mm: float | None,
-    focal_px: float | Sequence[float] | None,
-    unit: CropUnit | None,
-    background: float | None,
-    skeleton: Skeleton | None,
+def estimate_in_view(
+    estimator: Callable[..., HandPose], view: CropView, skeleton: Skeleton | None
 ) -> CropPose:
-    """`hand_from_crop` with an estimator of depth images, and what the crop shows."""
-    view = crop_view(
-        crop,
-        cube_mm=cube_mm,
-        center_mm=center_mm,
-        focal_px=focal_px,
-        unit=unit,
-        background=background,
-    )
+    """The hand in a crop, with an estimator of depth images; joints of `skeleton`, or its own."""
     pose = estimator(view.depth, view.camera, view.center, look_again=view.look_again)
     if skeleton is not None:
         pose = pose.in_skeleton(skeleton)
@@ -177,14 +182,19 @@ def estimate_in_crop(
 
 def crop_view(
     crop: Depth,
+    own_cube_mm: float,
     *,
-    cube_mm: float,
+    cube_mm: float | None = None,
     center_mm: float | None = None,
     focal_px: float | Sequence[float] | None = None,
     unit: CropUnit | None = None,
     background: float | None = None,
 ) -> CropView:
-    """A crop as an image with a camera and a hand's centre; arguments as of `hand_from_crop`.
+    """A crop as an image with a camera and a hand's centre.
+
+    Args:
+        own_cube_mm: edge of the cube that it shows where cube_mm is None.
+        crop, cube_mm, center_mm, focal_px, unit, background: as of `hand_from_crop`.
 
     Raises:
         TypeError, ValueError: as there.
@@ -192,6 +202,7 @@ def crop_view(
     for name, value in (("cube_mm", cube_mm), ("center_mm", center_mm)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive, got {value}")
+    cube_mm = own_cube_mm if cube_mm is None else cube_mm
     values, whole = _values(crop)
     if background is not None:
         values[values == background] = np.nan

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,12 @@ from torch import Tensor
 from dgpose.data.cameras import Camera
 from dgpose.inference.depth_input import Depth, Place
 from dgpose.inference.hand_calibration import calibration_crops
-from dgpose.inference.hand_crop import CropPose, CropUnit, estimate_in_crop
+from dgpose.inference.hand_crop import (
+    CropOptions,
+    CropPose,
+    crop_view,
+    estimate_in_view,
+)
 from dgpose.inference.hand_engine import (
     Engine,
     Hand,
@@ -33,6 +38,9 @@ from dgpose.model_zoo import model_path
 from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
 from dgpose.skeletons import NYU36, Skeleton
 from dgpose_ext import depth_crop
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CUBE_MM", "HandEstimator"]
 
@@ -189,32 +197,16 @@ class HandEstimator:
         )
 
     def from_crop(
-        self,
-        crop: Depth,
-        *,
-        cube_mm: float | None = None,
-        center_mm: float | None = None,
-        focal_px: float | Sequence[float] | None = None,
-        unit: CropUnit | None = None,
-        background: float | None = None,
-        skeleton: Skeleton | None = None,
+        self, crop: Depth, skeleton: Skeleton | None = None, **shows: Unpack[CropOptions]
     ) -> CropPose:
-        """Estimate the hand in a crop that was made elsewhere; see `dgpose.hand_from_crop`.
+        """Estimate the hand in a crop that was made elsewhere.
 
         Args:
-            cube_mm: what the crop shows; None: a cube as large as the one looked at.
-            crop, center_mm, focal_px, unit, background, skeleton: as there, with its errors.
+            crop, skeleton: as for `dgpose.hand_from_crop`, with its errors.
+            shows: its cube_mm, center_mm, focal_px, unit and background; without cube_mm the crop
+                shows a cube as large as the one that is looked at.
         """
-        return estimate_in_crop(
-            self,
-            crop,
-            cube_mm=self._cube_mm if cube_mm is None else cube_mm,
-            center_mm=center_mm,
-            focal_px=focal_px,
-            unit=unit,
-            background=background,
-            skeleton=skeleton,
-        )
+        return estimate_in_view(self, crop_view(crop, self._cube_mm, **shows), skeleton)
 
     def _look(self, image: Tensor, optics: Camera, place: Place) -> Look:
         centers = torch.tensor([place], dtype=torch.float64)
