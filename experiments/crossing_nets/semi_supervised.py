@@ -38,7 +38,11 @@ from dgpose.models.crossing_nets import (
     StageConfig,
 )
 from dgpose.skeletons import NYU_SCORED14
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
+from dgpose.train.crossing_nets import (
+    WEIGHTS_NAME,
+    CrossingNetsTrainConfig,
+    train_crossing_nets,
+)
 from dgpose_ext.tensor_file import write_bytes_atomically
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -68,12 +72,12 @@ class Model:
     def name(self) -> str:
         return f"{self.split_by}-{100 * self.fraction:g}-{self.variant}-{self.seed}"
 
-    def networks(self, joint_steps: int) -> CrossingNetsConfig:
+    def networks(self) -> CrossingNetsConfig:
         """The published networks and losses on smaller frames, batches and budgets."""
         return CrossingNetsConfig(
             image_size=SIZE,
             weights=VARIANTS[self.variant],
-            vae=StageConfig(1, BATCH, 3e-4, schedule="cosine"),
+            vae=StageConfig(1, BATCH, 1e-3, schedule="cosine"),
             gan=StageConfig(1, BATCH, 3e-4),
             joint=StageConfig(101, BATCH, 1e-3, schedule="cosine"),
         )
@@ -83,11 +87,13 @@ def grid(splits: list[str]) -> Iterator[Model]:
     """The models, in the order in which they are worth having."""
     for split in splits:
         for seed in range(3):
-            for variant in ("supervised", "full", "gan", "smoothness", "cycle"):
+            for variant in ("supervised", "full", "gan", "smoothness"):
                 yield Model(split, 0.02, variant, seed)
             if seed == 0:
                 yield Model(split, 1.0, "supervised", 0)
                 yield Model(split, 1.0, "full", 0)
+        for seed in range(3):
+            yield Model(split, 0.02, "cycle", seed)
 
 
 def train(
@@ -98,7 +104,7 @@ def train(
     pool = pools["train"].with_labelled_fraction(model.fraction, model.seed)
     config = CrossingNetsTrainConfig(
         out / model.name,
-        networks=model.networks(steps[2]),
+        networks=model.networks(),
         steps=(steps[0], steps[1] if plays else 0, steps[2]),
         rotation_deg=ROTATION_DEG,
         seed=model.seed,
@@ -106,7 +112,7 @@ def train(
         accelerator="cpu",
         precision="bf16-mixed",
     )
-    nets = train_crossing_nets(config, pool)
+    nets = train_to_the_end(config, pool)
     errors = pool_errors(nets, pools["test"], NYU_SCORED14)
     return {
         "split_by": model.split_by,
@@ -124,6 +130,14 @@ def train(
         "mean_pose_mm": float(_mean_pose(pool, pools["test"])),
         "success_rate_max_error": success_rate(errors, CURVE_MM).tolist(),
     }
+
+
+def train_to_the_end(config: CrossingNetsTrainConfig, pool: HandPool) -> CrossingNets:
+    """The trained networks; ends the program where the training was stopped before its end."""
+    nets = train_crossing_nets(config, pool)
+    if not (config.out / WEIGHTS_NAME).is_file():
+        raise SystemExit(f"{config.out}: stopped, the same command goes on")
+    return nets
 
 
 def _labelled(pool: HandPool) -> HandPool:
@@ -148,9 +162,9 @@ def _mean_pose(pool: HandPool, test: HandPool) -> float:
 def _train_all(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     pools: dict[str, dict[str, HandPool]] = {}
-    for place, model in enumerate(grid(args.splits)):
+    for model in grid(args.splits):
         path = args.out / f"{model.name}.json"
-        if place % args.parts != args.part or path.is_file():
+        if model.variant not in args.losses or path.is_file():
             continue
         if model.split_by not in pools:
             pools[model.split_by] = {
@@ -174,23 +188,25 @@ def _report(args: argparse.Namespace) -> None:
         key = (result["split_by"], result["fraction"], result["variant"])
         groups.setdefault(key, []).append(result)
     columns = ("split", "labels", "losses", "models", "mean error, mm", "largest of a frame, mm")
-    print(_row([*columns, "largest < 30 mm, %", "labelled frames, mm"]))
-    print(_row(["---"] * (len(columns) + 2)))
+    print(table_row([*columns, "largest < 30 mm, %", "labelled frames, mm"]))
+    print(table_row(["---"] * (len(columns) + 2)))
     for (split, fraction, variant), models in groups.items():
         row = [split, f"{100 * fraction:g} %", variant, str(len(models))]
-        row += [_mean_std([m[key] for m in models]) for key in ("mean_mm", "max_joint_mm")]
-        row.append(_mean_std([100 * m["success_rate_max_error"][30] for m in models]))
-        row.append(_mean_std([m["train_mm"] for m in models]))
-        print(_row(row))
+        row += [mean_std([m[key] for m in models]) for key in ("mean_mm", "max_joint_mm")]
+        row.append(mean_std([100 * m["success_rate_max_error"][30] for m in models]))
+        row.append(mean_std([m["train_mm"] for m in models]))
+        print(table_row(row))
     for split in dict.fromkeys(key[0] for key in groups):
         _draw({key: m for key, m in groups.items() if key[0] == split}, split, args.pictures)
 
 
-def _row(cells: list[str]) -> str:
+def table_row(cells: list[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _mean_std(values: list[float]) -> str:
+def mean_std(values: list[float]) -> str:
+    """Mean ± standard deviation, for tables."""
     mean = f"{np.mean(values):.1f}"
     return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 
@@ -241,10 +257,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/crossing_nets_semi"))
     parser.add_argument("--pictures", type=Path, default=Path("docs/systems/img"))
     parser.add_argument("--splits", nargs="+", default=["block", "actor"])
-    parser.add_argument("--steps", type=int, nargs=3, default=(2000, 200, 1000))
+    parser.add_argument("--steps", type=int, nargs=3, default=(8000, 300, 2000))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--part", type=int, default=0, help="train each --parts-th model")
-    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--losses", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
     (_train_all if args.what == "train" else _report)(args)
 

@@ -71,13 +71,6 @@ def test_hand_net_runs_it(path: CrossingNetsPath) -> None:
 # ---- the networks that are trained ----
 
 
-def all_heads(nets: CrossingNets, depth: torch.Tensor) -> None:
-    bottom = nets.discriminator.shared(depth)
-    nets.discriminator.judge(bottom)
-    nets.discriminator.estimate(bottom)
-    nets.discriminator.metric(bottom)
-
-
 @pytest.fixture
 def small() -> CrossingNetsConfig:
     return CrossingNetsConfig(joints=6, origin_joint=2, image_size=32, channels=4, hidden=10)
@@ -95,7 +88,7 @@ def test_shapes_of_every_layer_as_published() -> None:
             module.register_forward_hook(note(name))
     joints = torch.zeros(2, 36, 3)
     nets.vae(nets.split(joints)[0])
-    all_heads(nets, nets.depth_of(nets.latent_of(joints)))
+    nets.discriminator(nets.depth_of(nets.latent_of(joints)))
     convolutions = [[32, 64, 64], [32, 32, 32], [32, 16, 16], [32, 8, 8], [32, 4, 4]]
     expected = {
         "vae.first": [40], "vae.mean": [20], "vae.log_variance": [20],
@@ -318,7 +311,7 @@ def test_generated_maps_leave_the_batch_statistics_alone(small: CrossingNetsConf
     depth, joints = torch.randn(8, 1, 32, 32), torch.randn(8, 6, 3)
     mixture = stages.LatentMixture.draw(8, torch.Generator().manual_seed(0))
     stages.joint_losses(nets, depth, joints, mixture)
-    all_heads(same, depth)
+    same.discriminator(depth)
     for (name, one), other in zip(
         nets.discriminator.named_buffers(), same.discriminator.buffers(), strict=True
     ):

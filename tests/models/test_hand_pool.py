@@ -16,11 +16,13 @@ from dgpose.data.hand_pool import (
     dataset_pool,
     pose_split,
     rendered_pool,
-    rotate_in_plane,
+    roll_crops,
+    roll_joints,
     stretch_to_nearest_pixel,
+    synthetic_pool,
 )
 from dgpose.data.nyu import NyuPoses
-from dgpose.data.synthetic_hands import SyntheticHands
+from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
 from dgpose_ext import depth_crop
 
 
@@ -83,13 +85,13 @@ def test_rotation_turns_crop_and_joints_alike() -> None:
     depth = torch.ones(1, 1, 33, 33)
     depth[0, 0, 16, 26] = -0.5
     joints = torch.tensor([[[2.0, 0.0, -1.0]]])
-    turned, moved = rotate_in_plane(depth, joints, torch.tensor([math.pi / 2]))
+    quarter = torch.tensor([math.pi / 2])
+    turned, moved = roll_crops(depth, quarter), roll_joints(joints, quarter)
     assert turned[0, 0, 6, 16] == -0.5
     assert (turned != 1).sum() == 1
     torch.testing.assert_close(moved, torch.tensor([[[0.0, 2.0, -1.0]]]), atol=1e-6, rtol=0)
-    same, still = rotate_in_plane(depth, joints, torch.zeros(1))
-    assert torch.equal(same, depth)
-    assert torch.equal(still, joints)
+    assert torch.equal(roll_crops(depth, torch.zeros(1)), depth)
+    assert torch.equal(roll_joints(joints, torch.zeros(1)), joints)
 
 
 def test_labelled_fraction() -> None:
@@ -161,3 +163,19 @@ def test_rendered_pool_shows_its_joints(data_dir: Path, monkeypatch: pytest.Monk
     again = rendered_pool(data_dir, "test", size=64, normalize="cube")
     assert torch.equal(again.depth, pool.depth)
     assert torch.equal(again.joints, pool.joints)
+
+
+def test_pool_of_synthetic_hands() -> None:
+    frames = SyntheticHands(
+        1, poses="kinematic", size=32, cube_mm=300.0, config=SyntheticHandsConfig(cube_std=0.0)
+    )
+    pool = synthetic_pool(frames, 5)
+    batch = frames.batch(range(5))
+    assert torch.equal(pool.depth, batch.crop.half())
+    # Crop coordinates and metric ones agree at the depth of the centre.
+    z = pool.joints[..., 2] * 50 / 150
+    torch.testing.assert_close(z, batch.joints[..., 2], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"frames must have cube_std 0, got 0\.05"):
+        synthetic_pool(SyntheticHands(poses="kinematic"), 5)
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        synthetic_pool(frames, 0)

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgpose.data.cameras import unproject
+from dgpose.data.cameras import Camera, unproject
 from dgpose.data.hand_datasets import HandSet
 from dgpose.data.nyu import NyuPoses, load_poses
-from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
+from dgpose.data.synthetic_hands import HandBatch, SyntheticHands, SyntheticHandsConfig
 from dgpose_ext import depth_crop, find_hand_center
 
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "dataset_pool",
     "pose_split",
     "rendered_pool",
-    "rotate_in_plane",
+    "roll_crops",
+    "roll_joints",
     "stretch_to_nearest_pixel",
+    "synthetic_pool",
 ]
 
 UNIT_MM = 50.0
@@ -104,10 +106,10 @@ def pose_split(poses: NyuPoses, by: SplitBy, split: PoseSplit) -> npt.NDArray[np
     row, kind = poses.row, ("train", "val", "test").index(split)
     if by == "actor":
         if split == "test":
-            return poses.actor == 0
+            return np.asarray(poses.actor == 0)
         first = row[poses.actor == 1].max() - 400
         here = row >= first if split == "val" else row < first - _GAP_ROWS
-        return (poses.actor == 1) & here
+        return np.asarray((poses.actor == 1) & here)
     pattern = np.array(_BLOCKS)
 
     def of(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int_]:
@@ -168,27 +170,55 @@ def rendered_pool(
     frames = SyntheticHands(
         seed, poses="kinematic", split=split, size=size, cube_mm=cube_mm, config=config
     )
-    depth = torch.empty((len(rows), 1, size, size), dtype=torch.float16)
-    joints = torch.empty((len(rows), 36, 3))
-    for first in range(0, len(rows), _RENDERED_AT_ONCE):
-        part = slice(first, first + _RENDERED_AT_ONCE)
-        batch = frames.posed(joints_mm[part], rows[part])
-        crop = batch.crop
-        if normalize == "nearest_pixel":
-            crop = stretch_to_nearest_pixel(crop)
-        depth[part] = crop.half()
-        centers = np.stack(
-            [
-                unproject(center[None], tuple(camera))[0]
-                for center, camera in zip(
-                    batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True
-                )
-            ]
-        )
-        joints[part] = (batch.joints_mm - torch.from_numpy(centers)[:, None]).float() / UNIT_MM
+    return _gathered(
+        lambda part: frames.posed(joints_mm[part], rows[part]), len(rows), normalize, progress
+    )
+
+
+def synthetic_pool(
+    frames: SyntheticHands,
+    count: int,
+    *,
+    normalize: Normalize = "cube",
+    progress: Callable[[int, int], None] | None = None,
+) -> HandPool:
+    """The first `count` samples of `SyntheticHands`, all labelled.
+
+    Args:
+        frames: with `config.cube_std` 0: joints are metric, and a crop does not say how large its
+            cube is.
+        count: samples.
+        normalize: of the crops.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        ValueError: a cube that varies, or a count below 1.
+    """
+    if frames.config.cube_std:
+        raise ValueError(f"frames must have cube_std 0, got {frames.config.cube_std}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    return _gathered(lambda part: frames.batch(np.arange(count)[part]), count, normalize, progress)
+
+
+def _gathered(
+    render: Callable[[slice], HandBatch],
+    count: int,
+    normalize: Normalize,
+    progress: Callable[[int, int], None] | None,
+) -> HandPool:
+    """Rendered batches as one pool."""
+    crops, joints = [], []
+    for first in range(0, count, _RENDERED_AT_ONCE):
+        batch = render(slice(first, first + _RENDERED_AT_ONCE))
+        stretched = normalize == "nearest_pixel"
+        crops.append((stretch_to_nearest_pixel(batch.crop) if stretched else batch.crop).half())
+        places = zip(batch.centers.double().numpy(), batch.camera.double().numpy(), strict=True)
+        middle = np.stack([unproject(center, Camera(*camera)) for center, camera in places])
+        joints.append((batch.joints_mm - torch.from_numpy(middle)[:, None]).float() / UNIT_MM)
         if progress is not None:
-            progress(min(part.stop, len(rows)), len(rows))
-    return HandPool(depth, joints, torch.ones(len(rows), dtype=torch.bool))
+            progress(min(first + _RENDERED_AT_ONCE, count), count)
+    return HandPool(torch.cat(crops), torch.cat(joints), torch.ones(count, dtype=torch.bool))
 
 
 def dataset_pool(
@@ -253,15 +283,14 @@ def stretch_to_nearest_pixel(crop: Tensor) -> Tensor:
     return torch.where(nearest < 1, 1 - 2 * (1 - crop) / room, crop)
 
 
-def rotate_in_plane(depth: Tensor, joints: Tensor, radians: Tensor) -> tuple[Tensor, Tensor]:
-    """Crops and joints as a camera rolled about its axis would see them, counter-clockwise.
+def roll_crops(depth: Tensor, radians: Tensor) -> Tensor:
+    """Crops as a camera rolled about its axis would see them, the hands turned counter-clockwise.
 
     The cube follows the hand, so the crop turns about its own middle: exact for square pixels, but
     for what came from outside of the crop, which is background.
 
     Args:
         depth: [B, 1, S, S], +1 = background.
-        joints: [B, J, 3] relative to the cube's centre, y UP.
         radians: [B].
     """
     cosine, sine = radians.cos(), radians.sin()
@@ -269,7 +298,11 @@ def rotate_in_plane(depth: Tensor, joints: Tensor, radians: Tensor) -> tuple[Ten
     # From a place in the turned crop (v down) to the place it comes from.
     back = torch.stack((cosine, -sine, zero, sine, cosine, zero), 1).view(-1, 2, 3)
     grid = F.affine_grid(back.to(depth), list(depth.shape), align_corners=False)
-    turned = F.grid_sample(depth - 1, grid, mode="nearest", align_corners=False) + 1
+    return F.grid_sample(depth - 1, grid, mode="nearest", align_corners=False) + 1
+
+
+def roll_joints(joints: Tensor, radians: Tensor) -> Tensor:
+    """The joints [B, J, 3] of crops that `roll_crops` turned, relative to the cube's centre."""
     x, y, z = joints.unbind(-1)
-    c, s = cosine[:, None].to(joints), sine[:, None].to(joints)
-    return turned, torch.stack((c * x - s * y, s * x + c * y, z), -1)
+    cosine, sine = radians.cos()[:, None].to(joints), radians.sin()[:, None].to(joints)
+    return torch.stack((cosine * x - sine * y, sine * x + cosine * y, z), -1)

@@ -33,7 +33,7 @@ def pool_errors(
         raise ValueError("nets must be in eval mode")
     device = next(nets.parameters()).device
     errors = []
-    for part in torch.arange(len(pool)).split(batch):
+    for part in torch.split(torch.arange(len(pool)), batch):
         estimated = nets.estimate(pool.depth[part].to(device, torch.float32)).cpu()
         difference = (estimated - pool.joints[part])[:, list(joints)]
         errors.append(difference.double().norm(dim=-1) * UNIT_MM)

@@ -20,7 +20,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from dgpose.data.hand_pool import HandPool, rotate_in_plane
+from dgpose.data.hand_pool import HandPool, roll_crops, roll_joints
 from dgpose.models.crossing_nets.config import CrossingNetsConfig, StageConfig
 from dgpose.models.crossing_nets.networks import CrossingNets
 from dgpose.models.crossing_nets.stages import (
@@ -168,22 +168,26 @@ class _Run:
         places = torch.arange(first, first + batch) % len(order)  # few labels: some twice
         return self.rows[order[places]]
 
-    def _batch(self, rows: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
-        """Depth maps and joints of rows, turned where the settings say so."""
-        device = self.fabric.device
-        depth = self.pool.depth[rows].to(device, torch.float32)
-        joints = self.pool.joints[rows].to(device)
-        if not self.config.rotation_deg:
-            return depth, joints
-        drawn = torch.rand(len(rows), generator=self._generator(purpose)) * 2 - 1
-        return rotate_in_plane(
-            depth, joints, drawn.to(device) * math.radians(self.config.rotation_deg)
+    def _depth(self, rows: Tensor, purpose: int) -> Tensor:
+        """Depth maps of rows; `purpose` numbers the angles by which they are turned."""
+        depth = self.pool.depth[rows].to(self.fabric.device, torch.float32)
+        return roll_crops(depth, self._angles(rows, purpose)) if self.config.rotation_deg else depth
+
+    def _joints(self, rows: Tensor, purpose: int) -> Tensor:
+        joints = self.pool.joints[rows].to(self.fabric.device)
+        return (
+            roll_joints(joints, self._angles(rows, purpose)) if self.config.rotation_deg else joints
         )
+
+    def _angles(self, rows: Tensor, purpose: int) -> Tensor:
+        drawn = torch.rand(len(rows), generator=self._generator(purpose)) * 2 - 1
+        return (drawn * math.radians(self.config.rotation_deg)).to(self.fabric.device)
 
     # ---- one step of each stage ----
 
     def _learn(self) -> dict[str, Tensor]:
-        depth, joints = self._batch(self._labelled_rows(), 4)
+        rows = self._labelled_rows()
+        joints = self._joints(rows, 4)
         self.optimizer.zero_grad(set_to_none=True)
         warm = self._warm_up()
         rate = self.config.networks.warm_up_rate if warm else self.settings.learning_rate
@@ -198,7 +202,7 @@ class _Run:
             terms = {"vae": loss}
         else:
             with self.fabric.autocast():
-                losses = self._game(depth, joints)
+                losses = self._game(self._depth(rows, 4), joints)
             losses.backward(
                 list(generator_side(self.nets, warm)), list(discriminator_side(self.nets, warm))
             )
@@ -211,7 +215,7 @@ class _Run:
         unlabelled = None
         if len(self.others) and self._needs_unlabelled(STAGES[self.stage]):
             drawn = torch.randint(len(self.others), (len(depth),), generator=self._generator(1))
-            unlabelled, _ = self._batch(self.others[drawn], 5)
+            unlabelled = self._depth(self.others[drawn], 5)
         if STAGES[self.stage] == "gan":
             real = depth if unlabelled is None else torch.cat((depth, unlabelled))
             shape = (len(real), self.config.networks.latent)
@@ -316,10 +320,9 @@ class _Run:
             norm.reset_running_stats()
             norm.momentum = None  # the mean of all batches
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.config.seed))
-        for part in rows[order[:_STATISTICS_FRAMES]].split(_STATISTICS_BATCH):
+        for part in torch.split(rows[order[:_STATISTICS_FRAMES]], _STATISTICS_BATCH):
             if len(part) > 1:
-                depth, _ = self._batch(part, 6)
-                bottom = self.nets.discriminator.shared(depth)
+                bottom = self.nets.discriminator.shared(self._depth(part, 6))
                 for head in ("gan", "posterior", "metric"):
                     self.nets.discriminator.get_submodule(head)(bottom)
         for norm in norms:

@@ -58,4 +58,5 @@ class CrossingNetsPath(nn.Module):
             return self.decode(self.posterior(bottom))
         features = self.posterior[:FLAT](bottom)
         joints = self.decode(self.posterior[FLAT:](features))
-        return joints + self.direct(features).view(-1, self.config.joints, 3)
+        correction: Tensor = self.direct(features).view(-1, self.config.joints, 3)
+        return joints + correction

@@ -25,8 +25,9 @@ class PoseVAE(nn.Module):
         latent [B, 20].
     """
 
-    def __init__(self, config: CrossingNetsConfig) -> None:
+    def __init__(self, config: CrossingNetsConfig | None = None) -> None:
         super().__init__()
+        config = config or CrossingNetsConfig()
         self.noise = config.noise
         size = 3 * config.joints
         self.first = nn.Linear(size, config.hidden)
@@ -85,8 +86,9 @@ class Alignment(nn.Module):
     Released code: a linear layer and batch normalisation; the paper: a linear layer and tanh.
     """
 
-    def __init__(self, config: CrossingNetsConfig) -> None:
+    def __init__(self, config: CrossingNetsConfig | None = None) -> None:
         super().__init__()
+        config = config or CrossingNetsConfig()
         linear = nn.Linear(config.latent, config.latent)
         norm = config.alignment == "batch_norm"
         last = nn.BatchNorm1d(config.latent, config.epsilon) if norm else nn.Tanh()
@@ -100,8 +102,9 @@ class Alignment(nn.Module):
 class DepthGenerator(nn.Module):
     """Latent [B, 23] -> depth map [B, 1, S, S], -1 (near) .. +1 (background)."""
 
-    def __init__(self, config: CrossingNetsConfig) -> None:
+    def __init__(self, config: CrossingNetsConfig | None = None) -> None:
         super().__init__()
+        config = config or CrossingNetsConfig()
         width, cells = config.channels, config.cells
         self.base = (width, cells, cells)
         features = width * cells * cells
@@ -153,14 +156,23 @@ class Estimate(NamedTuple):
     correction: Tensor | None
 
 
+class Heads(NamedTuple):
+    """What all three heads say of depth maps; metric [B, 23]."""
+
+    realness: Realness
+    estimate: Estimate
+    metric: Tensor
+
+
 class Discriminator(nn.Module):
     """Three heads on two shared convolutions: real or not, the latent, and a metric of it.
 
-    Every head takes `shared(depth)` [B, 32, S / 4, S / 4].
+    Each head alone takes `shared(depth)` [B, 32, S / 4, S / 4]; the module gives all three.
     """
 
-    def __init__(self, config: CrossingNetsConfig) -> None:
+    def __init__(self, config: CrossingNetsConfig | None = None) -> None:
         super().__init__()
+        config = config or CrossingNetsConfig()
         features = config.channels * config.cells**2
         self.shared = convolutions(config, 1, 2)
         self.gan = convolutions(config, config.channels, 3)
@@ -185,6 +197,11 @@ class Discriminator(nn.Module):
             self.direct = nn.Linear(features, 3 * config.joints)
             nn.init.zeros_(self.direct.weight)
             nn.init.zeros_(self.direct.bias)
+
+    def forward(self, depth: Tensor) -> Heads:
+        """All heads of depth maps [B, 1, S, S]."""
+        bottom = self.shared(depth)
+        return Heads(self.judge(bottom), self.estimate(bottom), self.metric(bottom))
 
     def judge(self, bottom: Tensor) -> Realness:
         """The GAN head."""
