@@ -39,6 +39,7 @@ __all__ = [
     "OPENPOSE18",
     "Skeleton",
     "flip_keypoints",
+    "hand_skeleton",
     "nyu36_to_21",
     "to_openpose18",
 ]
@@ -226,6 +227,20 @@ MEDIAPIPE21 = _hand21(
     "mediapipe21", ("thumb", "index", "middle", "ring", "little"), ("cmc", "mcp", "ip", "tip")
 )
 """The 21 landmarks of MediaPipe's hand model; OpenPose's hands have the same order."""
+
+
+def hand_skeleton(joints: int) -> Skeleton:
+    """The hand data set that labels so many joints: NYU36, MSRA21 or ICVL16.
+
+    Raises:
+        ValueError: none does.
+    """
+    known = (NYU36, MSRA21, ICVL16)
+    for skeleton in known:
+        if len(skeleton) == joints:
+            return skeleton
+    counts = ", ".join(f"{len(skeleton)} ({skeleton.name})" for skeleton in known)
+    raise ValueError(f"joints must be one of {counts}, got {joints}")
 
 
 Four = tuple[int, int, int, int]

@@ -272,6 +272,6 @@ def test_what_is_refused(changes: dict[str, Any], words: str) -> None:
 
 
 def test_networks_of_unknown_joints_are_refused() -> None:
-    words = r"joints must be one of 36 \(nyu36\), 16 \(icvl16\), 21 \(msra21\), got 6"
+    words = r"joints must be one of 36 \(nyu36\), 21 \(msra21\), 16 \(icvl16\), got 6"
     with pytest.raises(ValueError, match=words):
         CrossingNetsEstimator.from_module(small_nets(joints=6, origin_joint=0))

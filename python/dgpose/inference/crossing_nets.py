@@ -31,10 +31,10 @@ from dgpose.inference.hand_engine import (
     compiled,
     described,
 )
-from dgpose.inference.hand_pose import HandPose, Look, estimate_pose, hand_skeleton
+from dgpose.inference.hand_pose import HandPose, Look, estimate_pose
 from dgpose.model_zoo import model_path
 from dgpose.models.crossing_nets import CrossingNets, CrossingNetsPath, load_crossing_nets
-from dgpose.skeletons import Skeleton
+from dgpose.skeletons import Skeleton, hand_skeleton
 from dgpose_ext import depth_crop
 
 if TYPE_CHECKING:

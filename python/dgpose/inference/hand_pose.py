@@ -23,14 +23,13 @@ from dgpose.inference.hand_evidence import weigh_evidence, weigh_support
 from dgpose.skeletons import ICVL16, MEDIAPIPE21, MSRA21, NYU36, Skeleton, nyu36_to_21
 from dgpose_ext import find_hand_center
 
-__all__ = ["HandPose", "Look", "check_conversion", "estimate_pose", "hand_skeleton"]
+__all__ = ["HandPose", "Look", "check_conversion", "estimate_pose"]
 
 Array = npt.NDArray[np.float32]
 
 _LOOK_AGAIN_MM = 15.0
 """How far a found centre may lie from the palm; the networks are trained for about as much."""
 
-_SKELETONS = (NYU36, ICVL16, MSRA21)
 _PALM = {
     NYU36.name: [CENTER_JOINT],
     ICVL16.name: [0],
@@ -100,19 +99,6 @@ class Look(NamedTuple):
     """[J, 3] joints in the coordinates of this crop."""
     uvd: Array
     """[J, 3] joints in the image: pixels and mm."""
-
-
-def hand_skeleton(joints: int) -> Skeleton:
-    """The order of a network with so many joints.
-
-    Raises:
-        ValueError: no known data set has so many.
-    """
-    for skeleton in _SKELETONS:
-        if len(skeleton) == joints:
-            return skeleton
-    known = ", ".join(f"{len(skeleton)} ({skeleton.name})" for skeleton in _SKELETONS)
-    raise ValueError(f"joints must be one of {known}, got {joints}")
 
 
 def estimate_pose(
