@@ -51,6 +51,9 @@ class CrossingNetsEstimator:
     MSRA21. For NYU's the check of a pose is `HandEstimator`'s; of the others it only knows whether
     the joints lie on something seen, and `confidence` is their share.
 
+    Networks that were trained as published, on crops around a known centre, want one here, too:
+    they are lost where `find_hand_center`'s lies 40 mm off, towards the forearm.
+
     Attributes:
         skeleton: the joints of the poses.
     """
