@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,21 +123,64 @@ def read_tensor_file(
             it was written (checksum). Kind and version are looked at before any tensor is read.
         ModuleNotFoundError: safetensors is not installed.
     """
-    safetensors = _safetensors()
     path = Path(path)
+    versions = version if isinstance(version, tuple) else (version,)
+    with _opened(path) as file:
+        description, expected = _envelope(path, (file.metadata() or {}).get(_KEY))
+        content = _content(path, description)
+        if content["kind"] != kind or content["version"] not in versions:
+            raise ValueError(
+                f"{path}: must be a {kind} file of version {' or '.join(map(str, versions))}, "
+                f"got {content['kind']} of version {content['version']}"
+            )
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if _checksum(tensors, description) != expected:
+        raise ValueError(f"{path}: checksum differs, the file was changed after it was written")
+    metadata: dict[str, Any] = content["metadata"]
+    return tensors, metadata
+
+
+class TensorFileHeader(NamedTuple):
+    """What a tensor file says of itself."""
+
+    kind: str
+    """What it holds, such as "hand_regressor"."""
+    version: int
+    """Format version of that kind."""
+    metadata: dict[str, Any]
+    """Its description."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of its tensors, by name."""
+
+
+def read_tensor_header(path: str | Path) -> TensorFileHeader:
+    """What a file of `write_tensor_file` holds; no tensor is read, and the checksum not checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a safetensors file, cut short, or not written by dgpose.
+        ModuleNotFoundError: safetensors is not installed.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        description, _ = _envelope(path, (file.metadata() or {}).get(_KEY))
+        names = file.keys()
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    content = _content(path, description)
+    return TensorFileHeader(content["kind"], content["version"], content["metadata"], shapes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The safetensors file, and what its reader finds wrong with it as ValueError."""
+    safetensors = _safetensors()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            description, expected = _envelope(path, (file.metadata() or {}).get(_KEY))
-            versions = version if isinstance(version, tuple) else (version,)
-            metadata = _metadata(path, description, kind, versions)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if _checksum(tensors, description) != expected:
-        raise ValueError(f"{path}: checksum differs, the file was changed after it was written")
-    return tensors, metadata
 
 
 def _envelope(path: Path, envelope: str | None) -> tuple[str, str]:
@@ -151,16 +194,10 @@ def _envelope(path: Path, envelope: str | None) -> tuple[str, str]:
         raise ValueError(f"{path}: its description is damaged ({error})") from error
 
 
-def _metadata(path: Path, description: str, kind: str, versions: tuple[int, ...]) -> dict[str, Any]:
+def _content(path: Path, description: str) -> dict[str, Any]:
+    """The description's kind, version and metadata."""
     try:
         content = json.loads(description)
-        found = (content["kind"], content["version"])
-        metadata: dict[str, Any] = content["metadata"]
+        return {key: content[key] for key in ("kind", "version", "metadata")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its description is damaged ({error})") from error
-    if found[0] != kind or found[1] not in versions:
-        raise ValueError(
-            f"{path}: must be a {kind} file of version {' or '.join(map(str, versions))}, "
-            f"got {found[0]} of version {found[1]}"
-        )
-    return metadata

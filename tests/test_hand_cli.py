@@ -21,7 +21,16 @@ from typer.testing import CliRunner
 from dgpose.cli.app import app
 from dgpose.data.cameras import CAMERAS, project
 from dgpose.data.synthetic_hands import HandFrame, SyntheticHands
-from dgpose.skeletons import NYU36, NYU_SCORED14
+from dgpose.models.crossing_nets import CrossingNets, CrossingNetsConfig, save_crossing_nets
+from dgpose.skeletons import (
+    ICVL16,
+    MEDIAPIPE21,
+    MSRA21,
+    NYU36,
+    NYU_SCORED14,
+    Skeleton,
+    nyu36_to_21,
+)
 
 NYU = CAMERAS["nyu"]
 COUNT = 3
@@ -185,6 +194,51 @@ def test_synthetic_source_brings_camera_and_labels(model: Path, tmp_path: Path) 
     assert len(list((out / "pictures").iterdir())) == COUNT
 
 
+@pytest.mark.parametrize("skeleton", [MSRA21, MEDIAPIPE21], ids=lambda s: s.name)
+def test_joints_of_another_order(
+    skeleton: Skeleton, folder: Path, model: Path, center: str, frame: HandFrame, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    labels = tmp_path / "truth.npz"
+    np.savez(labels, joints_mm=np.repeat(frame.joints_mm[None], 4, axis=0))
+    arguments = (folder, "--camera", "nyu", "--center", center, "--model", model, "--out")
+    result = run(*arguments, out, "--joints", skeleton.name, "--labels", labels)
+    assert "mean error 0.0 mm (14 scored joints, 3 labelled frames" in result.stdout
+    document = json.loads((out / "joints.json").read_text())
+    assert (document["skeleton"], document["joints"]) == (skeleton.name, list(skeleton.joints))
+    assert document["bones"] == [list(edge) for edge in skeleton.edges]
+    truth = nyu36_to_21(frame.joints_mm, skeleton)
+    pixels = project(truth, NYU)[:, :2]
+    good, bad = document["frames"][0], document["frames"][1]
+    np.testing.assert_allclose(good["joints_mm"], truth, atol=0.05)
+    np.testing.assert_allclose(good["joints_px"], pixels, atol=0.05)
+    assert bad["joints_mm"] is None
+    with (out / "joints.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert len(row) == 7 + 5 * 21
+    assert float(row[f"{skeleton.joints[9]}_v_px"]) == pytest.approx(pixels[9, 1], abs=0.05)
+    run(*arguments, tmp_path / "own", "--labels", labels)
+    pictures = [cv2.imread(str(place / "pictures" / "f1.png")) for place in (out, tmp_path / "own")]
+    below = [picture[40:] for picture in pictures if picture is not None]  # not the title
+    assert below[0].shape == below[1].shape
+    assert (below[0] != below[1]).any()
+
+
+def test_a_model_of_other_joints(folder: Path, tmp_path: Path) -> None:
+    """Crossing Nets of ICVL's 16 joints."""
+    config = CrossingNetsConfig(joints=16, origin_joint=0, image_size=32, channels=4)
+    weights, out = tmp_path / "icvl.safetensors", tmp_path / "out"
+    save_crossing_nets(CrossingNets(config), weights)
+    arguments = (folder / "f1.png", "--camera", "nyu", "--model", weights, "--out", out)
+    assert "frames: 1 (" in run(*arguments, "--center", "242,238,570").stdout
+    assert json.loads((out / "joints.json").read_text())["joints"] == list(ICVL16.joints)
+    engine = json.loads((out / "summary.json").read_text())["engine"]
+    assert (engine["cube_mm"], engine["joints"]) == (250.0, "icvl16")
+    line = error_line(*arguments, "--joints", "msra21")
+    assert line == "error: joints must be one of icvl16 for this model, got msra21"
+    assert "mediapipe33" in run(*arguments, "--joints", "mediapipe33", code=2).stderr
+
+
 def test_npz_with_its_camera_and_metres(
     model: Path, center: str, frame: HandFrame, tmp_path: Path
 ) -> None:
@@ -286,7 +340,7 @@ def test_realsense_camera(
 def test_version_and_help_of_every_command() -> None:
     runner = CliRunner()
     assert re.match(r"dgpose \d+\.\d+", runner.invoke(app, ["--version"]).stdout)
-    commands = "", "demo", "hand", "hand run", "hand live", "eval", "eval hand", "train"
+    commands = "", "demo", "models", "hand", "hand run", "hand live", "eval", "eval hand", "train"
     for command in map(str.split, commands):
         result = runner.invoke(app, [*command, "--help"])
         assert result.exit_code == 0, result.output

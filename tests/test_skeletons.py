@@ -1,13 +1,23 @@
-"""Skeletons: flips, limbs, and the way from five joint orders to OpenPose-18."""
+"""Skeletons: flips, limbs, and the ways from five orders to OpenPose-18, and from NYU-36 to 21."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dgpose.data.counter_rng import CounterRng
+from dgpose.data.hand_kinematics import (
+    FINGERS,
+    forward_kinematics,
+    hinge_points,
+    sample_palm_joints,
+    to_palm_frame,
+)
+from dgpose.data.nyu import load_poses
 from dgpose.skeletons import (
     BODY_25,
     COCO17,
@@ -16,6 +26,7 @@ from dgpose.skeletons import (
     H36M17,
     ICVL16,
     LSP14,
+    MEDIAPIPE21,
     MEDIAPIPE33,
     MPII16,
     MSRA21,
@@ -24,12 +35,13 @@ from dgpose.skeletons import (
     OPENPOSE18,
     Skeleton,
     flip_keypoints,
+    nyu36_to_21,
     to_openpose18,
 )
 
 BODIES = {OPENPOSE18: 18, COCO17: 17, BODY_25: 25, MEDIAPIPE33: 33, MPII16: 16, LSP14: 14}
 BODIES |= {H36M17: 17}
-HANDS = (NYU36, NYU14, ICVL16, MSRA21)
+HANDS = (NYU36, NYU14, ICVL16, MSRA21, MEDIAPIPE21)
 SOURCES = (COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14)
 FACE = [0, 14, 15, 16, 17]
 
@@ -161,3 +173,101 @@ def test_neck_of_real_people(data_dir: Path) -> None:
     others = [j for j in range(18) if j != 1]
     assert (visible[:, others] == seen[:, others]).all()
     assert (keypoints[:, others][visible[:, others]] == xy[:, others][seen[:, others]]).all()
+
+
+# ---- from NYU-36 to 21 joints ----
+
+
+def hands(count: int = 500) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return sample_palm_joints(CounterRng(17, np.arange(count)))
+
+
+def hinge_errors(palm_joints: Any) -> dict[str, float]:
+    """Mean distance in mm of each converted hinge from where the kinematic hand has it."""
+    converted = nyu36_to_21(palm_joints, MSRA21)
+    true = hinge_points(palm_joints)
+    errors = {}
+    for number, finger in enumerate(FINGERS):
+        root = MSRA21.joints.index(f"{finger}_mcp")
+        distance = np.linalg.norm(converted[:, root : root + 3] - true[:, number], axis=-1)
+        for part, mm in zip(("mcp", "pip", "dip"), np.nanmean(distance, axis=0), strict=True):
+            errors[f"{finger}_{part}"] = float(mm)
+    return errors
+
+
+def test_the_hinges_stay_where_they_are_as_a_finger_bends() -> None:
+    direction = np.tile(np.array([0.1, 1.0, 0.2]), (9, 5, 1))
+    axis = np.tile(np.array([-1.0, 0.1, 0.0]), (9, 5, 1))
+    bend = np.full((9, 5, 2), 0.6)
+    bend[:, :, 0] = np.linspace(0.4, 1.6, 9)[:, None]
+    hinges = hinge_points(forward_kinematics(direction, axis, bend))
+    assert (
+        np.ptp(hinges[:, :, :2], axis=0).max() < 1e-9
+    )  # the middle bone turns, the hinge does not
+    assert np.ptp(hinges[:, :, 2], axis=0).max() > 10
+    straight = hinge_points(forward_kinematics(direction, axis, np.zeros_like(bend)))
+    assert np.isnan(straight[:, :, 1:]).all()
+
+
+def test_21_joints_lie_on_the_hinges_of_the_kinematic_hand() -> None:
+    errors = hinge_errors(hands())
+    assert errors.pop("thumb_mcp") < 1e-9  # its root is an NYU point
+    assert max(errors.values()) < 3  # NYU's points lie up to 14 mm beside the hinges
+
+
+def test_21_joints_lie_on_the_hinges_of_real_hands(data_dir: Path) -> None:
+    palm, _, _ = to_palm_frame(load_poses(data_dir).xyz_mm.astype(np.float64))
+    errors = hinge_errors(palm)
+    knuckles = {name: mm for name, mm in errors.items() if name.endswith("_mcp")}
+    assert max(knuckles.values()) < 8  # a real palm bends, the kinematic one does not
+    assert max(mm for name, mm in errors.items() if name not in knuckles) < 3
+
+
+def test_both_orders_are_the_same_joints() -> None:
+    joints = hands(4)
+    msra, mediapipe = nyu36_to_21(joints, MSRA21), nyu36_to_21(joints, MEDIAPIPE21)
+    assert MEDIAPIPE21.joints[:5] == ("wrist", "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip")
+    order = [0, *range(17, 21), *range(1, 17)]
+    assert np.array_equal(mediapipe, msra[:, order])
+    for mine, theirs in enumerate(order):
+        if "thumb" not in MEDIAPIPE21.joints[mine]:
+            assert MEDIAPIPE21.joints[mine] == MSRA21.joints[theirs]
+    tips = [MEDIAPIPE21.joints.index(f"{finger}_tip") for finger in FINGERS]
+    assert np.array_equal(mediapipe[:, tips], joints[:, 0:30:6])
+    assert np.array_equal(mediapipe[:, 0], joints[:, 35])
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_the_conversion_moves_with_the_hand(kind: str) -> None:
+    joints = hands(3).reshape(3, 1, 36, 3)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]  # mirrors, too
+    moved = 0.3 * joints @ turn + np.array([100.0, -50.0, 700.0])
+    given: Any = moved if kind == "numpy" else torch.from_numpy(moved)
+    found = nyu36_to_21(given)
+    assert type(found) is type(given)
+    assert found.shape == (3, 1, 21, 3)
+    assert found.dtype == given.dtype
+    want = 0.3 * nyu36_to_21(joints) @ turn + np.array([100.0, -50.0, 700.0])
+    np.testing.assert_allclose(np.asarray(found), want, atol=1e-9)
+    single = given.astype(np.float32) if kind == "numpy" else given.float()
+    assert nyu36_to_21(single).dtype == single.dtype
+    flat = given[..., :2]
+    np.testing.assert_array_equal(np.asarray(nyu36_to_21(flat)), np.asarray(found)[..., :2])
+
+
+def test_a_lost_joint_takes_only_its_neighbours_along() -> None:
+    joints = hands(1)[0]
+    joints[18] = np.nan  # the index finger's tip
+    lost = np.isnan(nyu36_to_21(joints)).all(axis=1)
+    assert [MEDIAPIPE21.joints[j] for j in np.flatnonzero(lost)] == ["index_dip", "index_tip"]
+
+
+def test_what_nyu36_to_21_refuses() -> None:
+    with pytest.raises(ValueError, match="skeleton must be one of msra21, mediapipe21, got icvl16"):
+        nyu36_to_21(np.zeros((36, 3)), ICVL16)
+    with pytest.raises(ValueError, match=r"joints must have shape \[..., 36, D\] .* got \[21, 3\]"):
+        nyu36_to_21(np.zeros((21, 3)))
+    wholes: list[Any] = [np.zeros((36, 3), np.int64), torch.zeros(36, 3, dtype=torch.int32)]
+    for whole in wholes:
+        with pytest.raises(TypeError, match=r"joints must be of floating point, got .*int"):
+            nyu36_to_21(whole)

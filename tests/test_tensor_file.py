@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgpose_ext.tensor_file import read_tensor_file, write_bytes_atomically, write_tensor_file
+from dgpose_ext.tensor_file import (
+    read_tensor_file,
+    read_tensor_header,
+    write_bytes_atomically,
+    write_tensor_file,
+)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -64,6 +69,18 @@ def test_description_comes_before_the_tensors(tmp_path: Path) -> None:
         read_tensor_file(path, kind="test", version=1)
     with pytest.raises(ValueError, match="checksum differs"):
         read_tensor_file(path, kind="other", version=1)
+
+
+def test_header_says_what_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    tensors = {"a": torch.ones(2, 3), "b": torch.tensor(3)}
+    write_tensor_file(path, tensors, kind="test", version=4, metadata={"x": 1})
+    assert read_tensor_header(path) == ("test", 4, {"x": 1}, {"a": (2, 3), "b": ()})
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        read_tensor_header(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_tensor_header(tmp_path / "none")
 
 
 def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,31 @@ and needs none of what the extra `systems` installs.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgpose.inference import HandEstimator, HandPose, HandTracker, OneEuroConfig
+    from dgpose.inference import (
+        CropPose,
+        CrossingNetsEstimator,
+        HandEstimator,
+        HandPose,
+        HandTracker,
+        OneEuroConfig,
+        hand_from_crop,
+    )
+    from dgpose.model_zoo import load
 
-__all__ = ["HandEstimator", "HandPose", "HandTracker", "OneEuroConfig"]
+__all__ = [
+    "CropPose",
+    "CrossingNetsEstimator",
+    "HandEstimator",
+    "HandPose",
+    "HandTracker",
+    "OneEuroConfig",
+    "hand_from_crop",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,8 +39,8 @@ def __getattr__(name: str) -> Any:
     from dgpose._errors import systems_required
 
     with systems_required():
-        from dgpose import inference
-    return getattr(inference, name)
+        module = import_module("dgpose.model_zoo" if name == "load" else "dgpose.inference")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

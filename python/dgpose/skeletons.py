@@ -3,7 +3,7 @@
 Joint orders follow the data sets' own label files: the NYU hand set (Tompson et al. 2014, names as
 in `joint_data.mat`), ICVL (Tang et al. 2014) and MSRA15 (Sun et al. 2015); bodies as COCO, MPII,
 LSP and Human3.6M label them, and as OpenPose and MediaPipe report them. `to_openpose18` brings five
-of the body orders to that of OpenPose-18.
+of the body orders to that of OpenPose-18, `nyu36_to_21` NYU's hand to those of 21 joints.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = [
     "H36M17",
     "ICVL16",
     "LSP14",
+    "MEDIAPIPE21",
     "MEDIAPIPE33",
     "MPII16",
     "MSRA21",
@@ -38,6 +39,8 @@ __all__ = [
     "OPENPOSE18",
     "Skeleton",
     "flip_keypoints",
+    "hand_skeleton",
+    "nyu36_to_21",
     "to_openpose18",
 ]
 
@@ -199,20 +202,74 @@ ICVL16 = Skeleton(
 )
 """The 16 joints of the ICVL hand set."""
 
-_MSRA_FINGERS = ("index", "middle", "ring", "little", "thumb")
-MSRA21 = Skeleton(
-    name="msra21",
-    joints=(
-        "wrist",
-        *(f"{finger}_{part}" for finger in _MSRA_FINGERS for part in ("mcp", "pip", "dip", "tip")),
-    ),
-    groups=("palm", *(finger for finger in _MSRA_FINGERS for _ in range(4))),
-    edges=tuple(
-        edge for mcp in range(1, 21, 4) for edge in _chain(0, mcp, mcp + 1, mcp + 2, mcp + 3)
-    ),
-)
+_PARTS = ("mcp", "pip", "dip", "tip")
+
+
+def _hand21(name: str, fingers: tuple[str, ...], thumb: tuple[str, ...]) -> Skeleton:
+    """A wrist and four joints a finger, from its root to its tip."""
+    joints = (
+        f"{finger}_{part}"
+        for finger in fingers
+        for part in (thumb if finger == "thumb" else _PARTS)
+    )
+    return Skeleton(
+        name,
+        ("wrist", *joints),
+        ("palm", *(finger for finger in fingers for _ in range(4))),
+        tuple(edge for root in range(1, 21, 4) for edge in _chain(0, *range(root, root + 4))),
+    )
+
+
+MSRA21 = _hand21("msra21", ("index", "middle", "ring", "little", "thumb"), _PARTS)
 """The 21 joints of the MSRA15 hand set."""
 
+MEDIAPIPE21 = _hand21(
+    "mediapipe21", ("thumb", "index", "middle", "ring", "little"), ("cmc", "mcp", "ip", "tip")
+)
+"""The 21 landmarks of MediaPipe's hand model; OpenPose's hands have the same order."""
+
+
+def hand_skeleton(joints: int) -> Skeleton:
+    """The hand data set that labels so many joints: NYU36, MSRA21 or ICVL16.
+
+    Raises:
+        ValueError: none does.
+    """
+    known = (NYU36, MSRA21, ICVL16)
+    for skeleton in known:
+        if len(skeleton) == joints:
+            return skeleton
+    counts = ", ".join(f"{len(skeleton)} ({skeleton.name})" for skeleton in known)
+    raise ValueError(f"joints must be one of {counts}, got {joints}")
+
+
+Four = tuple[int, int, int, int]
+Weights = tuple[float, float, float, float]
+
+
+def _beside_hinges() -> dict[str, tuple[Four, Four, Four]]:
+    """Of each finger and hinge (knuckle, middle, tip) the four NYU points that place it."""
+    palm = {"little": 33, "ring": 33, "middle": 32, "index": 32, "thumb": 34}
+    points = {}
+    for number, (_, finger) in enumerate(_NYU_FINGERS):
+        tip = 6 * number
+        points[finger] = (
+            (tip + 5, tip + 4, palm[finger], 34),
+            (tip + 4, tip + 3, tip + 5, tip + 2),
+            (tip + 2, tip + 1, tip + 3, tip),
+        )
+    return points
+
+
+HINGE_POINTS = _beside_hinges()
+# Fitted by tools/fit_hand_hinges.py; the thumb's first bone begins at its root, NYU's last point.
+HINGE_WEIGHTS: dict[str, tuple[Weights, Weights, Weights]] = {
+    "little": ((0.99, -0.29, 0.49, -0.19), (0.94, 0.55, -0.26, -0.23), (1.02, 0.80, -0.57, -0.25)),
+    "ring": ((1.41, -0.45, 0.02, 0.02), (0.47, 0.47, -0.17, 0.23), (0.55, 0.52, -0.03, -0.04)),
+    "middle": ((1.10, -0.14, 0.07, -0.03), (0.82, 0.67, -0.42, -0.07), (0.38, 0.66, -0.14, 0.10)),
+    "index": ((1.00, 0.00, -0.03, 0.03), (0.70, 0.64, -0.27, -0.07), (1.25, 0.49, -0.44, -0.30)),
+    "thumb": ((1.0, 0.0, 0.0, 0.0), (0.73, 0.58, -0.21, -0.10), (1.01, 0.87, -0.66, -0.22)),
+}
 
 _TORSO = ("neck", "thorax", "spine", "pelvis", "hip", "mid_hip")
 _ARM = ("shoulder", "elbow", "wrist", "pinky", "index", "thumb")
@@ -456,10 +513,65 @@ def to_openpose18(
     return torch.where(shown[..., None], middle, 0.0).to(keypoints.dtype), shown
 
 
-def _require_joints(keypoints: Array, skeleton: Skeleton) -> None:
+def nyu36_to_21(joints: Array, skeleton: Skeleton = MEDIAPIPE21) -> Array:
+    """The 36 joints of the NYU layout as the 21 of MSRA15 or MediaPipe.
+
+    The wrist is NYU's middle of the wrist (PALM_6), tips are its outermost points (KNU3_A), and the
+    root of the thumb (CMC; MSRA15 calls it thumb_mcp) is its KNU1_B. NYU marks the bones beside the
+    other hinges: each of those is a weighted mean of four NYU points, the ends of the two bones
+    that meet there (knuckles: of the first bone, and two points of the palm).
+
+    Args:
+        joints: [..., 36, D], a NumPy array or a tensor of floating point, in any unit: the weights
+            of a joint add up to 1. Pixels of a hand seen in perspective are a little off (means of
+            pixels are not pixels of means); exact are mm, then projected.
+        skeleton: MSRA21 or MEDIAPIPE21.
+
+    Returns:
+        [..., 21, D], of the given kind and dtype. NaN where one of a joint's points is NaN.
+
+    Raises:
+        ValueError: another skeleton or shape.
+        TypeError: joints are not of floating point.
+    """
+    if skeleton not in _FROM_NYU36:
+        known = ", ".join(s.name for s in _FROM_NYU36)
+        raise ValueError(f"skeleton must be one of {known}, got {skeleton.name}")
+    _require_joints(joints, NYU36, "joints")
+    points, weights = _means_of_nyu36(skeleton)
+    if isinstance(joints, np.ndarray):
+        if not np.issubdtype(joints.dtype, np.floating):
+            raise TypeError(f"joints must be of floating point, got {joints.dtype}")
+        shares = np.array(weights, joints.dtype)[..., None]
+        means: Array = (joints[..., points, :] * shares).sum(-2)
+        return means
+    import torch
+
+    if not joints.is_floating_point():
+        raise TypeError(f"joints must be of floating point, got {joints.dtype}")
+    share = torch.tensor(weights, dtype=joints.dtype, device=joints.device)
+    return (joints[..., torch.tensor(points), :] * share[..., None]).sum(-2)
+
+
+_FROM_NYU36 = (MSRA21, MEDIAPIPE21)
+
+
+def _means_of_nyu36(skeleton: Skeleton) -> tuple[list[Four], list[Weights]]:
+    """Four points and their weights of each of the 21 joints; the wrist and the tips are points."""
+    alone = (1.0, 0.0, 0.0, 0.0)
+    points: list[Four] = [(35, 35, 35, 35)]
+    weights: list[Weights] = [alone]
+    for finger in skeleton.groups[1::4]:
+        tip = HINGE_POINTS[finger][2][3]
+        points += [*HINGE_POINTS[finger], (tip, tip, tip, tip)]
+        weights += [*HINGE_WEIGHTS[finger], alone]
+    return points, weights
+
+
+def _require_joints(keypoints: Array, skeleton: Skeleton, name: str = "keypoints") -> None:
     shape = tuple(keypoints.shape)
     if len(shape) < 2 or shape[-2] != len(skeleton) or shape[-1] < 2:
         raise ValueError(
-            f"keypoints must have shape [..., {len(skeleton)}, D] with D >= 2 ({skeleton.name}), "
+            f"{name} must have shape [..., {len(skeleton)}, D] with D >= 2 ({skeleton.name}), "
             f"got {list(shape)}"
         )

@@ -19,6 +19,7 @@ from dgpose.cli.export import app as export_app
 from dgpose.cli.hand import app as hand_app
 from dgpose.cli.hand_generation import generate, refine
 from dgpose.cli.index import app as index_app
+from dgpose.cli.models import models
 
 __all__ = ["app"]
 
@@ -47,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pose from depth images and photographs.",
 )
-for _command in (bench, crop, demo, heatmap):
+for _command in (bench, crop, demo, heatmap, models):
     app.command()(_command)
 hand_app.command()(generate)
 hand_app.command()(refine)

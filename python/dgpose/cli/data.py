@@ -14,7 +14,7 @@ from dgpose.cli.options import HandSetName
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.hand_check import HandSetPart, HandSetReport, LookedAt, check_hand_set
 from dgpose.data.hand_datasets import HandSample
-from dgpose.skeletons import ICVL16, MSRA21, NYU36
+from dgpose.skeletons import hand_skeleton
 from dgpose.viz.hand import labelled_sheet
 
 __all__ = ["app"]
@@ -22,7 +22,6 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Look at data sets on disk.")
 
 _NAMED = 5
-_SKELETONS = {len(skeleton): skeleton for skeleton in (NYU36, ICVL16, MSRA21)}
 
 
 @app.callback()
@@ -56,7 +55,7 @@ def check(
         if samples and out is not None:
             captions = [f"{i.name}: {_about(i)}" for i in report.looked_at if i.sample is not None]
             title = f"{dataset.value}: first, middle and last image that is there"
-            skeleton = _SKELETONS[len(samples[0].joints_mm)]
+            skeleton = hand_skeleton(len(samples[0].joints_mm))
             save_picture(out, labelled_sheet(samples, skeleton, captions, title))
             typer.echo(f"picture: {out}")
     except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dgpose.data.depth_sources import SourceFrame
     from dgpose.inference.hand_run import HandResult
+    from dgpose.skeletons import Skeleton
 
 __all__ = ["app"]
 
@@ -43,6 +44,14 @@ class Unit(str, Enum):
 
     MM = "mm"
     M = "m"
+
+
+class Joints(str, Enum):
+    """Orders of joints that NYU's 36 are brought to."""
+
+    NYU36 = "nyu36"
+    MSRA21 = "msra21"
+    MEDIAPIPE21 = "mediapipe21"
 
 
 class Engine(str, Enum):
@@ -96,7 +105,13 @@ def run(
         Precision, typer.Option(help="What the native engine computes in.")
     ] = Precision.FLOAT32,
     unit: Annotated[Unit, typer.Option(help="Unit of floating-point depth.")] = Unit.MM,
-    cube: Annotated[float, typer.Option(help="Edge of the cube around the hand, mm.")] = 300.0,
+    cube: Annotated[
+        float | None,
+        typer.Option(help="Edge of the cube around the hand, mm; else the model's own."),
+    ] = None,
+    joints: Annotated[
+        Joints | None, typer.Option(help="Joints of the results; else the model's own.")
+    ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many (synthetic: 100 if not given).")
     ] = None,
@@ -109,8 +124,10 @@ def run(
     """
     from dgpose.data.cameras import parse_camera
     from dgpose.data.depth_sources import depth_source
-    from dgpose.inference import HandEstimator
-    from dgpose.inference.hand_run import estimate, read_labels, with_labels
+    from dgpose.inference.hand_pose import check_conversion
+    from dgpose.inference.hand_run import estimate, in_skeleton, read_labels, with_labels
+    from dgpose.model_zoo import load
+    from dgpose.skeletons import MEDIAPIPE21, MSRA21, NYU36
 
     results: list[HandResult] = []
     broken = False
@@ -124,30 +141,37 @@ def run(
             inputs = with_labels(
                 inputs, read_labels(labels, optics), total, limited=frames is not None
             )
-        estimator = HandEstimator.load(
+        options = {} if cube is None else {"cube_mm": cube}
+        estimator = load(
             model,
             hand=hand.value,
             engine=engine.value,
-            cube_mm=cube,
             precision=precision.value,
+            **options,
         )
+        skeleton = estimator.skeleton
+        if joints is not None:
+            named = {known.name: known for known in (NYU36, MSRA21, MEDIAPIPE21)}
+            skeleton = named[joints.value]
+            check_conversion(estimator.skeleton, skeleton)
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
         try:
             for item in progress(inputs, total):
-                result = estimate(partial(estimator, center=place), item)
+                result = in_skeleton(estimate(partial(estimator, center=place), item), skeleton)
                 results.append(result)
                 if result.pose is None:
                     typer.echo(f"bad frame {result.name}: {result.problem}", err=True)
                 elif pictures:
                     save_picture(
-                        out / "pictures" / f"{item.name}.png", _overlay(item, result, cube)
+                        out / "pictures" / f"{item.name}.png",
+                        _overlay(item, result, estimator.info()["cube_mm"]),
                     )
         except KeyboardInterrupt:
             typer.echo("stopped: what was estimated so far is saved", err=True)
         except (RuntimeError, OSError) as error:  # a camera unplugged, a disk full
             typer.echo(f"error: {one_line(error)}; what came before is saved", err=True)
             broken = True
-        summary = _save(results, estimator.info(), out)
+        summary = _save(results, skeleton, estimator.info(), out)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
     print_summary(summary)
@@ -313,7 +337,7 @@ def parse_center(text: str) -> tuple[float, float, float]:
     Raises:
         ValueError: it is not that.
     """
-    from dgpose.inference.hand_estimator import check_center
+    from dgpose.inference.depth_input import check_center
 
     try:
         return check_center([float(part) for part in text.split(",")])
@@ -344,15 +368,18 @@ def _overlay(item: SourceFrame, result: HandResult, cube: float) -> Any:
         f"{item.name}: {state}",
         cube_mm=cube,
         truth_px=None if truth is None else project(truth, item.camera)[:, :2],
+        skeleton=pose.skeleton,
     )
 
 
-def _save(results: list[HandResult], engine: dict[str, Any], out: Path) -> dict[str, Any]:
+def _save(
+    results: list[HandResult], skeleton: Skeleton, engine: dict[str, Any], out: Path
+) -> dict[str, Any]:
     from dgpose.inference.hand_run import results_csv, results_json, summarise, to_json
     from dgpose_ext.tensor_file import write_bytes_atomically
 
     summary = summarise(results)
-    write_bytes_atomically(out / "joints.csv", results_csv(results).encode())
-    write_bytes_atomically(out / "joints.json", results_json(results))
+    write_bytes_atomically(out / "joints.csv", results_csv(results, skeleton).encode())
+    write_bytes_atomically(out / "joints.json", results_json(results, skeleton))
     write_bytes_atomically(out / "summary.json", to_json({"engine": engine, **summary}))
     return summary

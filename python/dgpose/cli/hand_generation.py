@@ -80,16 +80,10 @@ def generate(
 
 
 def _load(model: str) -> tuple[CrossingNets, dict[str, Any]]:
-    from importlib import resources
-
+    from dgpose.model_zoo import model_path
     from dgpose.models.crossing_nets import load_crossing_nets
 
-    path = Path(model)
-    if not path.suffix and path.name == model:
-        path = Path(str(resources.files("dgpose"))) / "weights" / f"{model}.safetensors"
-        if not path.is_file():
-            raise ValueError(f"model must be a weight file or a shipped model, got {model!r}")
-    return load_crossing_nets(path)
+    return load_crossing_nets(model_path(model))
 
 
 def _latents(

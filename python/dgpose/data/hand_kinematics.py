@@ -252,6 +252,39 @@ def forward_kinematics(
     return joints
 
 
+def hinge_points(palm_joints: FloatArray) -> FloatArray:
+    """Where the fingers' hinges lie between the A-B points that the NYU layout marks.
+
+    The knuckle is fixed in the palm. A middle or tip hinge is the point that the tables place
+    beside both bones that meet there (halfway between the two places, which differ by 0.6-4 mm on
+    labels), in the middle of the hinge's length.
+
+    Args:
+        palm_joints: [B, 36, 3] in the palm frame, at the reference hand's size.
+
+    Returns:
+        [B, 5, 3, 3]: for each finger the hinges of its proximal, middle and tip bone (thumb: of its
+        metacarpal and the two others), mm. NaN where two bones are bent by less than 20 degrees:
+        their hinge has no direction then.
+    """
+    fingers = palm_joints[:, :30].reshape(-1, 5, 6, 3)
+    directions = [unit(fingers[:, :, tip] - fingers[:, :, tip + 1]) for tip in (4, 2, 0)]
+    hinges = np.empty((len(fingers), 5, 3, 3))
+    hinges[:, :, 0] = _KNUCKLE
+    for bone in (0, 1):
+        near, far = directions[bone : bone + 2]
+        offset = _HINGE_MM[:, bone, :, None]
+        across = cross(near, far)
+        axis = unit(across)
+        from_near = fingers[:, :, 4 - 2 * bone] + offset[:, 0] * near
+        from_near += offset[:, 1] * cross(axis, near) + 0.5 * offset[:, 4] * axis
+        from_far = fingers[:, :, 3 - 2 * bone] - offset[:, 2] * far
+        from_far -= offset[:, 3] * cross(axis, far) + 0.5 * offset[:, 4] * axis
+        bent = np.sqrt(dot(across, across)) > np.sin(np.radians(20.0))
+        hinges[:, :, bone + 1] = np.where(bent, 0.5 * (from_near + from_far), np.nan)
+    return hinges
+
+
 def sample_palm_joints(rng: CounterRng, stream: str = "pose") -> FloatArray:
     """Random articulations [B, 36, 3] in the palm frame: gestures, blended and perturbed.
 

@@ -1,7 +1,19 @@
-"""Estimation on depth images: `HandEstimator` for one, `HandTracker` for a stream."""
+"""Estimation on depth images: `HandEstimator` for one, `HandTracker` for a stream, `hand_from_crop`
+for crops that were made elsewhere; `CrossingNetsEstimator` runs Crossing Nets."""
 
-from dgpose.inference.hand_estimator import HandEstimator, HandPose
+from dgpose.inference.crossing_nets import CrossingNetsEstimator
+from dgpose.inference.hand_crop import CropPose, hand_from_crop
+from dgpose.inference.hand_estimator import HandEstimator
+from dgpose.inference.hand_pose import HandPose
 from dgpose.inference.hand_tracker import HandTracker
 from dgpose.inference.one_euro import OneEuroConfig
 
-__all__ = ["HandEstimator", "HandPose", "HandTracker", "OneEuroConfig"]
+__all__ = [
+    "CropPose",
+    "CrossingNetsEstimator",
+    "HandEstimator",
+    "HandPose",
+    "HandTracker",
+    "OneEuroConfig",
+    "hand_from_crop",
+]

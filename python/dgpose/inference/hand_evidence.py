@@ -20,7 +20,7 @@ import numpy.typing as npt
 from dgpose.data.hand_kinematics import forward_kinematics
 from dgpose.data.hand_surface import JOINT_RADIUS_MM
 
-__all__ = ["HandEvidence", "weigh_evidence"]
+__all__ = ["HandEvidence", "weigh_evidence", "weigh_support"]
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.int32]
@@ -107,7 +107,14 @@ class HandEvidence:
         return not self.reason
 
 
-def weigh_evidence(crop: Array, joints: Array, joints_mm: Array, cube_mm: float) -> HandEvidence:
+def weigh_evidence(
+    crop: Array,
+    joints: Array,
+    joints_mm: Array,
+    cube_mm: float,
+    *,
+    common_cube_mm: float = _CUBE_MM,
+) -> HandEvidence:
     """Weigh an estimated hand against the crop it came from.
 
     Args:
@@ -116,23 +123,42 @@ def weigh_evidence(crop: Array, joints: Array, joints_mm: Array, cube_mm: float)
         joints: `[36, 3]` NYU joints in crop coordinates (a right, b down, c forward).
         joints_mm: `[36, 3]` the same in mm.
         cube_mm: edge of the cube.
+        common_cube_mm: edge of the cube that a hand of common size would be looked at with.
     """
-    step = crop.shape[0] // _CELLS
-    grid = crop[step // 2 :: step, step // 2 :: step].ravel()
-    # -1 is what lies before the cube.
-    if np.count_nonzero((grid < 1) & (grid > -1)) < _FOREGROUND_SHARE * grid.size:
-        return HandEvidence(reason="there is next to nothing in the cube around the centre")
-    if not np.abs(joints).max() < 4:  # NaN too
-        return HandEvidence(reason="the network's joints lie far outside the crop")
+    grid = _grid(crop)
+    if reason := _why_no_weighing(grid, joints):
+        return HandEvidence(reason=reason)
     half = cube_mm / 2
     size, scatter = _proportions(joints_mm)
-    pixel = ((joints[:, :2] + 1) * (crop.shape[0] / 2)).astype(np.int32)
-    support, misfit = _fit(crop, joints, pixel, half, size)
-    coverage = _coverage(grid, joints, pixel // step, half)
-    size *= _CUBE_MM / cube_mm
+    pixel = _pixels(crop, joints)
+    behind = _behind(crop, joints, pixel, half)
+    support, misfit = _support(behind), _misfit(behind, size)
+    coverage = _coverage(grid, joints, pixel // (crop.shape[0] // _CELLS), half)
+    size *= common_cube_mm / cube_mm
     evidence = HandEvidence(support, coverage, scatter, size, misfit)
     reason = _refusal(evidence)
     return replace(evidence, reason=reason) if reason else evidence
+
+
+def weigh_support(crop: Array, joints: Array, cube_mm: float) -> tuple[float, str]:
+    """The one fact that needs no NYU joints: whether joints lie on something seen.
+
+    Args:
+        crop: as for `weigh_evidence`.
+        joints: `[J, 3]` in crop coordinates, of any order.
+        cube_mm: edge of the cube.
+
+    Returns:
+        (support, which is 0 where nothing can be weighed; why the pose is refused, or nothing).
+    """
+    if reason := _why_no_weighing(_grid(crop), joints):
+        return 0.0, reason
+    support = _support(_behind(crop, joints, _pixels(crop, joints), cube_mm / 2))
+    return support, "" if support >= WORST[0] else _unsupported(support)
+
+
+def _unsupported(support: float) -> str:
+    return f"{1 - support:.0%} of the estimated joints lie on nothing that is seen"
 
 
 def _refusal(evidence: HandEvidence) -> str:
@@ -147,7 +173,7 @@ def _refusal(evidence: HandEvidence) -> str:
     loss = [w * (fact - typical) for w, fact, typical in zip(weights, facts, TYPICAL, strict=True)]
     ranks = list(zip([not is_below for is_below in below], loss, strict=True))
     return (
-        f"{1 - evidence.support:.0%} of the estimated joints lie on nothing that is seen",
+        _unsupported(evidence.support),
         f"{1 - evidence.coverage:.0%} of what is seen is not beside the estimated hand",
         "the estimated bones have not the proportions of a hand",
         f"the estimate has {evidence.size:.2f} times the size of a hand",
@@ -155,25 +181,52 @@ def _refusal(evidence: HandEvidence) -> str:
     )[ranks.index(min(ranks))]
 
 
-def _fit(
-    crop: Array, joints: Array, pixel: Pixels, half: float, hand_size: float
-) -> tuple[float, float]:
-    """Support and misfit."""
+def _grid(crop: Array) -> Array:
+    """One pixel of each cell, [256]."""
+    step = crop.shape[0] // _CELLS
+    return crop[step // 2 :: step, step // 2 :: step].ravel()
+
+
+def _why_no_weighing(grid: Array, joints: Array) -> str:
+    # -1 is what lies before the cube.
+    if np.count_nonzero((grid < 1) & (grid > -1)) < _FOREGROUND_SHARE * grid.size:
+        return "there is next to nothing in the cube around the centre"
+    if not np.abs(joints).max() < 4:  # NaN too
+        return "the network's joints lie far outside the crop"
+    return ""
+
+
+def _pixels(crop: Array, joints: Array) -> Pixels:
+    """Columns and rows [J, 2] of the joints, which may lie outside of the crop."""
+    pixels: Pixels = ((joints[:, :2] + 1) * (crop.shape[0] / 2)).astype(np.int32)
+    return pixels
+
+
+def _behind(crop: Array, joints: Array, pixel: Pixels, half: float) -> Array:
+    """How far each joint lies behind what is seen at nine places around it, mm [J, 9]; -inf where
+    nothing is."""
     size = crop.shape[0]
     inner = np.minimum(np.maximum(pixel, 2), size - 3)
     around = crop.ravel().take((inner[:, 1] * size + inner[:, 0])[:, None] + _around(size))
-    behind = (joints[:, 2:] - around) * half
+    behind: Array = (joints[:, 2:] - around) * half
     behind[around >= 1] = -np.inf
     outside = pixel != inner
     if outside.any():
         behind[outside.any(axis=1)] = -np.inf
+    return behind
+
+
+def _support(behind: Array) -> float:
     held = behind.max(axis=1) > -_IN_FRONT_MM
     middle, reach = (_HIDDEN_MM - _IN_FRONT_MM) / 2, (_HIDDEN_MM + _IN_FRONT_MM) / 2
     near = np.abs(behind - middle).min(axis=1) < reach
-    support = (np.count_nonzero(held) + np.count_nonzero(near)) / (2 * len(joints))
+    return (int(np.count_nonzero(held)) + int(np.count_nonzero(near))) / (2 * len(behind))
+
+
+def _misfit(behind: Array, hand_size: float) -> float:
     radius = _RADIUS_MM * min(max(hand_size, 0.5), 1.4)
-    misfit = np.sort(np.abs(behind[:, 4] - radius))[int(_MISFIT_QUANTILE * len(joints))]
-    return float(support), min(float(misfit) / _MISFIT_MM, 3.0)
+    misfit = np.sort(np.abs(behind[:, 4] - radius))[int(_MISFIT_QUANTILE * len(behind))]
+    return min(float(misfit) / _MISFIT_MM, 3.0)
 
 
 def _coverage(grid: Array, joints: Array, cell: Pixels, half: float) -> float:

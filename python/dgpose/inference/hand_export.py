@@ -29,7 +29,8 @@ import dgpose_ext
 import dgpose_ext.onnx
 from dgpose.data.synthetic_hands import SyntheticHands
 from dgpose.inference.hand_calibration import calibration_crops
-from dgpose.inference.hand_estimator import CUBE_MM, model_path
+from dgpose.inference.hand_estimator import CUBE_MM
+from dgpose.model_zoo import model_path
 from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
 from dgpose.skeletons import NYU36
 from dgpose_ext.hand_net import HandNet

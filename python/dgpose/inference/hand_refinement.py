@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dgpose.data.cameras import unproject
 from dgpose.data.depth_sources import SourceFrame
-from dgpose.inference.hand_estimator import check_center
+from dgpose.inference.depth_input import check_center
 from dgpose.metrics.hand_residual import Residual, rendered_residual
 from dgpose.models.crossing_nets import CrossingNets
 from dgpose.models.crossing_nets.networks import Estimate

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy.typing as npt
 from dgpose._errors import one_line
 from dgpose.data.cameras import Camera, unproject
 from dgpose.data.depth_sources import SourceFrame
-from dgpose.inference.hand_estimator import HandPose
+from dgpose.inference.hand_pose import HandPose
 from dgpose.metrics.hand import read_uvd
-from dgpose.skeletons import NYU36, NYU_SCORED14
+from dgpose.skeletons import NYU36, NYU_SCORED14, Skeleton
 
 __all__ = [
     "HandResult",
     "estimate",
+    "in_skeleton",
     "read_labels",
     "results_csv",
     "results_json",
@@ -42,7 +43,8 @@ class HandResult:
         name: the frame's name.
         pose: the estimate; None for a bad frame.
         problem: why the frame is bad; else empty.
-        errors_mm: `[14]` errors of the scored joints, where there are labels and a pose.
+        errors_mm: `[14]` errors of the scored joints, where there are labels and a pose of NYU's
+            joints.
     """
 
     name: str
@@ -151,7 +153,7 @@ def estimate(
     """Estimate one frame; a frame that cannot be estimated is a result too.
 
     Args:
-        estimator: a `HandEstimator`, a `HandTracker`, or either with more arguments bound.
+        estimator: a `HandEstimator` or its like, a `HandTracker`, or one with arguments bound.
         item: the frame.
     """
     if item.depth is None or item.camera is None:
@@ -161,12 +163,19 @@ def estimate(
     except (TypeError, ValueError) as error:
         return HandResult(item.name, None, one_line(error))
     errors = None
-    if item.truth_mm is not None and pose.found:
+    if item.truth_mm is not None and pose.found and pose.skeleton == NYU36:
         truth = item.truth_mm
         if len(truth) != len(NYU_SCORED14):
             truth = truth[list(NYU_SCORED14)]
         errors = np.linalg.norm(pose.joints_mm[list(NYU_SCORED14)] - truth, axis=1)
     return HandResult(item.name, pose, errors_mm=errors)
+
+
+def in_skeleton(result: HandResult, skeleton: Skeleton) -> HandResult:
+    """The same result with the joints of another order; see `HandPose.in_skeleton`."""
+    if result.pose is None:
+        return result
+    return replace(result, pose=result.pose.in_skeleton(skeleton))
 
 
 # ---- results ----
@@ -195,12 +204,16 @@ def summarise(results: Sequence[HandResult]) -> dict[str, Any]:
     }
 
 
-def results_csv(results: Sequence[HandResult]) -> str:
-    """One line a frame: status, centre, and x y z (mm) and u v (px) of each joint."""
+def results_csv(results: Sequence[HandResult], skeleton: Skeleton = NYU36) -> str:
+    """One line a frame: status, centre, and x y z (mm) and u v (px) of each joint.
+
+    Args:
+        results: of poses with the joints of `skeleton`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["frame", "status", "reason", "confidence", "center_u_px", "center_v_px", "center_mm"]
-    for joint in NYU36.joints:
+    for joint in skeleton.joints:
         header += [f"{joint}_{axis}" for axis in ("x_mm", "y_mm", "z_mm", "u_px", "v_px")]
     writer.writerow(header)
     for result in results:
@@ -216,7 +229,7 @@ def results_csv(results: Sequence[HandResult]) -> str:
     return text.getvalue()
 
 
-def results_json(results: Sequence[HandResult]) -> bytes:
+def results_json(results: Sequence[HandResult], skeleton: Skeleton = NYU36) -> bytes:
     """The same as one JSON document that says its units, axes, joint names and bones itself."""
     document = {
         "schema": SCHEMA,
@@ -226,11 +239,11 @@ def results_json(results: Sequence[HandResult]) -> bytes:
             "center": "[u, v, mm], centre of the cube that was looked at",
             "status": "found, not_found (joints are null), or bad_frame (it could not be read)",
             "confidence": "0 to 1, agreement of the joints with the image",
-            "error_mm": "mean distance of the 14 scored joints to the label, where there is one",
+            "error_mm": "mean distance of NYU's 14 scored joints to the label, where there is one",
         },
-        "skeleton": NYU36.name,
-        "joints": list(NYU36.joints),
-        "bones": [list(edge) for edge in NYU36.edges],
+        "skeleton": skeleton.name,
+        "joints": list(skeleton.joints),
+        "bones": [list(edge) for edge in skeleton.edges],
         "frames": [_frame_document(result) for result in results],
     }
     return to_json(document)

@@ -12,7 +12,9 @@ import numpy as np
 
 from dgpose.data.cameras import Camera, parse_camera, project
 from dgpose.data.nyu import CENTER_JOINT
-from dgpose.inference.hand_estimator import Depth, HandEstimator, HandPose
+from dgpose.inference.depth_input import Depth
+from dgpose.inference.hand_estimator import HandEstimator
+from dgpose.inference.hand_pose import HandPose
 from dgpose.inference.one_euro import OneEuroConfig, OneEuroFilter
 
 __all__ = ["HandTracker"]

@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dgpose.skeletons import FINGER_COLORS, ICVL16, MSRA21, NYU36, Skeleton
+from dgpose.skeletons import FINGER_COLORS, hand_skeleton
 from dgpose.viz.drawing import BACKGROUND, LegendEntry, Picture, draw_skeleton, page_of_tiles
 
 __all__ = ["animation", "generated_sheet", "hand_pair", "refinement_picture", "shaded_depth"]
 
-_SKELETONS = {len(skeleton): skeleton for skeleton in (NYU36, MSRA21, ICVL16)}
 _LIGHT = np.array([-0.4, -0.5, -0.77])  # toward the viewer's upper left
 _DIMMED = 0.35
 _BEFORE = (255, 255, 255)
@@ -140,10 +139,4 @@ def _draw_joints(
 ) -> None:
     places = (joints_mm[:, :2] * [1.0, -1.0] / cube_mm + 0.5) * len(picture) - 0.5
     width = 2 if color is None else 1
-    draw_skeleton(picture, places, _skeleton_of(len(joints_mm)), color=color, thickness=width)
-
-
-def _skeleton_of(joints: int) -> Skeleton:
-    if joints not in _SKELETONS:
-        raise ValueError(f"joints must be {', '.join(map(str, _SKELETONS))}, got {joints}")
-    return _SKELETONS[joints]
+    draw_skeleton(picture, places, hand_skeleton(len(joints_mm)), color=color, thickness=width)

@@ -153,17 +153,19 @@ def overlay(
     *,
     cube_mm: float = 300.0,
     truth_px: npt.NDArray[Any] | None = None,
+    skeleton: Skeleton = NYU36,
 ) -> Picture:
     """One frame with its skeleton: the whole image, and the hand enlarged beside it.
 
     Args:
         depth: `[H, W]` mm.
         camera: its camera.
-        joints_px: `[36, 2]` estimated joints, or None.
+        joints_px: `[J, 2]` estimated joints, or None.
         center: (u, v, mm) of the crop, or None: there is no enlarged view then.
         title: one line above the pictures.
         cube_mm: edge of the cube around the hand, drawn as a frame.
         truth_px: `[36, 2]` or `[14, 2]` labelled joints, drawn thin and white.
+        skeleton: of the estimated joints.
 
     Returns:
         RGB picture, about 512 pixels high.
@@ -172,7 +174,7 @@ def overlay(
     if center is not None:
         views.append(hand_view(depth, camera, center, cube_mm=cube_mm, size=_HEIGHT))
     for (view, matrix), thickness in zip(views, (2, 3), strict=False):
-        _draw_hands(view, matrix, joints_px, truth_px, thickness)
+        _draw_hands(view, matrix, joints_px, truth_px, thickness, skeleton)
     return titled(np.hstack([view for view, _ in views]), title)
 
 
@@ -182,12 +184,14 @@ def _draw_hands(
     joints_px: npt.NDArray[Any] | None,
     truth_px: npt.NDArray[Any] | None,
     thickness: int,
+    skeleton: Skeleton = NYU36,
 ) -> None:
     """The label thin and white, the estimate in finger colours over it."""
-    for joints, color, width in ((truth_px, _TRUTH, 1), (joints_px, None, thickness)):
-        if joints is not None:
-            skeleton = NYU14 if len(joints) == len(NYU14) else NYU36
-            draw_skeleton(view, _moved(joints, matrix), skeleton, color=color, thickness=width)
+    if truth_px is not None:
+        labelled = NYU14 if len(truth_px) == len(NYU14) else NYU36
+        draw_skeleton(view, _moved(truth_px, matrix), labelled, color=_TRUTH, thickness=1)
+    if joints_px is not None:
+        draw_skeleton(view, _moved(joints_px, matrix), skeleton, thickness=thickness)
 
 
 @dataclass(frozen=True, eq=False)
