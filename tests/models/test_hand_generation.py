@@ -300,12 +300,13 @@ def test_generate_refuses(model: Path, tmp_path: Path) -> None:
     one = "give one of --pose, --random and --walk random"
     assert one in error("--model", model)
     assert one in error("--model", model, "--random", 2, "--pose", tmp_path / "poses.npz")
+    assert "not with --random" in error("--model", model, "--random", 5, "--walk", "0:3")
     given = ("--model", model, "--pose", tmp_path / "poses.npz")
     assert "rows 0..2 of the poses, got '0:3'" in error(*given, "--walk", "0:3")
     assert "must have shape [N, 36, 3], got [3, 14, 3]" in error(
         "--model", model, "--pose", tmp_path / "short.npz"
     )
-    assert "shipped model, got 'nothing'" in error("--model", "nothing", "--random", 2)
+    assert "got 'nothing'" in error("--model", "nothing", "--random", 2)
     save_crossing_nets(tiny(), tmp_path / "bare.safetensors")
     assert "latent_mean" in error("--model", tmp_path / "bare.safetensors", "--random", 2)
     assert not (tmp_path / "o").exists()

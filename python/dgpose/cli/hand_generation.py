@@ -65,6 +65,8 @@ def generate(
     try:
         if (pose is not None) + (random is not None) + (walk == "random") != 1:
             raise ValueError("give one of --pose, --random and --walk random")
+        if random is not None and walk is not None:
+            raise ValueError("--walk leads between rows of --pose, or is random: not with --random")
         nets, facts = _load(model)
         latent, names = _latents(nets, facts, pose, random, walk, steps, seed, camera)
         hands = _generate(nets, latent)

@@ -82,7 +82,7 @@ class Refinement:
         joints, refined_joints: of these.
         generated, refined_generated: the maps made of these.
         misfit, refined_misfit: [N] Huber loss of the maps, summed over pixels, per pixel of the
-            hand.
+            hand, in units of `RefineConfig.huber`.
     """
 
     latent: Tensor
