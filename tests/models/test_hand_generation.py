@@ -27,6 +27,7 @@ from dgpose.inference.hand_refinement import RefineConfig, refine, refine_frame
 from dgpose.models.crossing_nets import (
     CrossingNets,
     CrossingNetsConfig,
+    JointWeights,
     LatentDistribution,
     save_crossing_nets,
 )
@@ -302,12 +303,21 @@ def test_generate_refuses(model: Path, tmp_path: Path) -> None:
     assert one in error("--model", model, "--random", 2, "--pose", tmp_path / "poses.npz")
     given = ("--model", model, "--pose", tmp_path / "poses.npz")
     assert "rows 0..2 of the poses, got '0:3'" in error(*given, "--walk", "0:3")
+    assert "between rows of --pose" in error("--model", model, "--random", 2, "--walk", "0:1")
+    np.savez(tmp_path / "none.npz", joints_mm=poses(0))
+    assert "at least one row" in error("--model", model, "--pose", tmp_path / "none.npz")
     assert "must have shape [N, 36, 3], got [3, 14, 3]" in error(
         "--model", model, "--pose", tmp_path / "short.npz"
     )
-    assert "shipped model, got 'nothing'" in error("--model", "nothing", "--random", 2)
+    assert "shipped model (" in error("--model", "nothing", "--random", 2)
     save_crossing_nets(tiny(), tmp_path / "bare.safetensors")
     assert "latent_mean" in error("--model", tmp_path / "bare.safetensors", "--random", 2)
+    supervised = JointWeights(reconstruction=0, smoothness=0, adversarial=0, feature_matching=0)
+    save_crossing_nets(tiny(replace(CONFIG, weights=supervised)), tmp_path / "grey.safetensors")
+    grey = ("--model", tmp_path / "grey.safetensors")
+    assert "generator must have been trained" in error(*grey, "--pose", tmp_path / "poses.npz")
+    refused = hand("refine", "synthetic:3", "--frames", 1, *grey, *out, code=2)
+    assert "generator must have been trained" in refused
     assert not (tmp_path / "o").exists()
 
 

@@ -65,6 +65,8 @@ def generate(
     try:
         if (pose is not None) + (random is not None) + (walk == "random") != 1:
             raise ValueError("give one of --pose, --random and --walk random")
+        if pose is None and walk not in (None, "random"):
+            raise ValueError(f"--walk {walk} is between rows of --pose: give it")
         nets, facts = _load(model)
         latent, names = _latents(nets, facts, pose, random, walk, steps, seed, camera)
         hands = _generate(nets, latent)
@@ -83,7 +85,13 @@ def _load(model: str) -> tuple[CrossingNets, dict[str, Any]]:
     from dgpose.model_zoo import model_path
     from dgpose.models.crossing_nets import load_crossing_nets
 
-    return load_crossing_nets(model_path(model))
+    nets, facts = load_crossing_nets(model_path(model))
+    weights = nets.config.weights
+    if not (weights.generates or weights.cycle):
+        raise ValueError(
+            f"{model}: the generator must have been trained, and no loss of this model's teaches it"
+        )
+    return nets, facts
 
 
 def _latents(
