@@ -595,9 +595,40 @@ DGPOSE_INLINE const T* to_elements(const InputStep& step, const float* pixels, i
   return elements;
 }
 
+// One plane whose R x R pixels make up a pixel of the map: whole pixels are written.
+template <class T, int R>
+void interleave_rows(const InputStep& step, const float* input, float* workspace) {
+  constexpr int64_t kRun = R * static_cast<int64_t>(sizeof(T));  // bytes of R neighbours in a row
+  const Map& out = step.out;
+  const int64_t width = out.width * R;
+  T elements[R][kPiece + kLanes];
+  for (int64_t y = 0; y < out.height; ++y) {
+    float* row = workspace + out.offset + y * out.row_stride;
+    for (int64_t x = 0; x < width; x += kPiece) {
+      const int64_t count = width - x < kPiece ? width - x : kPiece;
+      const uint8_t* from[R];
+      for (int dy = 0; dy < R; ++dy) {
+        const float* pixels = input + (y * R + dy) * width + x;
+        from[dy] = reinterpret_cast<const uint8_t*>(to_elements(step, pixels, count, elements[dy]));
+      }
+      uint8_t* to = reinterpret_cast<uint8_t*>(row) + x * kRun;
+      for (int64_t i = 0; i < count / R; ++i) {
+        for (int dy = 0; dy < R; ++dy) {
+          __builtin_memcpy(to + (i * R + dy) * kRun, from[dy] + i * kRun, kRun);
+        }
+      }
+    }
+  }
+}
+
 template <class T>
 void lay_out_input(const InputStep& step, const float* input, float* workspace) {
   constexpr int64_t kSize = sizeof(T);
+  if (step.out.channels == step.unshuffle * step.unshuffle &&
+      step.out.pixel_stride * 4 == step.out.channels * kSize) {
+    if (step.unshuffle == 2) return interleave_rows<T, 2>(step, input, workspace);
+    if (step.unshuffle == 4) return interleave_rows<T, 4>(step, input, workspace);
+  }
   const Map& out = step.out;
   const int64_t r = step.unshuffle, width = out.width * r, plane = out.height * r * width;
   const int64_t pixel_bytes = out.pixel_stride * 4;
