@@ -333,6 +333,22 @@ def test_refine_verb(model: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "o" / "pictures" / "synthetic_00001.png")) is not None
 
 
+def test_stopped_refine_saves_what_it_has(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_the_second(nets: Any, frame: SourceFrame, *more: Any, **options: Any) -> Any:
+        if frame.name.endswith("1"):
+            raise KeyboardInterrupt
+        return refine_frame(nets, frame, *more, **options)
+
+    monkeypatch.setattr("dgpose.inference.hand_refinement.refine_frame", stop_at_the_second)
+    options = ("--model", model, "--steps", 2, "--no-pictures", "--out", tmp_path)
+    said = hand("refine", "synthetic:3", "--frames", 3, *options)
+    assert "stopped: what was refined so far is saved" in said
+    document = json.loads((tmp_path / "refined.json").read_text())
+    assert [frame["name"] for frame in document["frames"]] == ["synthetic_00000"]
+
+
 def test_refine_goes_on_after_a_bad_frame(model: Path, tmp_path: Path) -> None:
     (frame,) = synthetic_frames(1, 1)
     assert frame.depth is not None

@@ -263,15 +263,18 @@ def refine(
             truth = read_labels(labels, optics, counts)
             inputs = with_labels(inputs, truth, opened.total, limited=frames is not None)
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
-        for item in progress(inputs, opened.total, "refining"):
-            try:
-                done.append(refine_frame(nets, item, place, hand=hand.value, config=config))
-            except (TypeError, ValueError) as error:
-                problems[item.name] = one_line(error)
-                typer.echo(f"{item.name}: {problems[item.name]}", err=True)
-                continue
-            if pictures:
-                save_picture(out / "pictures" / f"{item.name}.png", _picture(nets, done[-1]))
+        try:
+            for item in progress(inputs, opened.total, "refining"):
+                try:
+                    done.append(refine_frame(nets, item, place, hand=hand.value, config=config))
+                except (TypeError, ValueError) as error:
+                    problems[item.name] = one_line(error)
+                    typer.echo(f"{item.name}: {problems[item.name]}", err=True)
+                    continue
+                if pictures:
+                    save_picture(out / "pictures" / f"{item.name}.png", _picture(nets, done[-1]))
+        except KeyboardInterrupt:
+            typer.echo("stopped: what was refined so far is saved", err=True)
         summary = _summary(done)
         document = {
             "model": model,
