@@ -323,7 +323,9 @@ def test_generate_refuses(model: Path, tmp_path: Path) -> None:
 
 def test_refine_verb(model: Path, tmp_path: Path) -> None:
     fast = ("--model", model, "--steps", 2, "--out", tmp_path / "o")
-    assert "2 refined, 0 without" in hand("refine", "synthetic:3", "--frames", 2, *fast)
+    said = hand("refine", "synthetic:3", "--frames", 2, *fast)
+    assert "2 refined, 0 without" in said
+    assert "error, mm: " in said
     document = json.loads((tmp_path / "o" / "refined.json").read_text())
     first, second = document["frames"]
     errors = [frame["before"]["error_mm"] for frame in (first, second)]

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["generate", "refine"]
 
 _MODEL_HELP = "A shipped model of Crossing Nets, or a weight file."
+_SUMMARISED = (
+    ("misfit of the generated map", "misfit", "refined_misfit"),
+    ("hand's surface to the image, mm", "residual_before_mm", "residual_after_mm"),
+    ("error, mm", "error_before_mm", "error_after_mm"),
+)
 _SHEET_TILES = 24
 _AT_ONCE = 64
 
@@ -286,8 +291,11 @@ def refine(
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(f"frames: {len(done)} refined, {len(problems)} without a hand or not readable")
-    for name, value in summary.items():
-        typer.echo(f"  {name}: {value}")
+    if done:
+        typer.echo(f"  joints moved, mm: {summary['change_mm']:g}")
+    for name, before, after in _SUMMARISED:
+        if before in summary and after in summary:
+            typer.echo(f"  {name}: {summary[before]:g} -> {summary[after]:g}")
     typer.echo(f"saved refined.json{' and pictures' * pictures} in {out}")
     if not done:
         raise typer.Exit(code=2)
