@@ -64,24 +64,8 @@ def _ours_alone(network: Network, precision: str) -> Callable[[], Any]:
 
 
 def _ours_raw(network: Network, precision: str) -> Callable[[], Any]:
-    """`HandNet.run`; it has no metric outputs, for which depth_crop and NumPy stand around it."""
     net, depth = _hand_net(network, precision), frame()
-    if network.output == "crop":
-        return lambda: net.run(depth, CAMERA, CENTER, cube_mm=network.cube_mm)
-
-    import torch
-
-    from dgpose_ext import depth_crop
-
-    depths, centers = torch.from_numpy(depth)[None], torch.tensor([CENTER])
-
-    def run() -> Any:
-        crop = depth_crop(
-            depths, centers, CAMERA, network.cube_mm, SIZE, normalize=network.normalize
-        )
-        return network.joints_mm(net(crop.numpy())[0])
-
-    return run
+    return lambda: net.run(depth, CAMERA, CENTER, **network.run_options())
 
 
 def _limit(network: Network, precision: str) -> Callable[[], Any]:

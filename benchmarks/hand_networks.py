@@ -50,11 +50,20 @@ class Network:
     cube_mm: float
     normalize: Literal["cube", "nearest_pixel"]
     output: Literal["crop", "metric"]
-    unit_mm: float = 0.0
+    unit_mm: float = 50.0
 
     def crops(self, count: int, *, calibration: bool) -> Floats:
         """[count, 1, 128, 128] rendered hands; those for calibration share none with the others."""
         return rendered_crops(count, self.normalize, "train" if calibration else "val")
+
+    def run_options(self) -> dict[str, Any]:
+        """What `HandNet.run` has to know of it."""
+        return {
+            "cube_mm": self.cube_mm,
+            "normalize": self.normalize,
+            "output": self.output,
+            "unit_mm": self.unit_mm,
+        }
 
     def crop_with_opencv(
         self, depth: NDArray[np.uint16], center: tuple[float, float, float] = CENTER

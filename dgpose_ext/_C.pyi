@@ -55,6 +55,9 @@ class HandNetwork:
         cube_mm: float,
         near: float,
         far: float,
+        nearest_pixel: bool,
+        metric: bool,
+        unit_mm: float,
         joints_mm: _Floats,
         joints_uvd: _Floats,
     ) -> tuple[bool, float, float, float, float, float]: ...

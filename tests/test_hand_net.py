@@ -655,6 +655,53 @@ def test_run_with_a_linear_head() -> None:
     np.testing.assert_allclose(result.joints_mm[:, 2], expected.numpy(), atol=0.02)
 
 
+@pytest.mark.parametrize("center", [None, (140.0, 100.0, 655.0)])
+@pytest.mark.parametrize("normalize", ["cube", "nearest_pixel"])
+@pytest.mark.parametrize("unit_mm", [50.0, 20.0])
+def test_run_with_metric_outputs(
+    net: HandNet, center: tuple[float, float, float] | None, normalize: str, unit_mm: float
+) -> None:
+    """depth_crop, the network, and units from the point at the centre, y up."""
+    depth, cube_mm = torch.from_numpy(frame()), 250.0
+    result = net.run(
+        depth,
+        CAMERA,
+        center,
+        cube_mm=cube_mm,
+        normalize=normalize,
+        output="metric",
+        unit_mm=unit_mm,
+    )
+    assert result.center is not None
+    crop = depth_crop(
+        depth[None],
+        torch.tensor([result.center], dtype=torch.float64),
+        CAMERA,
+        cube_mm,
+        32,
+        normalize=normalize,
+    )
+    (fx, fy, cx, cy), (u, v, mm) = CAMERA, result.center
+    origin = torch.tensor([(u - cx) * mm / fx, -(v - cy) * mm / fy, mm])
+    expected = net(crop)[0] * unit_mm + origin
+    torch.testing.assert_close(result.joints_mm, expected, atol=1e-3, rtol=0.0)
+    x, y, z = expected.unbind(1)
+    pixels = torch.stack((x * fx / z + cx, -y * fy / z + cy, z), 1)
+    torch.testing.assert_close(result.joints_uvd, pixels, atol=1e-2, rtol=0.0)
+
+
+def test_run_counts_the_crop_before_it_is_stretched(net: HandNet) -> None:
+    """The nearest pixel of a stretched crop is always -1."""
+    depth = frame()
+    plain = net.run(depth, CAMERA, (150.0, 110.0, 810.0))
+    stretched = net.run(depth, CAMERA, (150.0, 110.0, 810.0), normalize="nearest_pixel")
+    assert 0.0 < plain.clipped < plain.foreground
+    assert (stretched.clipped, stretched.foreground) == (plain.clipped, plain.foreground)
+    whole = net.run(depth, CAMERA, (150.0, 110.0, 665.0), normalize="nearest_pixel")
+    assert whole.clipped == 0.0
+    assert not np.array_equal(whole.joints_mm, net.run(depth, CAMERA, whole.center).joints_mm)
+
+
 def test_run_refuses_wrong_arguments(net: HandNet) -> None:
     depth = frame()
     with pytest.raises(ValueError, match=r"depth must have shape \[H, W\].*got \[2, 240, 320\]"):
@@ -679,6 +726,12 @@ def test_run_refuses_wrong_arguments(net: HandNet) -> None:
         net.run(depth, CAMERA, (1.0, 1.0, 0.0))
     with pytest.raises(ValueError, match="cube_mm must be positive"):
         net.run(depth, CAMERA, cube_mm=0.0)
+    with pytest.raises(ValueError, match="unit_mm must be positive and finite, got nan"):
+        net.run(depth, CAMERA, output="metric", unit_mm=float("nan"))
+    with pytest.raises(ValueError, match="normalize must be one of cube, nearest_pixel, got 'max'"):
+        net.run(depth, CAMERA, normalize="max")
+    with pytest.raises(ValueError, match="output must be one of crop, metric, got 'mm'"):
+        net.run(depth, CAMERA, output="mm")
     with pytest.raises(ValueError, match="near and far"):
         net.run(depth, CAMERA, near=500.0, far=100.0)
     for far in (65536.0, float("inf"), float("nan")):  # as find_hand_center

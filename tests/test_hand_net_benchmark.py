@@ -50,17 +50,20 @@ def test_results_are_checked(network: Any) -> None:
         engines.checked(network, lambda _: other, "int8")
 
 
-def test_millimetres_are_those_of_run() -> None:
-    shipped = networks.networks()[1]
-    net = engines.hand_net(shipped, "float32")
-    frame = net.run(networks.frame(), networks.CAMERA, networks.CENTER, cube_mm=shipped.cube_mm)
+@pytest.mark.parametrize("index", [0, 1])  # the published path and a shipped model
+def test_millimetres_are_those_of_run(index: int) -> None:
+    network = networks.networks()[index]
+    net = engines.hand_net(network, "float32")
+    options = network.run_options()
+    frame = net.run(networks.frame(), networks.CAMERA, networks.CENTER, **options)
     crop = depth_crop(
         torch.from_numpy(networks.frame())[None],
         torch.tensor([networks.CENTER]),
         networks.CAMERA,
-        shipped.cube_mm,
+        network.cube_mm,
+        normalize=network.normalize,
     ).numpy()
-    np.testing.assert_allclose(shipped.joints_mm(net(crop)[0]), frame.joints_mm, atol=1e-2)
+    np.testing.assert_allclose(network.joints_mm(net(crop)[0]), frame.joints_mm, atol=1e-2)
 
 
 def test_calls_are_timed_one_by_one() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,36 @@ def test_channel_counts(channels: tuple[int, int], precision: str) -> None:
     graph = conv_graph(nn.Conv2d(*channels, 3, padding=1), (channels[0], 9, 13))
     for algorithm in ("auto", "direct", "winograd2", "winograd4"):
         check(graph, precision, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("precision", ["float32", *LOWER])
+@pytest.mark.parametrize(("factor", "planes"), [(2, 1), (4, 1), (2, 3), (3, 1)])
+def test_unshuffled_inputs(factor: int, planes: int, precision: str) -> None:
+    conv = nn.Conv2d(planes * factor**2, 5, 3, padding=1)
+    graph = conv_graph(conv, (planes * factor**2, 3, 270))
+    graph.layers[0]["unshuffle"] = factor
+    graph = replace(graph, input_shape=(planes, 3 * factor, 270 * factor))
+    if precision != "float32":
+        check(graph, precision)
+        return
+    crops = random_crops(graph.input_shape)
+    torch.testing.assert_close(HandNet(graph)(crops), run_graph(graph, crops)[-1])
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2, 1.0, 1.5])
+@pytest.mark.parametrize("shrink", [1.0, 1e-12])
+def test_codes_saturate(slope: float, shrink: float) -> None:
+    """Crops beyond the calibrated range, and values beyond int32."""
+    convs = [nn.Conv2d(3, 40, 3, padding=1), nn.LeakyReLU(slope), nn.Conv2d(40, 3, 3)]
+    graph = import_module(nn.Sequential(*convs).eval(), (3, 7, 17))
+    crops = random_crops((3, 7, 17))
+    lower = to_int8(graph, [crops / 4])
+    scale = lower.layers[1]["scale"]
+    lower.tensors[scale] = lower.tensors[scale] * np.float32(shrink)
+    codes = run_graph(lower, crops)[1]
+    assert (codes == 255).any()
+    assert (codes == codes.min()).sum() > 10
+    assert torch.equal(HandNet(lower, precision="int8")(crops), run_graph(lower, crops)[-1])
 
 
 @pytest.mark.parametrize("precision", LOWER)
@@ -420,7 +451,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 module.eval(),
                 precision,
                 input_shape=shape,
-                calibration=crops if precision == "int8" else None,
+                calibration=crops / 2 if precision == "int8" else None,  # the rest saturates
             )
             net.save(folder / f"{name} {precision}.net")
             np.savez(

@@ -68,6 +68,9 @@ template <class T>
 void depth_crop_frame_cpu(const DepthImage<T>& image, const CropCube& cube,
                           const CropOptions& options, float* out);
 
+// A crop of kCube, of `count` pixels, made one of kNearestPixel in place.
+void stretch_to_nearest_pixel_cpu(float* crop, int64_t count);
+
 // B frames of one size, `frame_stride` pixels apart, into out [B, S, S]; a frame is one task.
 template <class T>
 void depth_crop_cpu(const DepthImage<T>& first, int64_t batch, int64_t frame_stride,

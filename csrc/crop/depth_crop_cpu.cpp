@@ -72,6 +72,10 @@ void depth_crop_frame_cpu(const DepthImage<T>& image, const CropCube& cube,
   DGPOSE_DISPATCH(crop_frame(image, window, options, out));
 }
 
+void stretch_to_nearest_pixel_cpu(float* crop, int64_t count) {
+  DGPOSE_DISPATCH(stretch_to_nearest_pixel(crop, count));
+}
+
 template <class T>
 void depth_crop_cpu(const DepthImage<T>& first, int64_t batch, int64_t frame_stride,
                     const CropCubes& cubes, const CropOptions& options, float* out) {

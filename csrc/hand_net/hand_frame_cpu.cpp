@@ -5,14 +5,28 @@
 #include <stdexcept>
 #include <vector>
 
-#include "crop/depth_crop.h"
-
 namespace dgpose::hand_net {
 namespace {
 
 struct Scratch {
   HandSearchScratch search;
   std::vector<float> crop;
+};
+
+struct Camera {
+  double fx, fy, cx, cy;
+
+  // (pixel, pixel, mm) and (x, y up, z) mm.
+  void to_point(const double* uvd, double* xyz) const {
+    xyz[0] = (uvd[0] - cx) * uvd[2] / fx;
+    xyz[1] = -(uvd[1] - cy) * uvd[2] / fy;
+    xyz[2] = uvd[2];
+  }
+  void to_pixel(const double* xyz, double* uvd) const {
+    uvd[0] = cx + xyz[0] * fx / xyz[2];
+    uvd[1] = cy - xyz[1] * fy / xyz[2];
+    uvd[2] = xyz[2];
+  }
 };
 
 }  // namespace
@@ -49,6 +63,9 @@ FrameResult estimate_frame(const Network& network, const DepthImage<T>& image,
       foreground += value < 1.0f;
       clipped += value <= -1.0f;
     }
+    if (request.normalize == CropNormalize::kNearestPixel) {
+      stretch_to_nearest_pixel_cpu(scratch.crop.data(), in.numel());
+    }
     const float pixels = static_cast<float>(in.numel());
     result.foreground = static_cast<float>(foreground) / pixels;
     result.clipped = static_cast<float>(clipped) / pixels;
@@ -61,20 +78,25 @@ FrameResult estimate_frame(const Network& network, const DepthImage<T>& image,
   }
 
   network.forward(scratch.crop.data(), joints_uvd);
+  const Camera camera{request.fx, request.fy, request.cx, request.cy};
   const double half = request.cube_mm / 2;
-  const double half_u = half * request.fx / result.center[2];
-  const double half_v = half * request.fy / result.center[2];
-  for (int64_t j = 0; j < joints; ++j) {
-    float* uvd = joints_uvd + j * 3;
-    const double u = result.center[0] + uvd[0] * half_u;
-    const double v = result.center[1] + uvd[1] * half_v;
-    const double d = result.center[2] + uvd[2] * half;
-    uvd[0] = static_cast<float>(u);
-    uvd[1] = static_cast<float>(v);
-    uvd[2] = static_cast<float>(d);
-    joints_mm[j * 3] = static_cast<float>((u - request.cx) * d / request.fx);
-    joints_mm[j * 3 + 1] = static_cast<float>(-(v - request.cy) * d / request.fy);
-    joints_mm[j * 3 + 2] = static_cast<float>(d);
+  const double half_window[3] = {half * request.fx / result.center[2],
+                                 half * request.fy / result.center[2], half};
+  double origin[3];
+  camera.to_point(result.center, origin);
+  for (int64_t j = 0; j < joints * 3; j += 3) {
+    double xyz[3], uvd[3];
+    if (request.output == JointOutput::kMetric) {
+      for (int i = 0; i < 3; ++i) xyz[i] = origin[i] + joints_uvd[j + i] * request.unit_mm;
+      camera.to_pixel(xyz, uvd);
+    } else {
+      for (int i = 0; i < 3; ++i) uvd[i] = result.center[i] + joints_uvd[j + i] * half_window[i];
+      camera.to_point(uvd, xyz);
+    }
+    for (int i = 0; i < 3; ++i) {
+      joints_uvd[j + i] = static_cast<float>(uvd[i]);
+      joints_mm[j + i] = static_cast<float>(xyz[i]);
+    }
   }
   return result;
 }

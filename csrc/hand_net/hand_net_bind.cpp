@@ -75,11 +75,15 @@ FrameResult run_frame(const Network& net, const py::array& depth, const FrameReq
 
 py::tuple run(const Network& net, const py::array& depth, const std::array<double, 4>& camera,
               const std::optional<std::array<double, 3>>& center, double cube_mm, double near,
-              double far, Floats& joints_mm, Floats& joints_uvd) {
+              double far, bool nearest_pixel, bool metric, double unit_mm, Floats& joints_mm,
+              Floats& joints_uvd) {
   FrameRequest request{camera[0], camera[1], camera[2], camera[3]};
   request.cube_mm = cube_mm;
   request.near = near;
   request.far = far;
+  if (nearest_pixel) request.normalize = dgpose::CropNormalize::kNearestPixel;
+  if (metric) request.output = JointOutput::kMetric;
+  request.unit_mm = unit_mm;
   request.has_center = center.has_value();
   if (center) std::copy(center->begin(), center->end(), request.center);
   FrameResult result;
@@ -116,8 +120,8 @@ DGPOSE_PYBIND(hand_net) {
       .def("forward", &forward, py::arg("crops").noconvert(), py::arg("out").noconvert(),
            "crops [B, C, H, W] float32 into out [B, ...] float32; both C-contiguous.")
       .def("run", &run, py::arg("depth"), py::arg("camera"), py::arg("center"), py::arg("cube_mm"),
-           py::arg("near"), py::arg("far"), py::arg("joints_mm").noconvert(),
-           py::arg("joints_uvd").noconvert(),
+           py::arg("near"), py::arg("far"), py::arg("nearest_pixel"), py::arg("metric"),
+           py::arg("unit_mm"), py::arg("joints_mm").noconvert(), py::arg("joints_uvd").noconvert(),
            "depth [H, W] uint16 or float32 mm -> (found, u, v, mm, foreground, clipped); fills "
            "joints_mm and joints_uvd [J, 3].")
       .def(

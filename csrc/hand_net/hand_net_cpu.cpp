@@ -37,20 +37,18 @@ namespace {
 
 // Buffers share memory, so each map's border must be cleared anew.
 void clear_border(const Map& map, float* workspace) {
-  const int64_t lanes = map.pixel_stride * static_cast<int64_t>(sizeof(float));
-  const int64_t pad = map.pad, row_bytes = (map.width + 2 * pad) * lanes;
-  const int zero = map.zero_point;
+  const int64_t pixel = map.pixel_stride, row = map.row_stride, pad = map.pad;
+  const int64_t ends = pad * row + pad * pixel, sides = 2 * pad * pixel;
+  const auto clear = [&](float* from, int64_t words) {
+    std::memset(from, map.zero_point, static_cast<size_t>(words) * sizeof(float));
+  };
   for (int64_t block = 0; block < map.blocks; ++block) {
-    float* pixel = workspace + map.offset + block * map.block_stride;
-    for (int64_t y = -pad; y < map.height + pad; ++y) {
-      float* row = pixel + y * map.row_stride;
-      if (y < 0 || y >= map.height) {
-        std::memset(row - pad * map.pixel_stride, zero, static_cast<size_t>(row_bytes));
-      } else {
-        std::memset(row - pad * map.pixel_stride, zero, static_cast<size_t>(pad * lanes));
-        std::memset(row + map.width * map.pixel_stride, zero, static_cast<size_t>(pad * lanes));
-      }
-    }
+    // The right side of a row and the left side of the next lie together.
+    float* first = workspace + map.offset + block * map.block_stride;
+    float* last = first + (map.height - 1) * row + map.width * pixel;
+    clear(first - ends, ends);
+    for (float* right = first + map.width * pixel; right != last; right += row) clear(right, sides);
+    clear(last, ends);
   }
 }
 

@@ -1,12 +1,13 @@
 // Elements of maps as vectors of float, and the products of words of them; included by *_simd.inl
 // after core/elements.inl.
 
-// ---- uint8 beside the elements of core/elements.inl; a value to be stored is within 0 .. 255 ----
+// ---- uint8 beside the elements of core/elements.inl; a value to be stored is at most 255; what is
+// below 0, and NaN, becomes 0 ----
 
 #if DGPOSE_ISA == DGPOSE_ISA_SCALAR
 DGPOSE_INLINE F32 load_as(F32, const uint8_t* p) { return {static_cast<float>(*p)}; }
 DGPOSE_INLINE void store_as(F32 v, uint8_t* p) {
-  const float moved = v.v + 8388608.0f;  // 2^23, whose unit is 1: the sum is rounded to even
+  const float moved = (v.v > 0.0f ? v.v : 0.0f) + 8388608.0f;  // 2^23, whose unit is 1: to even
   uint32_t bits;
   __builtin_memcpy(&bits, &moved, 4);
   *p = static_cast<uint8_t>(bits);
@@ -27,9 +28,22 @@ DGPOSE_INLINE F32 load_as(F32, const uint8_t* p) {
   const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_cvtepu8_epi32(codes))};
 }
+DGPOSE_INLINE __m512i to_codes(F32 v) { return _mm512_maskz_cvtps_epi32(0xFFFF, v.v); }
 DGPOSE_INLINE void store_as(F32 v, uint8_t* p) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(0xFFFF, v.v)));
+  const __m512i codes = _mm512_maskz_max_epi32(0xFFFF, to_codes(v), _mm512_setzero_si512());
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(codes));
+}
+// The same for a block of four pixels, `step` bytes apart.
+DGPOSE_INLINE void store_four(const F32 (&v)[4], uint8_t* p, int64_t step) {
+  const __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(to_codes(v[0]), to_codes(v[1])),
+                                             _mm512_packs_epi32(to_codes(v[2]), to_codes(v[3])));
+  // Every quarter has 4 channels of each pixel.
+  const __m512i by_pixel = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i pixels = _mm512_maskz_permutexvar_epi32(0xFFFF, by_pixel, packed);
+  if (step == kBlock) return _mm512_storeu_si512(p, pixels);
+  alignas(64) uint8_t codes[64];
+  _mm512_store_si512(codes, pixels);
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(p + i * step, codes + i * kBlock, kBlock);
 }
 #endif
 
@@ -73,39 +87,48 @@ struct Activation {
 template <Element kOut, bool kActivates>
 struct Converter {
   Activation activate;
-  F32 zero_point, lowest, highest;
+  F32 zero, zero_point, lowest, highest;
   explicit DGPOSE_INLINE Converter(const Conversion& c)
       : activate(c.slope),
+        zero(F32::set1(0.0f)),
         zero_point(F32::set1(c.zero_point)),
         lowest(F32::set1(c.lowest)),
         highest(F32::set1(255.0f)) {}
   DGPOSE_INLINE F32 operator()(F32 value) const {
-    if constexpr (kActivates) value = activate(value);
-    if constexpr (kOut == Element::kUInt8) {
-      if constexpr (kActivates) value = value + zero_point;
-      value = min(max(value, lowest), highest);  // NaN becomes the lowest code
+    if constexpr (kOut != Element::kUInt8) {
+      if constexpr (kActivates) value = activate(value);
+      return value;
     }
-    return value;
+    // The slope is not 0: Activation with fewer operations. The lowest code is.
+    if constexpr (kActivates) {
+      value = select(value < zero, activate.slope * value, value) + zero_point;
+    } else {
+      value = max(value, lowest);  // NaN becomes the lowest code
+    }
+    return min(highest, value);
   }
   DGPOSE_INLINE void store(F32 value, float* words, int64_t lane) const {
     store_element(kOut, (*this)(value), words, lane);
   }
 };
 
+// Whether a Converter has an activation to compute: ReLU of codes is their lowest one.
+DGPOSE_INLINE bool activates(const Conversion& c) {
+  return c.slope != 1.0f && !(c.out == Element::kUInt8 && c.slope == 0.0f);
+}
+
 // body(converter), with the type of converter that the conversion asks for.
 template <class Body>
 DGPOSE_INLINE void with_converter(const Conversion& c, const Body& body) {
-  const bool codes = c.out == Element::kUInt8;
-  const bool activates = c.slope != 1.0f && !(codes && c.slope == 0.0f);
-  if (codes) {
-    activates ? body(Converter<Element::kUInt8, true>(c))
-              : body(Converter<Element::kUInt8, false>(c));
+  if (c.out == Element::kUInt8) {
+    activates(c) ? body(Converter<Element::kUInt8, true>(c))
+                 : body(Converter<Element::kUInt8, false>(c));
   } else if (c.out == Element::kBFloat16) {
-    activates ? body(Converter<Element::kBFloat16, true>(c))
-              : body(Converter<Element::kBFloat16, false>(c));
+    activates(c) ? body(Converter<Element::kBFloat16, true>(c))
+                 : body(Converter<Element::kBFloat16, false>(c));
   } else {
-    activates ? body(Converter<Element::kFloat32, true>(c))
-              : body(Converter<Element::kFloat32, false>(c));
+    activates(c) ? body(Converter<Element::kFloat32, true>(c))
+                 : body(Converter<Element::kFloat32, false>(c));
   }
 }
 

@@ -59,6 +59,31 @@ __attribute__((noinline)) void convert_tile(const TileCall& t, const float* sums
                  [&](const auto& convert) { convert_tile(t, convert, sums, vectors, pixels); });
 }
 
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+// convert_tile for codes without a residual, four pixels at a time. It stays in registers, so that
+// the next tile's products begin meanwhile: with few terms this takes as long as they do.
+template <bool kActivates, int V, int P>
+DGPOSE_INLINE void convert_in_registers(const TileCall& t, const Int32Sum (&sum)[P][V]) {
+  static_assert(P % 4 == 0);
+  const Epilogue& e = *t.convert;
+  const Converter<Element::kUInt8, kActivates> convert(e.conversion);
+  const int64_t out_pixel = t.out_pixel;
+  DGPOSE_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const F32 scale = F32::load(e.scale + t.channel + v * kLanes);
+    const F32 offset = F32::load(e.conversion.offset + t.channel + v * kLanes);
+    float* out = t.out + v * t.out_block;
+    DGPOSE_UNROLL
+    for (int p = 0; p < P; p += 4) {
+      F32 values[4];
+      DGPOSE_UNROLL
+      for (int i = 0; i < 4; ++i) values[i] = convert(as_float(sum[p + i][v]) * scale + offset);
+      store_four(values, reinterpret_cast<uint8_t*>(out + p * out_pixel), out_pixel * 4);
+    }
+  }
+}
+#endif
+
 template <class Dot, int V, int P>
 __attribute__((noinline)) void tile(const TileCall& t) {
   using Sum = typename Dot::Sum;
@@ -108,6 +133,15 @@ __attribute__((noinline)) void tile(const TileCall& t) {
       return;
     }
   }
+#if DGPOSE_ISA == DGPOSE_ISA_AVX512
+  if constexpr (!Dot::kFloatSums && P % 4 == 0) {
+    const Conversion& conversion = t.convert->conversion;
+    if (conversion.out == Element::kUInt8 && t.residual == nullptr) {
+      return activates(conversion) ? convert_in_registers<true>(t, sum)
+                                   : convert_in_registers<false>(t, sum);
+    }
+  }
+#endif
   alignas(64) float sums[P * V * kLanes];
   DGPOSE_UNROLL
   for (int p = 0; p < P; ++p) {
@@ -561,9 +595,40 @@ DGPOSE_INLINE const T* to_elements(const InputStep& step, const float* pixels, i
   return elements;
 }
 
+// One plane whose R x R pixels make up a pixel of the map: whole pixels are written.
+template <class T, int R>
+void interleave_rows(const InputStep& step, const float* input, float* workspace) {
+  constexpr int64_t kRun = R * static_cast<int64_t>(sizeof(T));  // bytes of R neighbours in a row
+  const Map& out = step.out;
+  const int64_t width = out.width * R;
+  T elements[R][kPiece + kLanes];
+  for (int64_t y = 0; y < out.height; ++y) {
+    float* row = workspace + out.offset + y * out.row_stride;
+    for (int64_t x = 0; x < width; x += kPiece) {
+      const int64_t count = width - x < kPiece ? width - x : kPiece;
+      const uint8_t* from[R];
+      for (int dy = 0; dy < R; ++dy) {
+        const float* pixels = input + (y * R + dy) * width + x;
+        from[dy] = reinterpret_cast<const uint8_t*>(to_elements(step, pixels, count, elements[dy]));
+      }
+      uint8_t* to = reinterpret_cast<uint8_t*>(row) + x * kRun;
+      for (int64_t i = 0; i < count / R; ++i) {
+        for (int dy = 0; dy < R; ++dy) {
+          __builtin_memcpy(to + (i * R + dy) * kRun, from[dy] + i * kRun, kRun);
+        }
+      }
+    }
+  }
+}
+
 template <class T>
 void lay_out_input(const InputStep& step, const float* input, float* workspace) {
   constexpr int64_t kSize = sizeof(T);
+  if (step.out.channels == step.unshuffle * step.unshuffle &&
+      step.out.pixel_stride * 4 == step.out.channels * kSize) {
+    if (step.unshuffle == 2) return interleave_rows<T, 2>(step, input, workspace);
+    if (step.unshuffle == 4) return interleave_rows<T, 4>(step, input, workspace);
+  }
   const Map& out = step.out;
   const int64_t r = step.unshuffle, width = out.width * r, plane = out.height * r * width;
   const int64_t pixel_bytes = out.pixel_stride * 4;
@@ -599,17 +664,27 @@ void lay_out_input(const InputStep& step, const float* input, float* workspace) 
 }
 
 void find_non_finite(const float* values, int64_t count, bool* found) {
-  F32 zeros = F32::set1(0.0f);  // x - x is NaN for NaN and Inf
+  constexpr int kChains = 8;  // of additions, which wait for one another
+  F32 zeros[kChains];         // x - x is NaN for NaN and Inf
+  for (F32& zero : zeros) zero = F32::set1(0.0f);
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const F32 value = F32::load(values + i);
-    zeros = zeros + (value - value);
+  for (; i + kChains * kLanes <= count; i += kChains * kLanes) {
+    DGPOSE_UNROLL
+    for (int c = 0; c < kChains; ++c) {
+      const F32 value = F32::load(values + i + c * kLanes);
+      zeros[c] = zeros[c] + (value - value);
+    }
   }
-  const F32 rest = F32::load_first(values + i, static_cast<int>(count - i));
-  zeros = zeros + (rest - rest);
-  float lanes[kLanes];
-  zeros.store(lanes);
-  for (const float lane : lanes) *found |= lane != lane;
+  for (; i < count; i += kLanes) {
+    const int64_t left = count - i;
+    const F32 rest = F32::load_first(values + i, static_cast<int>(left < kLanes ? left : kLanes));
+    zeros[0] = zeros[0] + (rest - rest);
+  }
+  for (const F32 zero : zeros) {
+    float lanes[kLanes];
+    zero.store(lanes);
+    for (const float lane : lanes) *found |= lane != lane;
+  }
 }
 
 void run(const InputStep& step, const float* input, float* workspace) {

@@ -18,6 +18,7 @@ from dgpose_ext import _loader
 from dgpose_ext._validate import camera_numbers, require_search_range
 from dgpose_ext.hand_net.graph import Graph, import_module
 from dgpose_ext.hand_net.quantize import to_bfloat16, to_int8
+from dgpose_ext.ops.crop.depth_crop import NORMALIZE
 from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 Calibration = Tensor | NDArray[np.float32] | Iterable[Tensor | NDArray[np.float32]]
@@ -27,6 +28,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 _KIND = "hand_net"
 _VERSIONS = (1, 2)
 """Of files: 2 says how maps are stored; networks of float32 are written as 1, as ever."""
+_OUTPUTS = ("crop", "metric")
 _DEPTH_TYPES = (np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -174,11 +176,14 @@ class HandNet:
         cube_mm: float = 300.0,
         near: float = 10.0,
         far: float = 1500.0,
+        normalize: str = "cube",
+        output: str = "crop",
+        unit_mm: float = 50.0,
         out: Tensor | NDArray[np.float32] | None = None,
     ) -> HandFrame:
         """Raw depth to hand joints in one call: search, crop, network, back to millimetres.
 
-        The crop is `dgpose_ext.depth_crop` (cube normalisation, nearest sampling).
+        The crop is `dgpose_ext.depth_crop` (nearest sampling).
 
         Args:
             depth: [H, W] uint16 or float32, millimetres; 0, negative, NaN and Inf are missing.
@@ -186,11 +191,17 @@ class HandNet:
             center: (u, v, mm) of the hand; None searches it with `dgpose_ext.find_hand_center`.
             cube_mm: edge of the cube around the centre; what the network was trained with.
             near, far: range of the search, mm, 0 <= near < far <= 65535.
+            normalize: "cube" or "nearest_pixel", of the crop; what the network was trained with.
+            output: what the network gives: "crop", coordinates -1..1 over the crop and the cube
+                (`AnchorRegression`), or "metric", (joint - centre of the cube) / unit_mm, y UP
+                (Crossing Nets).
+            unit_mm: millimetres in one unit of metric outputs.
             out: [J, 3] float32, C-contiguous, takes joints_mm.
 
         Raises:
-            ValueError: wrong shape or dtype, a camera or centre that is not finite and in front, or
-                a network that does not map [1, S, S] to [J, 3].
+            ValueError: wrong shape or dtype, a camera or centre that is not finite and in front, an
+                unknown normalize or output, a size in mm that is not positive and finite, or a
+                network that does not map [1, S, S] to [J, 3].
             TypeError: depth or out is neither tensor nor array.
         """
         if not self._takes_frames:
@@ -219,11 +230,27 @@ class HandNet:
             center = (u, v, mm)
         if not 0 < cube_mm < inf:
             raise ValueError(f"cube_mm must be positive and finite, got {cube_mm}")
+        if not 0 < unit_mm < inf:
+            raise ValueError(f"unit_mm must be positive and finite, got {unit_mm}")
+        if normalize not in NORMALIZE:
+            raise ValueError(f"normalize must be one of {', '.join(NORMALIZE)}, got {normalize!r}")
+        if output not in _OUTPUTS:
+            raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}")
         require_search_range(near, far)
         uvd = np.empty(self._output_shape, dtype=np.float32)
         result = _output(out, self._output_shape)
         found, u, v, mm, foreground, clipped = self._network.run(
-            array, numbers, center, cube_mm, near, far, result, uvd
+            array,
+            numbers,
+            center,
+            cube_mm,
+            near,
+            far,
+            normalize == "nearest_pixel",
+            output == "metric",
+            unit_mm,
+            result,
+            uvd,
         )
         joints: Any = result if out is None else out
         pixels: Any = uvd

@@ -308,7 +308,37 @@ TEST(HandNet, HotPathAllocatesNothing) {
   ASSERT_TRUE(estimate_frame(*network, image, request, joints, pixels).found);
   const int64_t before = allocations;
   for (int i = 0; i < 10; ++i) estimate_frame(*network, image, request, joints, pixels);
+  request.normalize = CropNormalize::kNearestPixel;
+  request.output = JointOutput::kMetric;
+  for (int i = 0; i < 10; ++i) estimate_frame(*network, image, request, joints, pixels);
   EXPECT_EQ(allocations, before);
+}
+
+TEST(HandNet, MetricOutputsAreUnitsFromTheCentre) {
+  // The output is the mean of the crop in every coordinate: 0 where the depth is the centre's.
+  NetworkBuilder builder({1, 8, 8});
+  const std::vector<float> mean(3 * 64, 1.0f / 64), bias = {1.0f, -2.0f, 3.0f};
+  const auto network =
+      builder.finish(builder.add_linear(builder.add_input(1), 3, mean.data(), bias.data(), 1.0f));
+  const std::vector<uint16_t> depth(64 * 48, 600);
+  FrameRequest request{300, 200, 32, 24};
+  request.has_center = true;
+  request.center[0] = 35, request.center[1] = 22, request.center[2] = 600;
+  request.cube_mm = 40;
+  request.output = JointOutput::kMetric;
+  request.unit_mm = 10;
+  float joints[3], pixels[3];
+  const DepthImage<uint16_t> image{depth.data(), 48, 64, 64};
+  ASSERT_TRUE(estimate_frame(*network, image, request, joints, pixels).found);
+  const float expected[3] = {6 + 10, 6 - 20, 600 + 30};  // (35 - 32) 600 / 300, (24 - 22) 600 / 200
+  for (int i = 0; i < 3; ++i) EXPECT_NEAR(joints[i], expected[i], 1e-3);
+  EXPECT_NEAR(pixels[0], 32 + 16 * 300.0 / 630, 1e-3);
+  EXPECT_NEAR(pixels[1], 24 + 14 * 200.0 / 630, 1e-3);
+  EXPECT_NEAR(pixels[2], 630, 1e-3);
+  // Stretched so that the nearest pixel is -1, and counted before.
+  request.normalize = CropNormalize::kNearestPixel;
+  EXPECT_EQ(estimate_frame(*network, image, request, joints, pixels).clipped, 0.0f);
+  EXPECT_NEAR(joints[0], 6 + 0, 1e-3);
 }
 
 TEST(HandNet, ThreadsAgree) {

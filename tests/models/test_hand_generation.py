@@ -27,6 +27,7 @@ from dgpose.inference.hand_refinement import RefineConfig, refine, refine_frame
 from dgpose.models.crossing_nets import (
     CrossingNets,
     CrossingNetsConfig,
+    JointWeights,
     LatentDistribution,
     save_crossing_nets,
 )
@@ -300,21 +301,31 @@ def test_generate_refuses(model: Path, tmp_path: Path) -> None:
     one = "give one of --pose, --random and --walk random"
     assert one in error("--model", model)
     assert one in error("--model", model, "--random", 2, "--pose", tmp_path / "poses.npz")
-    assert "not with --random" in error("--model", model, "--random", 5, "--walk", "0:3")
     given = ("--model", model, "--pose", tmp_path / "poses.npz")
     assert "rows 0..2 of the poses, got '0:3'" in error(*given, "--walk", "0:3")
+    assert "between rows of --pose" in error("--model", model, "--random", 2, "--walk", "0:1")
+    np.savez(tmp_path / "none.npz", joints_mm=poses(0))
+    assert "at least one row" in error("--model", model, "--pose", tmp_path / "none.npz")
     assert "must have shape [N, 36, 3], got [3, 14, 3]" in error(
         "--model", model, "--pose", tmp_path / "short.npz"
     )
-    assert "got 'nothing'" in error("--model", "nothing", "--random", 2)
+    assert "shipped model (" in error("--model", "nothing", "--random", 2)
     save_crossing_nets(tiny(), tmp_path / "bare.safetensors")
     assert "latent_mean" in error("--model", tmp_path / "bare.safetensors", "--random", 2)
+    supervised = JointWeights(reconstruction=0, smoothness=0, adversarial=0, feature_matching=0)
+    save_crossing_nets(tiny(replace(CONFIG, weights=supervised)), tmp_path / "grey.safetensors")
+    grey = ("--model", tmp_path / "grey.safetensors")
+    assert "generator must have been trained" in error(*grey, "--pose", tmp_path / "poses.npz")
+    refused = hand("refine", "synthetic:3", "--frames", 1, *grey, *out, code=2)
+    assert "generator must have been trained" in refused
     assert not (tmp_path / "o").exists()
 
 
 def test_refine_verb(model: Path, tmp_path: Path) -> None:
     fast = ("--model", model, "--steps", 2, "--out", tmp_path / "o")
-    assert "2 refined, 0 without" in hand("refine", "synthetic:3", "--frames", 2, *fast)
+    said = hand("refine", "synthetic:3", "--frames", 2, *fast)
+    assert "2 refined, 0 without" in said
+    assert "error, mm: " in said
     document = json.loads((tmp_path / "o" / "refined.json").read_text())
     first, second = document["frames"]
     errors = [frame["before"]["error_mm"] for frame in (first, second)]
@@ -322,6 +333,22 @@ def test_refine_verb(model: Path, tmp_path: Path) -> None:
     moved = np.subtract(first["after"]["joints_mm"], first["before"]["joints_mm"])
     assert first["change_mm"] == pytest.approx(np.linalg.norm(moved, axis=1).mean(), abs=0.01)
     assert cv2.imread(str(tmp_path / "o" / "pictures" / "synthetic_00001.png")) is not None
+
+
+def test_stopped_refine_saves_what_it_has(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_the_second(nets: Any, frame: SourceFrame, *more: Any, **options: Any) -> Any:
+        if frame.name.endswith("1"):
+            raise KeyboardInterrupt
+        return refine_frame(nets, frame, *more, **options)
+
+    monkeypatch.setattr("dgpose.inference.hand_refinement.refine_frame", stop_at_the_second)
+    options = ("--model", model, "--steps", 2, "--no-pictures", "--out", tmp_path)
+    said = hand("refine", "synthetic:3", "--frames", 3, *options)
+    assert "stopped: what was refined so far is saved" in said
+    document = json.loads((tmp_path / "refined.json").read_text())
+    assert [frame["name"] for frame in document["frames"]] == ["synthetic_00000"]
 
 
 def test_refine_goes_on_after_a_bad_frame(model: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def crossing_nets(
             said = f"{frames} SyntheticHands, seed {seed}"
             pool = _synthetic(data, "train", frames, seed, networks)
         elif data is None:
-            raise ValueError(f"--source {source.value} needs --data")
+            raise ValueError(f"--source {source.value} needs --data; --source synthetic needs none")
         elif source is Source.RENDERED:
             said = f"rendered NYU poses, split by {split_by.value}"
             pool = _rendered(data, "train", split_by.value, networks)

@@ -165,7 +165,7 @@ class _Run:
             loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
         )
         self.fabric.launch()
-        self.fabric.seed_everything(config.seed)
+        self.fabric.seed_everything(config.seed, verbose=False)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
         self.nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rows = torch.nonzero(pool.labelled)[:, 0]
