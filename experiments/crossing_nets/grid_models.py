@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from benchmarks.harness import environment
 from dgpose.models.crossing_nets import CrossingNets, load_crossing_nets
-from dgpose_ext.tensor_file import write_bytes_atomically
-
-from .semi_supervised import RESULTS
 
 Group = tuple[float, str]
 """Share of labels, losses."""
@@ -68,28 +61,3 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--split-by", choices=("block", "actor"), default="block")
     parser.add_argument("--threads", type=int, default=1)
     return parser
-
-
-def save_results(name: str, facts: Mapping[str, Any]) -> None:
-    """experiments/results/NAME.json, with the machine it was measured on."""
-    document = {"environment": environment(), **facts}
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """A matplotlib figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, buffer.getvalue())
-
-
-def known_mean_std(values: Sequence[float | None], digits: int = 1) -> str:
-    """Mean ± standard deviation, for tables; a dash where no model has a value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean = f"{np.mean(known):.{digits}f}"
-    return f"{mean} ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else mean

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from dgpose.data.hand_pool import HandPool, rendered_pool
 from dgpose.inference.hand_refinement import RefineConfig, Refinement, refine
+from dgpose.metrics.hand_pool import joint_distances
 from dgpose.models.crossing_nets import CrossingNets, load_crossing_nets
 from dgpose.skeletons import NYU_SCORED14
 
-from .grid_models import save_results
-from .semi_supervised import table_row
+from .report import print_header, save_results, table_row
 
 DEFAULT = RefineConfig()
 SETTINGS = {
@@ -58,7 +58,7 @@ def measure(
         part = slice(first, first + AT_ONCE)
         given = None if start is None else start[part]
         done = refine(nets, pool.depth[part].float(), config, start=given)
-        parts.append(_errors(done, pool.joints[part], nets.config.unit_mm))
+        parts.append(_errors(done, pool.joints[part]))
     before, after, moved, misfit, refined = np.concatenate(parts, 1)
     return {
         "before_mm": float(before.mean()),
@@ -70,10 +70,9 @@ def measure(
     }
 
 
-def _errors(done: Refinement, truth: Tensor, unit: float) -> npt.NDArray[np.float64]:
+def _errors(done: Refinement, truth: Tensor) -> npt.NDArray[np.float64]:
     def apart(a: Tensor, b: Tensor) -> Tensor:
-        distance: Tensor = (a - b)[:, list(NYU_SCORED14)].norm(dim=-1)
-        return distance.mean(1) * unit
+        return joint_distances(a, b, NYU_SCORED14).mean(1)
 
     rows = (
         apart(done.joints, truth),
@@ -117,8 +116,7 @@ def main() -> None:
         )
         for split, count in (("val", max(1, args.frames // 3)), ("test", args.frames))
     )
-    print(table_row(["frames", "setting", *COLUMNS]))
-    print(table_row(["---"] * (2 + len(COLUMNS))))
+    print_header(["frames", "setting", *COLUMNS])
     results: list[dict[str, Any]] = []
 
     def row(split: str, name: str, config: RefineConfig, start: Tensor | None = None) -> float:

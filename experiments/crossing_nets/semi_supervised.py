@@ -27,10 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import environment
 from dgpose.data.hand_pool import HandPool, rendered_pool
 from dgpose.metrics.hand import success_rate
-from dgpose.metrics.hand_pool import pool_errors
+from dgpose.metrics.hand_pool import joint_distances, pool_errors
 from dgpose.models.crossing_nets import (
     CrossingNets,
     CrossingNetsConfig,
@@ -41,7 +40,8 @@ from dgpose.skeletons import NYU_SCORED14
 from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-RESULTS = Path(__file__).parents[1] / "results"
+from .report import mean_std, print_header, save_figure, save_results, table_row
+
 CURVE_MM = np.arange(0.0, 81.0)
 SIZE, BATCH = 64, 50
 ROTATION_DEG = 30.0
@@ -98,17 +98,8 @@ def train(
     """Trains a model, and says how it does on the test split."""
     plays = VARIANTS[model.variant].plays
     pool = pools["train"].with_labelled_fraction(model.fraction, model.seed)
-    config = CrossingNetsTrainConfig(
-        out / model.name,
-        networks=model.networks(),
-        steps=(steps[0], steps[1] if plays else 0, steps[2]),
-        rotation_deg=ROTATION_DEG,
-        seed=model.seed,
-        resume=True,
-        accelerator="cpu",
-        precision="bf16-mixed",
-    )
-    nets = train_to_the_end(config, pool)
+    steps = (steps[0], steps[1] if plays else 0, steps[2])
+    nets = train_to_the_end(out / model.name, model.networks(), pool, steps, model.seed)
     errors = pool_errors(nets, pools["test"], NYU_SCORED14)
     return {
         "split_by": model.split_by,
@@ -118,21 +109,33 @@ def train(
         "labelled": int(pool.labelled.sum()),
         "frames": len(pool),
         "test_frames": len(pools["test"]),
-        "steps": list(config.steps or ()),
+        "steps": list(steps),
         "mean_mm": float(errors.mean()),
         "max_joint_mm": float(errors.max(1).mean()),
         "train_mm": float(pool_errors(nets, _labelled(pool), NYU_SCORED14).mean()),
-        "bottleneck_mm": float(_bottleneck(nets, pools["test"])),
-        "mean_pose_mm": float(_mean_pose(pool, pools["test"])),
+        "bottleneck_mm": _bottleneck(nets, pools["test"]),
+        "mean_pose_mm": _mean_pose(pool, pools["test"]),
         "success_rate_max_error": success_rate(errors, CURVE_MM).tolist(),
     }
 
 
-def train_to_the_end(config: CrossingNetsTrainConfig, pool: HandPool) -> CrossingNets:
+def train_to_the_end(
+    out: Path, networks: CrossingNetsConfig, pool: HandPool, steps: tuple[int, int, int], seed: int
+) -> CrossingNets:
     """The trained networks; ends the program where the training was stopped before its end."""
+    config = CrossingNetsTrainConfig(
+        out,
+        networks=networks,
+        steps=steps,
+        rotation_deg=ROTATION_DEG,
+        seed=seed,
+        resume=True,
+        accelerator="cpu",
+        precision="bf16-mixed",
+    )
     result = train_crossing_nets(config, pool)
     if not result.finished:
-        raise SystemExit(f"{config.out}: stopped, the same command goes on")
+        raise SystemExit(f"{out}: stopped, the same command goes on")
     return result.nets
 
 
@@ -144,15 +147,13 @@ def _labelled(pool: HandPool) -> HandPool:
 @torch.no_grad()
 def _bottleneck(nets: CrossingNets, test: HandPool) -> float:
     """Error of the pose VAE alone: true poses through its 20 numbers."""
-    scored = list(NYU_SCORED14)
     again = nets.joints_of(nets.latent_of(test.joints))
-    return float((again - test.joints)[:, scored].norm(dim=-1).mean() * 50)
+    return float(joint_distances(again, test.joints, NYU_SCORED14).mean())
 
 
 def _mean_pose(pool: HandPool, test: HandPool) -> float:
-    scored = list(NYU_SCORED14)
     mean = pool.joints[pool.labelled].mean(0)
-    return float((mean - test.joints)[:, scored].norm(dim=-1).mean() * 50)
+    return float(joint_distances(mean, test.joints, NYU_SCORED14).mean())
 
 
 def _train_all(args: argparse.Namespace) -> None:
@@ -176,16 +177,13 @@ def _report(args: argparse.Namespace) -> None:
     results = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
     if not results:
         raise SystemExit(f"{args.out}: no model has been trained yet")
-    facts = {"environment": environment(), "models": results}
-    path = RESULTS / "crossing_nets_semi_supervised.json"
-    write_bytes_atomically(path, (json.dumps(facts, indent=1) + "\n").encode())
+    save_results("crossing_nets_semi_supervised", {"models": results})
     groups: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
     for result in results:
         key = (result["split_by"], result["fraction"], result["variant"])
         groups.setdefault(key, []).append(result)
     columns = ("split", "labels", "losses", "models", "mean error, mm", "largest of a frame, mm")
-    print(table_row([*columns, "largest < 30 mm, %", "labelled frames, mm"]))
-    print(table_row(["---"] * (len(columns) + 2)))
+    print_header([*columns, "largest < 30 mm, %", "labelled frames, mm"])
     for (split, fraction, variant), models in groups.items():
         row = [split, f"{100 * fraction:g} %", variant, str(len(models))]
         row += [mean_std([m[key] for m in models]) for key in ("mean_mm", "max_joint_mm")]
@@ -196,20 +194,7 @@ def _report(args: argparse.Namespace) -> None:
         _draw({key: m for key, m in groups.items() if key[0] == split}, split, args.pictures)
 
 
-def table_row(cells: list[str]) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def mean_std(values: list[float]) -> str:
-    """Mean ± standard deviation, for tables."""
-    mean = f"{np.mean(values):.1f}"
-    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
-
-
 def _draw(groups: dict[Any, list[dict[str, Any]]], split: str, folder: Path) -> None:
-    import io
-
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -240,9 +225,7 @@ def _draw(groups: dict[Any, list[dict[str, Any]]], split: str, folder: Path) -> 
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_bytes_atomically(folder / f"crossing_nets_semi_{split}.png", buffer.getvalue())
+    save_figure(figure, folder / f"crossing_nets_semi_{split}.png")
 
 
 def main() -> None:

@@ -22,18 +22,13 @@ from torch import Tensor
 
 from dgpose.data.hand_pool import rendered_pool
 from dgpose.inference.hand_generation import walk
+from dgpose.metrics.hand_pool import joint_distances
 from dgpose.models.crossing_nets import CrossingNets
 from dgpose.skeletons import NYU_SCORED14
 
-from .grid_models import (
-    arguments,
-    grid_models,
-    groups_of,
-    known_mean_std,
-    name_of,
-    save_results,
-)
-from .semi_supervised import SIZE, table_row
+from .grid_models import arguments, grid_models, groups_of, name_of
+from .report import mean_std, print_header, save_results, table_row
+from .semi_supervised import SIZE
 
 STEPS = 33
 COLUMNS = {
@@ -59,11 +54,9 @@ def measures(steps: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def along_walks(nets: CrossingNets, starts: Tensor, ends: Tensor) -> dict[str, float]:
     """The columns of the table from poses [W, J, 3] to poses [W, J, 3]."""
-    scored, unit = list(NYU_SCORED14), nets.config.unit_mm
 
     def apart(joints: Tensor, others: Tensor) -> Tensor:
-        distance: Tensor = (joints - others)[:, scored].norm(dim=-1)
-        return distance.mean(1) * unit
+        return joint_distances(joints, others, NYU_SCORED14).mean(1)
 
     found: dict[str, list[Tensor]] = {name: [] for name in ("decoder", "seen", "depth", "ends")}
     for start, end in zip(nets.latent_of(starts), nets.latent_of(ends), strict=True):
@@ -106,10 +99,9 @@ def main() -> None:
     ]
     facts = {"split_by": args.split_by, "walks": args.walks, "steps": STEPS, "models": results}
     save_results("crossing_nets_smoothness", facts)
-    print(table_row(["labels, losses", *COLUMNS.values()]))
-    print(table_row(["---"] * (1 + len(COLUMNS))))
+    print_header(["labels, losses", *COLUMNS.values()])
     for group, models in groups_of(results).items():
-        row = [known_mean_std([model.get(name) for model in models], 2) for name in COLUMNS]
+        row = [mean_std([model.get(name) for model in models], 2) for name in COLUMNS]
         print(table_row([name_of(group), *row]))
 
 

@@ -8,29 +8,18 @@ experiments/results/crossing_nets_strong.json and prints the table.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.harness import environment
 from dgpose.data.hand_pool import HandPool, rendered_pool
 from dgpose.metrics.hand_pool import pool_errors
 from dgpose.skeletons import NYU_SCORED14
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig
-from dgpose_ext.tensor_file import write_bytes_atomically
 
-from .semi_supervised import (
-    RESULTS,
-    ROTATION_DEG,
-    SIZE,
-    Model,
-    mean_std,
-    table_row,
-    train_to_the_end,
-)
+from .report import mean_std, print_header, save_results, table_row
+from .semi_supervised import SIZE, Model, train_to_the_end
 
 PALM_JOINTS = (35, 23, 5)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,17 +40,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains a variant, and says how it does on the test split."""
     networks = replace(Model("block", 1.0, "supervised", seed).networks(), **VARIANTS[name])
-    config = CrossingNetsTrainConfig(
-        out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}",
-        networks=networks,
-        steps=steps,
-        rotation_deg=ROTATION_DEG,
-        seed=seed,
-        resume=True,
-        accelerator="cpu",
-        precision="bf16-mixed",
-    )
-    nets = train_to_the_end(config, pools["train"])
+    folder = out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+    nets = train_to_the_end(folder, networks, pools["train"], steps, seed)
     return {
         "variant": name,
         "seed": seed,
@@ -92,11 +72,8 @@ def main() -> None:
         for seed in range(args.seeds)
         for name, changes in VARIANTS.items()
     ]
-    facts = {"environment": environment(), "steps": list(args.steps), "models": results}
-    path = RESULTS / "crossing_nets_strong.json"
-    write_bytes_atomically(path, (json.dumps(facts, indent=1) + "\n").encode())
-    print(table_row(["network", "training frames, mm", "test frames, mm"]))
-    print(table_row(["---"] * 3))
+    save_results("crossing_nets_strong", {"steps": list(args.steps), "models": results})
+    print_header(["network", "training frames, mm", "test frames, mm"])
     for name in VARIANTS:
         models = [m for m in results if m["variant"] == name]
         print(

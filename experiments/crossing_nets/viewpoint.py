@@ -28,17 +28,9 @@ from dgpose.data.nyu import CENTER_JOINT
 from dgpose.metrics.hand_pool import pool_errors
 from dgpose.skeletons import NYU_SCORED14
 
-from .grid_models import (
-    Group,
-    arguments,
-    grid_models,
-    groups_of,
-    known_mean_std,
-    name_of,
-    save_figure,
-    save_results,
-)
-from .semi_supervised import ROTATION_DEG, SIZE, table_row
+from .grid_models import Group, arguments, grid_models, groups_of, name_of
+from .report import mean_std, print_header, save_figure, save_results, table_row
+from .semi_supervised import ROTATION_DEG, SIZE
 
 TURNS_DEG = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0)
 VIEW_EDGES_DEG = (0.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 180.0)
@@ -143,11 +135,10 @@ def _print(
     what: str, columns: list[str], groups: dict[Group, list[dict[str, Any]]], key: str
 ) -> None:
     print()
-    print(table_row([f"labels, losses; {what}", *columns]))
-    print(table_row(["---"] * (1 + len(columns))))
+    print_header([f"labels, losses; {what}", *columns])
     for group, models in groups.items():
         values = zip(*(model[key] for model in models), strict=True)
-        print(table_row([name_of(group), *(known_mean_std(value) for value in values)]))
+        print(table_row([name_of(group), *(mean_std(value) for value in values)]))
 
 
 def _draw(groups: dict[Group, list[dict[str, Any]]], path: Path) -> None:

@@ -20,8 +20,9 @@ from dgpose.models.crossing_nets import (
     JointWeights,
     save_crossing_nets,
 )
-from experiments.crossing_nets.grid_models import grid_models, groups_of, known_mean_std
+from experiments.crossing_nets.grid_models import grid_models, groups_of
 from experiments.crossing_nets.refinement import measure
+from experiments.crossing_nets.report import mean_std
 from experiments.crossing_nets.smoothness import STEPS, along_walks, measures
 from experiments.crossing_nets.viewpoint import angle_to_nearest_view, by_view, turned
 
@@ -97,8 +98,8 @@ def test_models_of_the_grid(tmp_path: Path) -> None:
     assert groups_of(results) == {(0.02, "full"): results}
     with pytest.raises(SystemExit, match="no model of the split by actor"):
         grid_models(tmp_path / "a", "actor")
-    assert known_mean_std([1.0, 3.0]) == "2.0 ± 1.4"
-    assert known_mean_std([None, None]) == "-"
+    assert mean_std([1.0, 3.0]) == "2.0 ± 1.4"
+    assert mean_std([None, None]) == "-"
 
 
 def test_refinement_from_true_latents_starts_at_the_bottleneck() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dgpose.data.hand_pool import UNIT_MM, HandPool
 from dgpose.models.crossing_nets.networks import CrossingNets
 
-__all__ = ["pool_errors", "pool_estimates"]
+__all__ = ["joint_distances", "pool_errors", "pool_estimates"]
 
 
 @torch.no_grad()
@@ -50,5 +50,10 @@ def pool_errors(
     Raises:
         ValueError: networks in training mode.
     """
-    difference = (pool_estimates(nets, pool, batch=batch) - pool.joints)[:, list(joints)]
-    return np.asarray(difference.double().norm(dim=-1).numpy() * UNIT_MM)
+    return joint_distances(pool_estimates(nets, pool, batch=batch), pool.joints, joints).numpy()
+
+
+def joint_distances(one: Tensor, other: Tensor, joints: Sequence[int]) -> Tensor:
+    """Distances in mm `[N, len(joints)]` float64 of these joints of `[N, J, 3]` as in a pool."""
+    distance: Tensor = (one - other)[:, list(joints)].double().norm(dim=-1)
+    return distance * UNIT_MM
