@@ -14,6 +14,7 @@ from dgpose.metrics.hand import (
     area_under_curve,
     evaluate,
     joint_errors,
+    label_errors,
     mean_error_success_rate,
     mean_joint_error,
     per_joint_error,
@@ -154,6 +155,16 @@ def test_read_uvd_forms(tmp_path):
     named.write_text("\n".join(f"seq/{i}.png {line}" for i, line in enumerate(text.splitlines())))
     for path in (plain, packed, named):
         np.testing.assert_array_equal(read_uvd(path), np.array(rows).reshape(2, 2, 3))
+
+
+def test_label_errors():
+    joints = np.random.default_rng(0).normal(size=(36, 3))
+    moved = joints + np.array([3.0, 0.0, 4.0])
+    for truth in (joints, joints[list(NYU_SCORED14)]):
+        np.testing.assert_allclose(label_errors(moved, truth), np.full(14, 5.0))
+    np.testing.assert_allclose(label_errors(moved[:21], joints[:21]), np.full(21, 5.0))
+    assert label_errors(moved[:21], joints) is None
+    assert label_errors(moved, joints[:21]) is None
 
 
 def test_write_uvd(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,11 @@ from torch import Tensor
 from dgpose.data.cameras import unproject
 from dgpose.data.depth_sources import SourceFrame
 from dgpose.inference.crossing_nets import CrossingNetsEstimator
+from dgpose.metrics.hand import label_errors
 from dgpose.metrics.hand_residual import Residual, rendered_residual
 from dgpose.models.crossing_nets import CrossingNets
 from dgpose.models.crossing_nets.networks import Estimate
-from dgpose.skeletons import NYU36, NYU_SCORED14
+from dgpose.skeletons import NYU36
 from dgpose_ext import depth_crop
 
 __all__ = [
@@ -270,19 +271,10 @@ def refine_frame(
         if len(joints_mm) == len(NYU36):
             residual = rendered_residual(joints_mm, depth, camera, left=hand == "left")
         if frame.truth_mm is not None:
-            error = _error(joints_mm, frame.truth_mm)
+            errors = label_errors(joints_mm, frame.truth_mm)
+            error = None if errors is None else float(errors.mean())
         return FrameEstimate(joints_mm.astype(np.float32), residual, error)
 
     return FrameRefinement(
         frame.name, place, crop, fit, estimate(fit.joints), estimate(fit.refined_joints)
     )
-
-
-def _error(joints_mm: npt.NDArray[Any], truth_mm: npt.NDArray[Any]) -> float | None:
-    scored = list(NYU_SCORED14)
-    if len(joints_mm) == len(NYU36):
-        joints_mm = joints_mm[scored]
-        truth_mm = truth_mm[scored] if len(truth_mm) == len(NYU36) else truth_mm
-    if len(joints_mm) != len(truth_mm):
-        return None
-    return float(np.linalg.norm(joints_mm - truth_mm, axis=1).mean())

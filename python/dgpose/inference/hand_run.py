@@ -17,7 +17,7 @@ from dgpose._errors import one_line
 from dgpose.data.cameras import Camera, unproject
 from dgpose.data.depth_sources import SourceFrame
 from dgpose.inference.hand_pose import HandPose
-from dgpose.metrics.hand import read_uvd
+from dgpose.metrics.hand import label_errors, read_uvd
 from dgpose.skeletons import NYU36, NYU_SCORED14, Skeleton
 
 __all__ = [
@@ -165,11 +165,8 @@ def estimate(
     except (TypeError, ValueError) as error:
         return HandResult(item.name, None, one_line(error))
     errors = None
-    if item.truth_mm is not None and pose.found and pose.skeleton == NYU36:
-        truth = item.truth_mm
-        if len(truth) != len(NYU_SCORED14):
-            truth = truth[list(NYU_SCORED14)]
-        errors = np.linalg.norm(pose.joints_mm[list(NYU_SCORED14)] - truth, axis=1)
+    if item.truth_mm is not None and pose.found:
+        errors = label_errors(pose.joints_mm, item.truth_mm)
     return HandResult(item.name, pose, errors_mm=errors)
 
 

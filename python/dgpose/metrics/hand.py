@@ -34,6 +34,7 @@ __all__ = [
     "area_under_curve",
     "evaluate",
     "joint_errors",
+    "label_errors",
     "mean_error_success_rate",
     "mean_joint_error",
     "per_joint_error",
@@ -208,6 +209,26 @@ def joint_errors(predicted_mm: npt.NDArray[Any], truth_mm: npt.NDArray[Any]) -> 
         )
     distances: Array = np.linalg.norm(predicted - truth, axis=-1)
     return distances
+
+
+def label_errors(joints_mm: npt.NDArray[Any], truth_mm: npt.NDArray[Any]) -> Array | None:
+    """Distances of one hand's scored joints to its label.
+
+    Args:
+        joints_mm: `[J, 3]` mm; of NYU's 36 the 14 scored ones count, of other orders all.
+        truth_mm: `[K, 3]` mm: the same joints, or the 14 scored ones.
+
+    Returns:
+        float64, mm; None where the label is of other joints.
+    """
+    if len(joints_mm) == len(NYU36):
+        scored = list(NYU_SCORED14)
+        joints_mm = joints_mm[scored]
+        truth_mm = truth_mm[scored] if len(truth_mm) == len(NYU36) else truth_mm
+    if len(joints_mm) != len(truth_mm):
+        return None
+    errors: Array = joint_errors(joints_mm[None], truth_mm[None])[0]
+    return errors
 
 
 def mean_joint_error(errors_mm: Array) -> float:
