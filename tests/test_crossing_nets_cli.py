@@ -122,7 +122,7 @@ def test_train_on_synthetic_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _, facts = load_crossing_nets(tmp_path / "weights.safetensors")
     assert facts["data"] == "6 SyntheticHands, seed 0"
     assert error("train", "crossing-nets", "--out", tmp_path / "b") == (
-        "--source rendered needs --data"
+        "--source rendered needs --data; --source synthetic needs none"
     )
 
 

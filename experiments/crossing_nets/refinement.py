@@ -72,7 +72,8 @@ def measure(
 
 def _errors(done: Refinement, truth: Tensor, unit: float) -> npt.NDArray[np.float64]:
     def apart(a: Tensor, b: Tensor) -> Tensor:
-        return (a - b)[:, list(NYU_SCORED14)].norm(dim=-1).mean(1) * unit
+        distance: Tensor = (a - b)[:, list(NYU_SCORED14)].norm(dim=-1)
+        return distance.mean(1) * unit
 
     rows = (
         apart(done.joints, truth),

@@ -62,7 +62,8 @@ def along_walks(nets: CrossingNets, starts: Tensor, ends: Tensor) -> dict[str, f
     scored, unit = list(NYU_SCORED14), nets.config.unit_mm
 
     def apart(joints: Tensor, others: Tensor) -> Tensor:
-        return (joints - others)[:, scored].norm(dim=-1).mean(1) * unit
+        distance: Tensor = (joints - others)[:, scored].norm(dim=-1)
+        return distance.mean(1) * unit
 
     found: dict[str, list[Tensor]] = {name: [] for name in ("decoder", "seen", "depth", "ends")}
     for start, end in zip(nets.latent_of(starts), nets.latent_of(ends), strict=True):

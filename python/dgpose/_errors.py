@@ -9,7 +9,8 @@ INSTALL_SYSTEMS = "pip install 'dgpose-ext[systems]'"
 
 # Import names of what the extra installs.
 _SYSTEMS = (
-    "cv2", "lightning_fabric", "matplotlib", "rich", "safetensors", "scipy", "tensorboard", "typer",
+    "PIL", "cv2", "lightning_fabric", "matplotlib", "rich", "safetensors", "scipy", "tensorboard",
+    "typer",
 )  # fmt: skip
 
 

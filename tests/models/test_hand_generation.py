@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dgpose.cli.app import app
 from dgpose.data.depth_sources import SourceFrame, synthetic_frames
+from dgpose.inference import CrossingNetsEstimator
 from dgpose.inference.hand_generation import (
     GeneratedHands,
     depth_in_mm,
@@ -27,11 +28,13 @@ from dgpose.inference.hand_refinement import RefineConfig, refine, refine_frame
 from dgpose.models.crossing_nets import (
     CrossingNets,
     CrossingNetsConfig,
+    JointWeights,
     LatentDistribution,
     save_crossing_nets,
 )
 from dgpose.skeletons import NYU_SCORED14
 from dgpose.viz.generated_hands import animation, hand_pair, shaded_depth
+from dgpose_ext import find_hand_center
 
 
 @pytest.fixture(autouse=True)
@@ -208,8 +211,23 @@ def test_left_hand_is_the_mirrored_right_one() -> None:
     error = np.linalg.norm((right.before.joints_mm - frame.truth_mm)[scored], axis=1).mean()
     assert right.before.error_mm == pytest.approx(error, rel=1e-5)
     assert right.before.residual is not None
-    with pytest.raises(ValueError, match="no object of a hand's size"):
+    with pytest.raises(ValueError, match="the image holds no depth"):
         refine_frame(nets, SourceFrame("empty", np.zeros((240, 320), np.uint16), camera))
+
+
+def test_a_frame_is_cropped_where_the_estimator_crops_it() -> None:
+    """Around the palm that a first look saw, where the centre is not given."""
+    nets = tiny()
+    (frame,) = synthetic_frames(1, 1)
+    assert frame.depth is not None
+    assert frame.camera is not None
+    found = find_hand_center(torch.from_numpy(frame.depth), frame.camera)
+    assert found is not None
+    fast = RefineConfig(steps=1)
+    center = refine_frame(nets, frame, config=fast).center
+    assert center == CrossingNetsEstimator.from_module(nets)(frame.depth, frame.camera).center
+    assert np.abs(np.subtract(center, found)).max() > 1
+    assert refine_frame(nets, frame, found, config=fast).center == found
 
 
 # ---- pictures ----
@@ -302,18 +320,29 @@ def test_generate_refuses(model: Path, tmp_path: Path) -> None:
     assert one in error("--model", model, "--random", 2, "--pose", tmp_path / "poses.npz")
     given = ("--model", model, "--pose", tmp_path / "poses.npz")
     assert "rows 0..2 of the poses, got '0:3'" in error(*given, "--walk", "0:3")
+    assert "between rows of --pose" in error("--model", model, "--random", 2, "--walk", "0:1")
+    np.savez(tmp_path / "none.npz", joints_mm=poses(0))
+    assert "at least one row" in error("--model", model, "--pose", tmp_path / "none.npz")
     assert "must have shape [N, 36, 3], got [3, 14, 3]" in error(
         "--model", model, "--pose", tmp_path / "short.npz"
     )
-    assert "shipped model, got 'nothing'" in error("--model", "nothing", "--random", 2)
+    assert "shipped model (" in error("--model", "nothing", "--random", 2)
     save_crossing_nets(tiny(), tmp_path / "bare.safetensors")
     assert "latent_mean" in error("--model", tmp_path / "bare.safetensors", "--random", 2)
+    supervised = JointWeights(reconstruction=0, smoothness=0, adversarial=0, feature_matching=0)
+    save_crossing_nets(tiny(replace(CONFIG, weights=supervised)), tmp_path / "grey.safetensors")
+    grey = ("--model", tmp_path / "grey.safetensors")
+    assert "generator must have been trained" in error(*grey, "--pose", tmp_path / "poses.npz")
+    refused = hand("refine", "synthetic:3", "--frames", 1, *grey, *out, code=2)
+    assert "generator must have been trained" in refused
     assert not (tmp_path / "o").exists()
 
 
 def test_refine_verb(model: Path, tmp_path: Path) -> None:
     fast = ("--model", model, "--steps", 2, "--out", tmp_path / "o")
-    assert "2 refined, 0 without" in hand("refine", "synthetic:3", "--frames", 2, *fast)
+    said = hand("refine", "synthetic:3", "--frames", 2, *fast)
+    assert "2 refined, 0 without" in said
+    assert "error, mm: " in said
     document = json.loads((tmp_path / "o" / "refined.json").read_text())
     first, second = document["frames"]
     errors = [frame["before"]["error_mm"] for frame in (first, second)]
@@ -321,6 +350,22 @@ def test_refine_verb(model: Path, tmp_path: Path) -> None:
     moved = np.subtract(first["after"]["joints_mm"], first["before"]["joints_mm"])
     assert first["change_mm"] == pytest.approx(np.linalg.norm(moved, axis=1).mean(), abs=0.01)
     assert cv2.imread(str(tmp_path / "o" / "pictures" / "synthetic_00001.png")) is not None
+
+
+def test_stopped_refine_saves_what_it_has(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_the_second(nets: Any, frame: SourceFrame, *more: Any, **options: Any) -> Any:
+        if frame.name.endswith("1"):
+            raise KeyboardInterrupt
+        return refine_frame(nets, frame, *more, **options)
+
+    monkeypatch.setattr("dgpose.inference.hand_refinement.refine_frame", stop_at_the_second)
+    options = ("--model", model, "--steps", 2, "--no-pictures", "--out", tmp_path)
+    said = hand("refine", "synthetic:3", "--frames", 3, *options)
+    assert "stopped: what was refined so far is saved" in said
+    document = json.loads((tmp_path / "refined.json").read_text())
+    assert [frame["name"] for frame in document["frames"]] == ["synthetic_00000"]
 
 
 def test_refine_goes_on_after_a_bad_frame(model: Path, tmp_path: Path) -> None:
@@ -335,7 +380,7 @@ def test_refine_goes_on_after_a_bad_frame(model: Path, tmp_path: Path) -> None:
     said = hand("refine", tmp_path / "in", *options, *labels, "--out", tmp_path / "o")
     assert "1 refined, 1 without a hand" in said
     document = json.loads((tmp_path / "o" / "refined.json").read_text())
-    assert document["problems"] == {"b": "no object of a hand's size was found"}
+    assert document["problems"] == {"b": "the image holds no depth"}
     assert document["frames"][0]["before"]["error_mm"] > 0
     assert not (tmp_path / "o" / "pictures").exists()
     hand("refine", tmp_path / "in" / "b.png", *options, "--out", tmp_path / "p", code=2)

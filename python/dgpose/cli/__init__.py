@@ -1,6 +1,6 @@
-"""The command line: `dgpose hand run`, `dgpose hand live`, `dgpose heatmap`, `dgpose crop`,
-`dgpose index build`, `dgpose export hand`, `dgpose demo`, `dgpose bench`, `dgpose eval hand`,
-`dgpose train hand`, `dgpose train crossing-nets`, `dgpose data check`,
+"""The command line: `dgpose hand run|live|generate|refine`, `dgpose models`, `dgpose heatmap`,
+`dgpose crop`, `dgpose index build`, `dgpose export hand`, `dgpose demo`, `dgpose bench`,
+`dgpose eval hand`, `dgpose train hand|crossing-nets`, `dgpose data check`,
 `dgpose reproduce crossing-nets`."""
 
 from __future__ import annotations

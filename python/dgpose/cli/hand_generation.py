@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["generate", "refine"]
 
 _MODEL_HELP = "A shipped model of Crossing Nets, or a weight file."
+_SUMMARISED = (
+    ("misfit of the generated map", "misfit", "refined_misfit"),
+    ("hand's surface to the image, mm", "residual_before_mm", "residual_after_mm"),
+    ("error, mm", "error_before_mm", "error_after_mm"),
+)
 _SHEET_TILES = 24
 _AT_ONCE = 64
 
@@ -65,6 +70,8 @@ def generate(
     try:
         if (pose is not None) + (random is not None) + (walk == "random") != 1:
             raise ValueError("give one of --pose, --random and --walk random")
+        if pose is None and walk not in (None, "random"):
+            raise ValueError(f"--walk {walk} is between rows of --pose: give it")
         nets, facts = _load(model)
         latent, names = _latents(nets, facts, pose, random, walk, steps, seed, camera)
         hands = _generate(nets, latent)
@@ -83,7 +90,13 @@ def _load(model: str) -> tuple[CrossingNets, dict[str, Any]]:
     from dgpose.model_zoo import model_path
     from dgpose.models.crossing_nets import load_crossing_nets
 
-    return load_crossing_nets(model_path(model))
+    nets, facts = load_crossing_nets(model_path(model))
+    weights = nets.config.weights
+    if not (weights.generates or weights.cycle):
+        raise ValueError(
+            f"{model}: the generator must have been trained, and no loss of this model's teaches it"
+        )
+    return nets, facts
 
 
 def _latents(
@@ -255,15 +268,18 @@ def refine(
             truth = read_labels(labels, optics, counts)
             inputs = with_labels(inputs, truth, opened.total, limited=frames is not None)
         (out / "pictures" if pictures else out).mkdir(parents=True, exist_ok=True)
-        for item in progress(inputs, opened.total, "refining"):
-            try:
-                done.append(refine_frame(nets, item, place, hand=hand.value, config=config))
-            except (TypeError, ValueError) as error:
-                problems[item.name] = one_line(error)
-                typer.echo(f"{item.name}: {problems[item.name]}", err=True)
-                continue
-            if pictures:
-                save_picture(out / "pictures" / f"{item.name}.png", _picture(nets, done[-1]))
+        try:
+            for item in progress(inputs, opened.total, "refining"):
+                try:
+                    done.append(refine_frame(nets, item, place, hand=hand.value, config=config))
+                except (TypeError, ValueError) as error:
+                    problems[item.name] = one_line(error)
+                    typer.echo(f"{item.name}: {problems[item.name]}", err=True)
+                    continue
+                if pictures:
+                    save_picture(out / "pictures" / f"{item.name}.png", _picture(nets, done[-1]))
+        except KeyboardInterrupt:
+            typer.echo("stopped: what was refined so far is saved", err=True)
         summary = _summary(done)
         document = {
             "model": model,
@@ -275,8 +291,11 @@ def refine(
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(f"frames: {len(done)} refined, {len(problems)} without a hand or not readable")
-    for name, value in summary.items():
-        typer.echo(f"  {name}: {value}")
+    if done:
+        typer.echo(f"  joints moved, mm: {summary['change_mm']:g}")
+    for name, before, after in _SUMMARISED:
+        if before in summary and after in summary:
+            typer.echo(f"  {name}: {summary[before]:g} -> {summary[after]:g}")
     typer.echo(f"saved refined.json{' and pictures' * pictures} in {out}")
     if not done:
         raise typer.Exit(code=2)

@@ -22,11 +22,13 @@ def fail(error: Exception) -> NoReturn:
 
 
 def progress(items: Iterable[T], total: int | None, what: str = "estimating") -> Iterator[T]:
-    """The items, under a progress bar on stderr."""
+    """The items, under a progress bar on stderr, where that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(items, what, total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    yield from track(items, what, total, console=console, transient=True, disable=hidden)
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def crossing_nets(
             said = f"{frames} SyntheticHands, seed {seed}"
             pool = _synthetic(data, "train", frames, seed, networks)
         elif data is None:
-            raise ValueError(f"--source {source.value} needs --data")
+            raise ValueError(f"--source {source.value} needs --data; --source synthetic needs none")
         elif source is Source.RENDERED:
             said = f"rendered NYU poses, split by {split_by.value}"
             pool = _rendered(data, "train", split_by.value, networks)
@@ -372,10 +372,9 @@ def train(
         typer.echo(f"{data}: {counts['frames']} frames, {counts['labelled']} labels, {size:.2g} GB")
         typer.echo(f"{parameters:,} parameters, {path:,} of them on the inference path")
         typer.echo(f"steps: {plan}, on {ranks} {'device' if ranks == 1 else 'devices'}")
-    trained = train_crossing_nets(config, pool, data=data)
-    finished = (config.out / WEIGHTS_NAME).is_file()
+    result = train_crossing_nets(config, pool, data=data)
     if is_first_rank():
-        if finished:
+        if result.finished:
             typer.echo(f"weights: {config.out / WEIGHTS_NAME}")
         else:
             state = read_state(config.out / CHECKPOINT_NAME)
@@ -384,4 +383,4 @@ def train(
                 f"stopped at step {step} of {lengths[stage]} of stage {STAGES[stage]}; "
                 f"the same command{go_on} goes on"
             )
-    return trained if finished else None
+    return result.nets if result.finished else None

@@ -116,7 +116,7 @@ def pose_split(poses: NyuPoses, by: SplitPosesBy, split: PoseSplit) -> npt.NDArr
     """Which poses belong to a split, `[N]`.
 
     "block": blocks of 200 rows, of ten seven to train, one to validate, two to test, and 60 rows
-    of training left out at each border. "actor": actor 1 to train (its last 400 rows, after a gap
+    of training left out at each border. "actor": actor 1 to train (its last 401 rows, after a gap
     of 60, to validate), actor 0 to test.
     """
     row, kind = poses.row, ("train", "val", "test").index(split)
@@ -250,7 +250,8 @@ def dataset_pool(
 ) -> HandPool:
     """The images of a data set as crops, all labelled, read by several threads.
 
-    The centre is that of the centre file the set was opened with, else `find_hand_center`'s.
+    The centre is what the centre file says that the set was opened with, else
+    `find_hand_center`'s.
 
     Args:
         frames: an opened data set.
@@ -271,7 +272,7 @@ def dataset_pool(
     def read(index: int) -> tuple[HandSample, Center | None]:
         sample = frames[index]
         center = sample.center
-        if center is None or not np.isfinite(center).all():
+        if center is None:
             center = find_hand_center(_image(sample), sample.camera)
         return sample, center
 

@@ -85,7 +85,8 @@ class RealFrame:
 def load_poses(data_dir: Path) -> NyuPoses:
     """The labelled poses of `hand/nyu/labels/nyu_poses36.npz`.
 
-    Rows close to the real test frames are not among them, so that they may be trained on.
+    The file has the arrays of `NyuPoses`, of the test set's labels (camera 1). Rows close to the
+    real test frames are not among them, so that they may be trained on.
 
     Args:
         data_dir: the data folder.
@@ -93,7 +94,12 @@ def load_poses(data_dir: Path) -> NyuPoses:
     Raises:
         FileNotFoundError: the file is not there.
     """
-    with np.load(_labels(data_dir) / "nyu_poses36.npz", allow_pickle=False) as file:
+    path = _labels(data_dir) / "nyu_poses36.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no such file: {path}, labelled NYU poses (arrays xyz_mm, uvd, row and actor)"
+        )
+    with np.load(path, allow_pickle=False) as file:
         return NyuPoses(file["xyz_mm"], file["uvd"], file["row"], file["actor"])
 
 

@@ -84,13 +84,13 @@ def read_labels(
         `[N, J, 3]` mm.
 
     Raises:
-        ValueError: an unreadable file, another shape, or text without a camera.
+        ValueError: an unreadable or empty file, another shape, or text without a camera.
         OSError: the file cannot be opened.
     """
     if path.suffix.lower() == ".npz":
         joints = _npz_joints(path)
     elif camera is None:
-        raise ValueError("labels in pixels (text) need a camera to become millimetres")
+        raise ValueError(f"{path}: labels in pixels (text) need a camera to become millimetres")
     else:
         joints = unproject(read_uvd(path), camera)
     if joints.ndim != 3 or joints.shape[1] not in counts or joints.shape[2] != 3:
@@ -98,6 +98,8 @@ def read_labels(
             f"{path}: labels must have shape [N, {' or '.join(map(str, counts))}, 3], "
             f"got {list(joints.shape)}"
         )
+    if not len(joints):
+        raise ValueError(f"{path}: labels must have at least one row, got none")
     if not np.isfinite(joints).all():
         row = int(np.argmin(np.isfinite(joints).all(axis=(1, 2))))
         raise ValueError(f"{path}: labels must be finite, row {row} is not")

@@ -283,7 +283,7 @@ class _Run:
             loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
         )
         self.fabric.launch()
-        self.fabric.seed_everything(config.seed)
+        self.fabric.seed_everything(config.seed, verbose=False)
         if config.init is None:
             model = HandRegressor(config.network)
         else:
