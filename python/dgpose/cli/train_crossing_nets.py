@@ -85,7 +85,9 @@ def crossing_nets(
             "SyntheticHands (without --data its kinematic poses alone); or a data set."
         ),
     ] = Source.RENDERED,
-    frames: Annotated[int, typer.Option(help="Rendered frames of --source synthetic.")] = 50_000,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Rendered frames of --source synthetic.")
+    ] = 50_000,
     split_by: Annotated[
         SplitBy, typer.Option(help="Rendered poses: what keeps the parts apart.")
     ] = SplitBy.BLOCK,
@@ -166,7 +168,8 @@ def crossing_nets(
         _refuse_idle_options(real, source, subjects, centers, validate, test_centers)
         test: HandSet | None = None
         if source is Source.SYNTHETIC:
-            said = f"{frames} SyntheticHands, seed {seed}"
+            poses = "kinematic" if data is None else "kinematic and NYU"
+            said = f"{frames} SyntheticHands, seed {seed}, {poses} poses"
             pool = _synthetic(data, "train", frames, seed, networks)
         elif data is None:
             raise ValueError(f"--source {source.value} needs --data; --source synthetic needs none")
@@ -227,6 +230,7 @@ def _synthetic(
 
     frames = SyntheticHands(
         seed,
+        poses="kinematic" if data is None else "mixed",
         data_dir=data,
         split=split,
         size=networks.image_size,
