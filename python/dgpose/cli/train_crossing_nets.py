@@ -174,8 +174,8 @@ def crossing_nets(
         elif data is None:
             raise ValueError(f"--source {source.value} needs --data; --source synthetic needs none")
         elif source is Source.RENDERED:
-            said = f"rendered NYU poses, split by {split_by.value}"
-            pool = _rendered(data, "train", split_by.value, networks)
+            said = f"rendered NYU poses, split by {split_by.value}, {renders} a pose"
+            pool = _rendered(data, "train", split_by.value, networks, renders)
         else:
             left_out = [] if subjects is None else integers("--subjects", subjects)
             images = open_images(source.value, data, "train", left_out, centers)
@@ -206,7 +206,11 @@ def crossing_nets(
 
 
 def _rendered(
-    data: Path, split: PoseSplit, split_by: SplitPosesBy, networks: CrossingNetsConfig
+    data: Path,
+    split: PoseSplit,
+    split_by: SplitPosesBy,
+    networks: CrossingNetsConfig,
+    renders: int = 1,
 ) -> HandPool:
     from dgpose.data.hand_pool import rendered_pool
 
@@ -218,6 +222,7 @@ def _rendered(
             size=networks.image_size,
             cube_mm=networks.cube_mm,
             normalize=networks.normalize,
+            renders=renders,
             progress=progress,
         )
 
