@@ -85,6 +85,9 @@ def crossing_nets(
             "SyntheticHands (without --data its kinematic poses alone); or a data set."
         ),
     ] = Source.RENDERED,
+    renders: Annotated[
+        int, typer.Option(min=1, help="Frames of each pose of --source rendered.")
+    ] = 1,
     frames: Annotated[
         int, typer.Option(min=1, help="Rendered frames of --source synthetic.")
     ] = 50_000,

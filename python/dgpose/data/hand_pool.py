@@ -49,6 +49,7 @@ Center = tuple[float, float, float]
 _BLOCK_ROWS, _GAP_ROWS = 200, 60
 _BLOCKS = (0, 0, 0, 0, 0, 2, 2, 0, 0, 1)  # train, val and test, over and over
 _RENDERED_AT_ONCE = _READ_AT_ONCE = 256
+_ROWS_APART = 1_000_000  # between the samples of two renders of a pose: more than there are rows
 
 
 @dataclass(frozen=True)
