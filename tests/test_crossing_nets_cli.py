@@ -117,10 +117,16 @@ def test_train_on_synthetic_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(train_crossing_nets_cli, "_VALIDATION_FRAMES", 3)
     source = ("--source", "synthetic", "--frames", "6", "--out", tmp_path)
     said = run("train", "crossing-nets", *source, *SMALL, "--steps", "1,1,1").stdout
-    assert "6 SyntheticHands, seed 0: 6 frames, 6 labels" in said
+    assert "6 SyntheticHands, seed 0, kinematic poses: 6 frames, 6 labels" in said
     assert "\n3 rendered validation frames, 14 joints: mean error " in said
     _, facts = load_crossing_nets(tmp_path / "weights.safetensors")
-    assert facts["data"] == "6 SyntheticHands, seed 0"
+    assert facts["data"] == "6 SyntheticHands, seed 0, kinematic poses"
+    source = ("--source", "synthetic", "--data", tmp_path, "--out", tmp_path / "b")
+    assert "nyu_poses36.npz, labelled NYU poses" in error("train", "crossing-nets", *source, *SMALL)
+    (tmp_path / "file").touch()
+    assert error("train", "crossing-nets", "--out", tmp_path / "file") == (
+        f"{tmp_path / 'file'} must be a folder, got a file"
+    )
     assert error("train", "crossing-nets", "--out", tmp_path / "b") == (
         "--source rendered needs --data; --source synthetic needs none"
     )

@@ -85,7 +85,12 @@ def crossing_nets(
             "SyntheticHands (without --data its kinematic poses alone); or a data set."
         ),
     ] = Source.RENDERED,
-    frames: Annotated[int, typer.Option(help="Rendered frames of --source synthetic.")] = 50_000,
+    renders: Annotated[
+        int, typer.Option(min=1, help="Frames of each pose of --source rendered.")
+    ] = 1,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Rendered frames of --source synthetic.")
+    ] = 50_000,
     split_by: Annotated[
         SplitBy, typer.Option(help="Rendered poses: what keeps the parts apart.")
     ] = SplitBy.BLOCK,
@@ -166,13 +171,14 @@ def crossing_nets(
         _refuse_idle_options(real, source, subjects, centers, validate, test_centers)
         test: HandSet | None = None
         if source is Source.SYNTHETIC:
-            said = f"{frames} SyntheticHands, seed {seed}"
+            poses = "kinematic" if data is None else "kinematic and NYU"
+            said = f"{frames} SyntheticHands, seed {seed}, {poses} poses"
             pool = _synthetic(data, "train", frames, seed, networks)
         elif data is None:
             raise ValueError(f"--source {source.value} needs --data; --source synthetic needs none")
         elif source is Source.RENDERED:
-            said = f"rendered NYU poses, split by {split_by.value}"
-            pool = _rendered(data, "train", split_by.value, networks)
+            said = f"rendered NYU poses, split by {split_by.value}, {renders} a pose"
+            pool = _rendered(data, "train", split_by.value, networks, renders)
         else:
             left_out = [] if subjects is None else integers("--subjects", subjects)
             images = open_images(source.value, data, "train", left_out, centers)
@@ -203,7 +209,11 @@ def crossing_nets(
 
 
 def _rendered(
-    data: Path, split: PoseSplit, split_by: SplitPosesBy, networks: CrossingNetsConfig
+    data: Path,
+    split: PoseSplit,
+    split_by: SplitPosesBy,
+    networks: CrossingNetsConfig,
+    renders: int = 1,
 ) -> HandPool:
     from dgpose.data.hand_pool import rendered_pool
 
@@ -215,6 +225,7 @@ def _rendered(
             size=networks.image_size,
             cube_mm=networks.cube_mm,
             normalize=networks.normalize,
+            renders=renders,
             progress=progress,
         )
 
@@ -227,6 +238,7 @@ def _synthetic(
 
     frames = SyntheticHands(
         seed,
+        poses="kinematic" if data is None else "mixed",
         data_dir=data,
         split=split,
         size=networks.image_size,

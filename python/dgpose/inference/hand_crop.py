@@ -260,6 +260,11 @@ def _told_by(values: Array) -> Literal["mm", "normalised"]:
     if told.size == 0:
         return "normalised" if (finite == 1).any() else "mm"
     if told.max() > 1:
+        if told.max() <= 255 and (told == told.round()).all():
+            raise ValueError(
+                "crop holds whole numbers up to 255: pass crop / 127.5 - 1 of 8-bit grey that "
+                "spans the cube, or unit='mm'"
+            )
         return "mm"
     if told.min() < -1:
         raise ValueError(

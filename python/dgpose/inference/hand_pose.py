@@ -83,7 +83,10 @@ class HandPose:
 
 
 def check_conversion(own: Skeleton, wanted: Skeleton) -> None:
-    """ValueError where `HandPose.in_skeleton` has no way from one order to the other."""
+    """ValueError where `HandPose.in_skeleton` has no way from one order to the other, TypeError
+    where `wanted` is none."""
+    if not isinstance(wanted, Skeleton):
+        raise TypeError(f"joints must be a dgpose.skeletons.Skeleton, got {wanted!r}")
     ways = (own, MSRA21, MEDIAPIPE21) if own == NYU36 else (own,)
     if wanted not in ways:
         known = ", ".join(skeleton.name for skeleton in ways)

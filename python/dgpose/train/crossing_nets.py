@@ -131,11 +131,13 @@ def _steps_an_epoch(settings: StageConfig, labelled: int, ranks: int) -> int:
 
 
 def require_resume(config: CrossingNetsTrainConfig) -> None:
-    """Refuses a folder that holds a run which is not to be resumed.
+    """Refuses a folder that is none, or holds a run which is not to be resumed.
 
     Raises:
         ValueError: it does.
     """
+    if config.out.exists() and not config.out.is_dir():
+        raise ValueError(f"{config.out} must be a folder, got a file")
     if not config.resume and (config.out / CHECKPOINT_NAME).exists():
         raise ValueError(f"{config.out} holds a run: resume it, or give another folder")
 
