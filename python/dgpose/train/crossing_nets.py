@@ -42,6 +42,7 @@ __all__ = [
     "STAGES",
     "WEIGHTS_NAME",
     "CrossingNetsTrainConfig",
+    "check_devices",
     "require_resume",
     "stage_steps",
     "train_crossing_nets",
@@ -128,6 +129,26 @@ def require_resume(config: CrossingNetsTrainConfig) -> None:
         raise ValueError(f"{config.out} holds a run: resume it, or give another folder")
 
 
+def check_devices(config: CrossingNetsTrainConfig) -> None:
+    """Refuses devices that are not there, so that nobody reads a data set first to hear it.
+
+    Raises:
+        ValueError, RuntimeError: Fabric's, of accelerator, devices or strategy.
+    """
+    _fabric(config)
+
+
+def _fabric(config: CrossingNetsTrainConfig, logger: TensorBoardLogger | None = None) -> Fabric:
+    return Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=config.strategy,
+        precision=config.precision,
+        loggers=logger,
+    )
+
+
 class _Run:
     """State of a run on one rank."""
 
@@ -135,14 +156,7 @@ class _Run:
         self.config = config
         self.pool = pool
         self.data = data
-        self.fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            strategy=config.strategy,
-            precision=config.precision,
-            loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
-        )
+        self.fabric = _fabric(config, TensorBoardLogger(config.out, name="", version="tensorboard"))
         self.fabric.launch()
         self.fabric.seed_everything(config.seed, verbose=False)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
