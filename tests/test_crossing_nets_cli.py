@@ -171,10 +171,13 @@ def test_train_refuses(tmp_path: Path, rng: np.random.Generator) -> None:
         ((*nyu, "--labelled-fraction", 2), "labelled fraction must lie in (0, 1], got 2.0"),
         ((*nyu, "--subjects", 1), "subjects are MSRA's, and nyu is split by its own files"),
         ((*nyu, "--test-centers", "c.txt"), "--test-centers needs --validate"),
+        ((*nyu, "--accelerator", "abacus"), "You selected an invalid accelerator name"),
         ((*rendered, "--validate"), "--validate needs a data set (--source)"),
         ((*rendered, "--centers", "c.txt"), "--centers needs a data set (--source)"),
     ):
-        assert error(*options).startswith(message)
+        refused = run(*options, code=2)
+        assert refused.stderr.removeprefix("error: ").startswith(message)
+        assert not refused.stdout  # nothing has been read yet
     assert not list(tmp_path.rglob("checkpoint*"))
     (data / "train/depth_1_0000003.png").unlink()
     assert error(*nyu) == (

@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-Devices = Annotated[int, typer.Option(help="Devices a machine.")]
-Nodes = Annotated[int, typer.Option(help="Machines.")]
+Devices = Annotated[int, typer.Option(min=1, help="Devices a machine.")]
+Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
 Strategy = Annotated[str, typer.Option(help="auto, or ddp for several devices.")]
 Threads = Annotated[
-    int | None, typer.Option(help="CPU threads a process; by default torch's choice.")
+    int | None, typer.Option(min=1, help="CPU threads a process; by default torch's choice.")
 ]
 Centers = Annotated[
     Path | None,

@@ -44,7 +44,7 @@ from dgpose.metrics.hand import HandErrors, read_uvd, write_uvd
 from dgpose.metrics.hand_pool import pool_estimates
 from dgpose.metrics.published import HAND_RESULTS, HandResult
 from dgpose.models.crossing_nets import CrossingNetsConfig
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig, check_devices, require_resume
 from dgpose_ext.tensor_file import write_bytes_atomically
 
 __all__ = ["app"]
@@ -74,7 +74,7 @@ def crossing_nets(
     ] = None,
     centers: Centers = None,
     test_centers: TestCenters = None,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and noise.")] = 0,
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
@@ -121,6 +121,8 @@ def crossing_nets(
             strategy=strategy,
         )
         folds = _folds(name, subjects)
+        require_resume(run)
+        check_devices(run)
         for left_out in folds:
             if not _fold(name, data, left_out, centers, test_centers, run):
                 return

@@ -114,7 +114,7 @@ def crossing_nets(
         float, typer.Option(help="Largest turn of a frame in the image plane, degrees.")
     ] = 0.0,
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
-    seed: Annotated[int, typer.Option(help="Of weights, labels, batches and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, labels, batches and noise.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
     ] = False,
@@ -143,7 +143,7 @@ def crossing_nets(
     from dgpose.data.hand_pool import check_labelled_fraction
     from dgpose.metrics.hand import HAND_PROTOCOLS
     from dgpose.metrics.hand_pool import pool_errors
-    from dgpose.train.crossing_nets import CrossingNetsTrainConfig, require_resume
+    from dgpose.train.crossing_nets import CrossingNetsTrainConfig, check_devices, require_resume
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -167,6 +167,7 @@ def crossing_nets(
             strategy=strategy,
         )
         require_resume(run)
+        check_devices(run)
         check_labelled_fraction(labelled_fraction)
         _refuse_idle_options(real, source, subjects, centers, validate, test_centers)
         test: HandSet | None = None

@@ -43,6 +43,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "CrossingNetsTrainConfig",
     "CrossingNetsTrainResult",
+    "check_devices",
     "require_resume",
     "stage_steps",
     "train_crossing_nets",
@@ -142,6 +143,26 @@ def require_resume(config: CrossingNetsTrainConfig) -> None:
         raise ValueError(f"{config.out} holds a run: resume it, or give another folder")
 
 
+def check_devices(config: CrossingNetsTrainConfig) -> None:
+    """Refuses devices that are not there, so that nobody reads a data set first to hear it.
+
+    Raises:
+        ValueError, RuntimeError: Fabric's, of accelerator, devices or strategy.
+    """
+    _fabric(config)
+
+
+def _fabric(config: CrossingNetsTrainConfig, logger: TensorBoardLogger | None = None) -> Fabric:
+    return Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=config.strategy,
+        precision=config.precision,
+        loggers=logger,
+    )
+
+
 def _require_same(name: str, before: Any, now: Any) -> None:
     """ValueError that names the first setting, of nested ones, that a resumed run has not."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -158,14 +179,7 @@ class _Run:
         self.config = config
         self.pool = pool
         self.data = data
-        self.fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            strategy=config.strategy,
-            precision=config.precision,
-            loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
-        )
+        self.fabric = _fabric(config, TensorBoardLogger(config.out, name="", version="tensorboard"))
         self.fabric.launch()
         self.fabric.seed_everything(config.seed, verbose=False)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
