@@ -107,7 +107,7 @@ def test_train_on_rendered_poses(
         *("train", "crossing-nets", "--data", data_dir, "--out", tmp_path / "run", *SMALL),
         *("--steps", "1,1,1", "--labelled-fraction", "0.1", "--split-by", "actor"),
     ).stdout
-    assert "rendered NYU poses, split by actor: 30 frames, 3 labels" in said
+    assert "rendered NYU poses, split by actor, 1 a pose: 30 frames, 3 labels" in said
     assert "\n10 rendered validation frames, 14 joints: mean error " in said
 
 
