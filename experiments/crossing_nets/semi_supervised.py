@@ -1,7 +1,7 @@
 """Do unlabelled frames help? `python -m experiments.crossing_nets.semi_supervised train|report`.
 
 Rendered NYU poses at 64x64, one render a pose, split into blocks of rows with gaps of 60 between,
-or by actor. A share of the training frames keeps its labels; the others may enter the game with
+or by actor. A share of the training frames keeps its labels; the others may enter the GAN with
 the generator. All models get the same updates, batches and augmentation; their losses differ:
 
 - supervised: L_pos of labelled frames;
@@ -96,9 +96,9 @@ def train(
     model: Model, pools: dict[str, HandPool], out: Path, steps: tuple[int, int, int]
 ) -> dict[str, Any]:
     """Trains a model, and says how it does on the test split."""
-    plays = VARIANTS[model.variant].plays
+    uses_gan = VARIANTS[model.variant].uses_gan
     pool = pools["train"].with_labelled_fraction(model.fraction, model.seed)
-    steps = (steps[0], steps[1] if plays else 0, steps[2])
+    steps = (steps[0], steps[1] if uses_gan else 0, steps[2])
     nets = train_to_the_end(out / model.name, model.networks(), pool, steps, model.seed)
     errors = pool_errors(nets, pools["test"], NYU_SCORED14)
     return {

@@ -63,7 +63,7 @@ def along_walks(nets: CrossingNets, starts: Tensor, ends: Tensor) -> dict[str, f
         latent = walk(start, end, STEPS)
         decoded = nets.joints_of(latent)
         found["decoder"].append(apart(decoded[1:], decoded[:-1]))
-        if nets.config.weights.generates:
+        if nets.config.weights.generates_from_labels:
             depth = nets.depth_of(latent)
             seen = nets.estimate(depth)
             found["seen"].append(apart(seen[1:], seen[:-1]))

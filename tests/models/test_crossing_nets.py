@@ -176,18 +176,18 @@ def test_joint_step_teaches_whom_it_should(small: CrossingNetsConfig, labels_onl
     assert float(game.discriminator.detach()) == pytest.approx(
         terms["posterior"] + terms["smoothness"] + terms["adversarial"], rel=1e-5
     )
-    makers, judges = list(stages.generator_side(nets)), list(stages.discriminator_side(nets))
-    game.backward(makers, judges)
+    taught_by_it = list(stages.discriminator_side(nets))
+    game.backward(list(stages.generator_side(nets)), taught_by_it)
     taught = {name for name, p in nets.named_parameters() if p.grad is not None}
     assert taught == {name for name, _ in nets.named_parameters() if not name.startswith("vae.")}
-    # Each side has its own loss's gradient: the judge's posterior none of the generator's.
+    # Each side has its own loss's gradient: the posterior none of the generator's.
     again = stages.joint_losses(nets, depth, joints, mixture, more)
-    expected = torch.autograd.grad(again.discriminator, judges)
-    for parameter, gradient in zip(judges, expected, strict=True):
+    expected = torch.autograd.grad(again.discriminator, taught_by_it)
+    for parameter, gradient in zip(taught_by_it, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_unlabelled_frames_move_the_game_alone(small: CrossingNetsConfig) -> None:
+def test_unlabelled_frames_move_the_gan_alone(small: CrossingNetsConfig) -> None:
     """Without labels there is no latent: posterior and smoothness must not see those frames but
     through batch statistics, which eval mode leaves out."""
     torch.manual_seed(0)
@@ -296,7 +296,7 @@ def test_weight_file_keeps_networks_and_configuration(
         )
 
 
-def test_strong_leaves_the_game_out(small: CrossingNetsConfig) -> None:
+def test_strong_leaves_the_gan_out(small: CrossingNetsConfig) -> None:
     strong = CrossingNetsConfig.strong(joints=6, origin_joint=2, image_size=32)
     assert (strong.normalize, strong.direct_head, strong.clip_reconstruction) == (
         "cube",

@@ -92,7 +92,7 @@ def _load(model: str) -> tuple[CrossingNets, dict[str, Any]]:
 
     nets, facts = load_crossing_nets(model_path(model))
     weights = nets.config.weights
-    if not (weights.generates or weights.cycle):
+    if not (weights.generates_from_labels or weights.cycle):
         raise ValueError(
             f"{model}: the generator must have been trained, and no loss of this model's teaches it"
         )

@@ -25,8 +25,8 @@ from dgpose.models.crossing_nets.config import CrossingNetsConfig, StageConfig
 from dgpose.models.crossing_nets.latent_distribution import LatentDistribution
 from dgpose.models.crossing_nets.networks import CrossingNets
 from dgpose.models.crossing_nets.stages import (
-    GameLosses,
     LatentMixture,
+    StageLosses,
     discriminator_side,
     gan_losses,
     generator_side,
@@ -270,7 +270,7 @@ class _Run:
             terms = {"vae": loss}
         else:
             with self.fabric.autocast():
-                losses = self._game(self._depth(rows, 4), joints)
+                losses = self._losses(self._depth(rows, 4), joints)
             losses.backward(
                 list(generator_side(self.nets, warm)), list(discriminator_side(self.nets, warm))
             )
@@ -279,7 +279,7 @@ class _Run:
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
-    def _game(self, depth: Tensor, joints: Tensor) -> GameLosses:
+    def _losses(self, depth: Tensor, joints: Tensor) -> StageLosses:
         unlabelled = None
         if len(self.others) and self._needs_unlabelled(STAGES[self.stage]):
             drawn = torch.randint(len(self.others), (len(depth),), generator=self._generator(1))
@@ -294,7 +294,7 @@ class _Run:
 
     def _needs_unlabelled(self, stage: str) -> bool:
         weights = self.config.networks.weights
-        return stage == "gan" or weights.plays or weights.cycle > 0
+        return stage == "gan" or weights.uses_gan or weights.cycle > 0
 
     def _average_gradients(self) -> None:
         if self.fabric.world_size == 1:

@@ -77,14 +77,16 @@ class JointWeights:
     direct: float = 1.0
 
     @property
-    def plays(self) -> bool:
+    def uses_gan(self) -> bool:
         """Whether the GAN head takes part."""
         return self.adversarial > 0 or self.feature_matching > 0
 
     @property
-    def generates(self) -> bool:
+    def generates_from_labels(self) -> bool:
         """Whether depth maps are made from the labels' latents."""
-        return self.plays or max(self.reconstruction, self.smoothness, self.generated_posterior) > 0
+        return (
+            self.uses_gan or max(self.reconstruction, self.smoothness, self.generated_posterior) > 0
+        )
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class CrossingNetsConfig:
     @classmethod
     def strong(cls, **changes: object) -> CrossingNetsConfig:
         """What measured better: absolute depth, a direct head, unclipped reconstruction in place of
-        the game with the GAN head, and rates that fall."""
+        the adversarial losses, and rates that fall."""
         strong: dict[str, object] = {
             "normalize": "cube",
             "clip_reconstruction": None,

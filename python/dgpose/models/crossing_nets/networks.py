@@ -141,7 +141,7 @@ def convolutions(config: CrossingNetsConfig, inputs: int, count: int) -> nn.Sequ
     return nn.Sequential(*layers)
 
 
-class Realness(NamedTuple):
+class GanOutput(NamedTuple):
     """What the GAN head says: logits [B], and the features [B, 32, 4, 4] the generator matches."""
 
     logits: Tensor
@@ -159,7 +159,7 @@ class Estimate(NamedTuple):
 class Heads(NamedTuple):
     """What all three heads say of depth maps; metric [B, 23]."""
 
-    realness: Realness
+    gan: GanOutput
     estimate: Estimate
     metric: Tensor
 
@@ -201,12 +201,12 @@ class Discriminator(nn.Module):
     def forward(self, depth: Tensor) -> Heads:
         """All heads of depth maps [B, 1, S, S]."""
         bottom = self.shared(depth)
-        return Heads(self.judge(bottom), self.estimate(bottom), self.metric(bottom))
+        return Heads(self.discriminate(bottom), self.estimate(bottom), self.metric(bottom))
 
-    def judge(self, bottom: Tensor) -> Realness:
+    def discriminate(self, bottom: Tensor) -> GanOutput:
         """The GAN head."""
         features = self.gan(bottom)
-        return Realness(self.realness(features.flatten(1))[:, 0], features)
+        return GanOutput(self.realness(features.flatten(1))[:, 0], features)
 
     def estimate(self, bottom: Tensor) -> Estimate:
         """The posterior head."""

@@ -1,7 +1,7 @@
 """One step of each training stage: which networks run on what, and which losses teach whom.
 
 The generator's side (generator, alignment) and the discriminator's side see one forward pass and
-are updated together, each by its own loss: `GameLosses.backward` fills the gradients of both.
+are updated together, each by its own loss: `StageLosses.backward` fills the gradients of both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dgpose.models.crossing_nets.losses import (
 )
 from dgpose.models.crossing_nets.networks import CrossingNets
 
-__all__ = ["GameLosses", "LatentMixture", "gan_losses", "joint_losses", "vae_losses"]
+__all__ = ["LatentMixture", "StageLosses", "gan_losses", "joint_losses", "vae_losses"]
 
 _MIXED = 5  # latents of the batch in a convex combination
 
@@ -45,7 +45,7 @@ class LatentMixture:
 
 
 @dataclass(frozen=True)
-class GameLosses:
+class StageLosses:
     """Losses of the two sides, and their terms for the log."""
 
     generator: Tensor
@@ -110,17 +110,17 @@ def vae_losses(nets: CrossingNets, joints: Tensor) -> Tensor:
     return vae_loss(pose, decoded, mean, log_variance)
 
 
-def gan_losses(nets: CrossingNets, depth: Tensor, latent: Tensor) -> GameLosses:
+def gan_losses(nets: CrossingNets, depth: Tensor, latent: Tensor) -> StageLosses:
     """Stage 2, depth maps alone: real ones [B, 1, S, S], and latents [B, 23] to generate from."""
     discriminator = nets.discriminator
-    real = discriminator.judge(discriminator.shared(depth))
+    real = discriminator.discriminate(discriminator.shared(depth))
     with _statistics_kept(discriminator):
-        made = discriminator.judge(discriminator.shared(nets.generator(latent)))
+        made = discriminator.discriminate(discriminator.shared(nets.generator(latent)))
     terms = {
         "feature_matching": feature_matching_loss(real.features, made.features),
         "adversarial": adversarial_loss(real.logits, made.logits),
     }
-    return GameLosses(terms["feature_matching"], terms["adversarial"], terms)
+    return StageLosses(terms["feature_matching"], terms["adversarial"], terms)
 
 
 def joint_losses(
@@ -131,7 +131,7 @@ def joint_losses(
     unlabelled: Tensor | None = None,
     *,
     weights: JointWeights | None = None,
-) -> GameLosses:
+) -> StageLosses:
     """Stage 3: everything, on the shared latent.
 
     An unlabelled frame has no latent: it enters the adversarial and feature-matching terms (and the
@@ -149,7 +149,7 @@ def joint_losses(
     with torch.no_grad():
         latent = nets.latent_of(joints)
         other = mixtures(latent, mixture.weights.to(latent), mixture.rows.to(latent.device))
-    if unlabelled is None or not (w.plays or w.cycle):
+    if unlabelled is None or not (w.uses_gan or w.cycle):
         unlabelled = depth[:0]
     real = discriminator.shared(torch.cat((depth, unlabelled)))
     estimate = discriminator.estimate(real)
@@ -157,15 +157,15 @@ def joint_losses(
     if estimate.correction is not None:
         made_joints = nets.joints_from(estimate)[:count]
         terms["direct"] = (made_joints - joints).square().mean()
-    if w.generates:
-        judged = w.plays or w.smoothness > 0 or w.generated_posterior > 0
-        latents = torch.cat((latent, other)) if judged else latent
+    if w.generates_from_labels:
+        discriminated = w.uses_gan or w.smoothness > 0 or w.generated_posterior > 0
+        latents = torch.cat((latent, other)) if discriminated else latent
         generated = nets.depth_of(latents)
         terms["reconstruction"] = reconstruction_loss(
             depth, generated[:count], nets.config.clip_reconstruction
         )
-        if judged:
-            terms |= _judged_terms(nets, w, latents, generated, real)
+        if discriminated:
+            terms |= _discriminated_terms(nets, w, latents, generated, real)
     if w.cycle and len(unlabelled):
         again_depth = nets.depth_of(estimate.latent[count:])
         terms["cycle"] = reconstruction_loss(
@@ -176,7 +176,7 @@ def joint_losses(
         used = (getattr(w, name) * terms[name] for name in names if name in terms)
         return sum(used, start=latent.new_zeros(()))
 
-    return GameLosses(
+    return StageLosses(
         weighted("reconstruction", "smoothness", "feature_matching", "cycle"),
         weighted(
             "posterior", "direct", "smoothness", "adversarial", "generated_posterior", "cycle"
@@ -185,7 +185,7 @@ def joint_losses(
     )
 
 
-def _judged_terms(
+def _discriminated_terms(
     nets: CrossingNets, w: JointWeights, latents: Tensor, generated: Tensor, real: Tensor
 ) -> dict[str, Tensor]:
     """Terms for which the discriminator looks at generated maps, those of z_l and then of z_r.
@@ -202,7 +202,7 @@ def _judged_terms(
     with _statistics_kept(discriminator):
         made = discriminator.shared(generated)
         made_metric = discriminator.metric(made) if w.smoothness else None
-        made_realness = discriminator.judge(made) if w.plays else None
+        made_gan = discriminator.discriminate(made) if w.uses_gan else None
         if w.generated_posterior:
             again = discriminator.estimate(made).latent
             terms["generated_posterior"] = posterior_loss(again, latents)
@@ -211,8 +211,8 @@ def _judged_terms(
         terms["smoothness"] = smoothness_loss(
             latents[:count], latents[count:], metric, made_metric[count:], made_metric[:count]
         )
-    if made_realness is not None:
-        realness = discriminator.judge(real)
-        terms["adversarial"] = adversarial_loss(realness.logits, made_realness.logits)
-        terms["feature_matching"] = feature_matching_loss(realness.features, made_realness.features)
+    if made_gan is not None:
+        real_gan = discriminator.discriminate(real)
+        terms["adversarial"] = adversarial_loss(real_gan.logits, made_gan.logits)
+        terms["feature_matching"] = feature_matching_loss(real_gan.features, made_gan.features)
     return terms
