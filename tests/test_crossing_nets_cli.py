@@ -165,7 +165,7 @@ def test_train_refuses(tmp_path: Path, rng: np.random.Generator) -> None:
     for options, message in (
         ((*nyu, "--steps", "1,2"), "--steps must be three numbers VAE,GAN,JOINT, got '1,2'"),
         ((*nyu, "--steps", "a"), "--steps must be integers separated by commas, got 'a'"),
-        ((*nyu, "--batch", 0), "batch must be at least 1, got 0"),
+        ((*nyu, "--batch", 1), "batch must be at least 2, got 1"),
         ((*nyu, "--cube", 0), "cube must be positive, got 0.0"),
         ((*nyu, "--image-size", 48), "image_size must be a multiple of 32, got 48"),
         ((*nyu, "--labelled-fraction", 2), "labelled fraction must lie in (0, 1], got 2.0"),

@@ -323,7 +323,7 @@ def test_config_refuses(small: CrossingNetsConfig) -> None:
         replace(small, normalize="box")
     with pytest.raises(ValueError, match="alignment must be one of batch_norm, tanh, got 'none'"):
         replace(small, alignment="none")
-    for wrong in ({"epochs": -1}, {"batch": 0}, {"schedule": "step"}):
+    for wrong in ({"epochs": -1}, {"batch": 1}, {"schedule": "step"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
             replace(small.joint, **wrong)
 

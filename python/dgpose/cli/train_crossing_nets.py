@@ -264,8 +264,6 @@ def networks_for(
 
     if cube_mm <= 0:
         raise ValueError(f"cube must be positive, got {cube_mm}")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
     make = CrossingNetsConfig.strong if recipe == "strong" else CrossingNetsConfig.paper
     networks = make(
         joints=HAND_PROTOCOLS[dataset].full_joints,

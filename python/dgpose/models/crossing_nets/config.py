@@ -45,8 +45,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.epochs < 0:
             raise ValueError(f"epochs must not be negative, got {self.epochs}")
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.batch < 2:  # batch normalisation
+            raise ValueError(f"batch must be at least 2, got {self.batch}")
         _require_one_of("schedule", self.schedule, Schedule)
 
 
