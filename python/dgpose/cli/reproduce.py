@@ -212,7 +212,7 @@ def _fold(
 
 
 def _print_table(name: str, method: str, errors: HandErrors) -> None:
-    ours = {"whole test set": errors.mean_mm} | errors.subset_means_mm
+    ours = {"all frames": errors.mean_mm} | errors.subset_means_mm
     table = Table(title=f"{name}: mean joint error in mm", caption="?: not known to us")
     table.add_column("method", overflow="fold")
     table.add_column("mm", justify="right")
