@@ -96,6 +96,8 @@ def test_icvl(tmp_path: Path, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(sample.uvd, uvd, rtol=1e-6)
     np.testing.assert_allclose(project(sample.joints_mm, sample.camera), uvd, rtol=1e-5)
     assert sample.center == (160, 120, 400)
+    lost = IcvlHands(tmp_path, centers=np.full((1, 3), np.nan, np.float32))
+    assert lost[0].center is None
     assert sample.cube_mm == 250
     assert sample.depth[5, 7] == 412
     assert sample.depth[0, 0] == 0

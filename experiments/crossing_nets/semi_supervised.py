@@ -38,11 +38,7 @@ from dgpose.models.crossing_nets import (
     StageConfig,
 )
 from dgpose.skeletons import NYU_SCORED14
-from dgpose.train.crossing_nets import (
-    WEIGHTS_NAME,
-    CrossingNetsTrainConfig,
-    train_crossing_nets,
-)
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
 from dgpose_ext.tensor_file import write_bytes_atomically
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -134,10 +130,10 @@ def train(
 
 def train_to_the_end(config: CrossingNetsTrainConfig, pool: HandPool) -> CrossingNets:
     """The trained networks; ends the program where the training was stopped before its end."""
-    nets = train_crossing_nets(config, pool)
-    if not (config.out / WEIGHTS_NAME).is_file():
+    result = train_crossing_nets(config, pool)
+    if not result.finished:
         raise SystemExit(f"{config.out}: stopped, the same command goes on")
-    return nets
+    return result.nets
 
 
 def _labelled(pool: HandPool) -> HandPool:

@@ -17,6 +17,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     settings = config(folder / "run", devices=2, strategy="ddp", steps=(3, 3, 3))
-    nets = train_crossing_nets(settings, pool(labelled=8))
-    weights = {name: tensor.contiguous() for name, tensor in nets.state_dict().items()}
+    result = train_crossing_nets(settings, pool(labelled=8))
+    assert result.finished
+    weights = {name: tensor.contiguous() for name, tensor in result.nets.state_dict().items()}
     save_file(weights, folder / f"rank_{os.environ['RANK']}.safetensors")

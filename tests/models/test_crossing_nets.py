@@ -319,6 +319,13 @@ def test_config_refuses(small: CrossingNetsConfig) -> None:
         replace(small, image_size=48)
     with pytest.raises(ValueError, match="origin_joint must be one of the 6 joints, got 6"):
         replace(small, origin_joint=6)
+    with pytest.raises(ValueError, match="normalize must be one of nearest_pixel, cube, got 'box'"):
+        replace(small, normalize="box")
+    with pytest.raises(ValueError, match="alignment must be one of batch_norm, tanh, got 'none'"):
+        replace(small, alignment="none")
+    for wrong in ({"epochs": -1}, {"batch": 0}, {"schedule": "step"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
+            replace(small.joint, **wrong)
 
 
 def test_generated_maps_leave_the_batch_statistics_alone(small: CrossingNetsConfig) -> None:

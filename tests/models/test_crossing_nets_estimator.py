@@ -62,7 +62,9 @@ def oracle(
     if hand == "left":
         answer = answer * torch.tensor([-1.0, 1.0, 1.0])
     nets = small_nets(joints=len(skeleton), origin_joint=0)
-    return CrossingNetsEstimator(nets, lambda crop: answer.clone(), hand=hand, cube_mm=cube_mm)
+    return CrossingNetsEstimator(
+        nets, lambda crop: answer.clone(), hand=hand, cube_mm=cube_mm, description={}
+    )
 
 
 # ---- geometry ----
@@ -114,7 +116,9 @@ def test_a_found_centre_moves_to_the_palm() -> None:
             seen.append(crop)
             return answer
 
-        estimator = CrossingNetsEstimator(nets, network, hand="right", cube_mm=250.0)
+        estimator = CrossingNetsEstimator(
+            nets, network, hand="right", cube_mm=250.0, description={}
+        )
         pose = estimator(frame.depth, NYU, palm_center(frame), look_again=True)
         assert len(seen) == 2
         assert pose.center is not None
@@ -154,7 +158,7 @@ def test_the_networks_see_what_they_were_trained_on(normalize: Any, hand: Any) -
         return torch.zeros(1, 36, 3)
 
     nets = small_nets(normalize=normalize)
-    estimator = CrossingNetsEstimator(nets, network, hand=hand, cube_mm=250.0)
+    estimator = CrossingNetsEstimator(nets, network, hand=hand, cube_mm=250.0, description={})
     estimator(frame.depth, NYU, palm_center(frame))
     place = torch.tensor([palm_center(frame)], dtype=torch.float64)
     image = torch.from_numpy(frame.depth)[None]

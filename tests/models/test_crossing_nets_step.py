@@ -7,6 +7,7 @@ formula. Numbers drawn on the way (VAE noise, latents, mixtures) are noted and u
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,15 @@ def gradients(loss: Tensor, w: Weights, *prefixes: str) -> Weights:
 
 
 @pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small wait for threads rather than compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
 def double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adam's first step is the gradient's sign: where it is nearly 0, float32 would toss a coin."""
     make = crossing_nets.CrossingNets
@@ -159,7 +169,7 @@ def step(
     monkeypatch.setattr(crossing_nets._Run, "_learn", note)
     monkeypatch.setattr(crossing_nets._Run, "_labelled_rows", note_rows)
     config = CrossingNetsTrainConfig(tmp_path, networks=CONFIG, steps=steps, accelerator="cpu")
-    nets: CrossingNets = train_crossing_nets(config, pool())
+    nets = train_crossing_nets(config, pool()).nets
     return before, dict(nets.named_parameters()), rows
 
 

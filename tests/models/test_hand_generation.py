@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dgpose.cli.app import app
 from dgpose.data.depth_sources import SourceFrame, synthetic_frames
+from dgpose.inference import CrossingNetsEstimator
 from dgpose.inference.hand_generation import (
     GeneratedHands,
     depth_in_mm,
@@ -33,6 +34,7 @@ from dgpose.models.crossing_nets import (
 )
 from dgpose.skeletons import NYU_SCORED14
 from dgpose.viz.generated_hands import animation, hand_pair, shaded_depth
+from dgpose_ext import find_hand_center
 
 
 @pytest.fixture(autouse=True)
@@ -209,8 +211,23 @@ def test_left_hand_is_the_mirrored_right_one() -> None:
     error = np.linalg.norm((right.before.joints_mm - frame.truth_mm)[scored], axis=1).mean()
     assert right.before.error_mm == pytest.approx(error, rel=1e-5)
     assert right.before.residual is not None
-    with pytest.raises(ValueError, match="no object of a hand's size"):
+    with pytest.raises(ValueError, match="the image holds no depth"):
         refine_frame(nets, SourceFrame("empty", np.zeros((240, 320), np.uint16), camera))
+
+
+def test_a_frame_is_cropped_where_the_estimator_crops_it() -> None:
+    """Around the palm that a first look saw, where the centre is not given."""
+    nets = tiny()
+    (frame,) = synthetic_frames(1, 1)
+    assert frame.depth is not None
+    assert frame.camera is not None
+    found = find_hand_center(torch.from_numpy(frame.depth), frame.camera)
+    assert found is not None
+    fast = RefineConfig(steps=1)
+    center = refine_frame(nets, frame, config=fast).center
+    assert center == CrossingNetsEstimator.from_module(nets)(frame.depth, frame.camera).center
+    assert np.abs(np.subtract(center, found)).max() > 1
+    assert refine_frame(nets, frame, found, config=fast).center == found
 
 
 # ---- pictures ----
@@ -363,7 +380,7 @@ def test_refine_goes_on_after_a_bad_frame(model: Path, tmp_path: Path) -> None:
     said = hand("refine", tmp_path / "in", *options, *labels, "--out", tmp_path / "o")
     assert "1 refined, 1 without a hand" in said
     document = json.loads((tmp_path / "o" / "refined.json").read_text())
-    assert document["problems"] == {"b": "no object of a hand's size was found"}
+    assert document["problems"] == {"b": "the image holds no depth"}
     assert document["frames"][0]["before"]["error_mm"] > 0
     assert not (tmp_path / "o" / "pictures").exists()
     hand("refine", tmp_path / "in" / "b.png", *options, "--out", tmp_path / "p", code=2)

@@ -193,3 +193,14 @@ def test_pool_of_synthetic_hands() -> None:
         synthetic_pool(SyntheticHands(poses="kinematic"), 5)
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         synthetic_pool(frames, 0)
+
+
+def test_renders_of_one_pose_differ(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgpose.data.hand_pool.pose_split", lambda poses, by, split: poses.row < 65)
+    once = rendered_pool(data_dir, size=32)
+    twice = rendered_pool(data_dir, size=32, renders=2)
+    assert len(twice) == 2 * len(once)
+    assert torch.equal(twice.depth[: len(once)], once.depth)
+    assert not torch.equal(twice.depth[len(once) :], once.depth)
+    with pytest.raises(ValueError, match="renders must be at least 1, got 0"):
+        rendered_pool(data_dir, renders=0)

@@ -85,6 +85,9 @@ def crossing_nets(
             "SyntheticHands (without --data its kinematic poses alone); or a data set."
         ),
     ] = Source.RENDERED,
+    renders: Annotated[
+        int, typer.Option(min=1, help="Frames of each pose of --source rendered.")
+    ] = 1,
     frames: Annotated[
         int, typer.Option(min=1, help="Rendered frames of --source synthetic.")
     ] = 50_000,
@@ -175,8 +178,8 @@ def crossing_nets(
         elif data is None:
             raise ValueError(f"--source {source.value} needs --data; --source synthetic needs none")
         elif source is Source.RENDERED:
-            said = f"rendered NYU poses, split by {split_by.value}"
-            pool = _rendered(data, "train", split_by.value, networks)
+            said = f"rendered NYU poses, split by {split_by.value}, {renders} a pose"
+            pool = _rendered(data, "train", split_by.value, networks, renders)
         else:
             left_out = [] if subjects is None else integers("--subjects", subjects)
             images = open_images(source.value, data, "train", left_out, centers)
@@ -207,7 +210,11 @@ def crossing_nets(
 
 
 def _rendered(
-    data: Path, split: PoseSplit, split_by: SplitPosesBy, networks: CrossingNetsConfig
+    data: Path,
+    split: PoseSplit,
+    split_by: SplitPosesBy,
+    networks: CrossingNetsConfig,
+    renders: int = 1,
 ) -> HandPool:
     from dgpose.data.hand_pool import rendered_pool
 
@@ -219,6 +226,7 @@ def _rendered(
             size=networks.image_size,
             cube_mm=networks.cube_mm,
             normalize=networks.normalize,
+            renders=renders,
             progress=progress,
         )
 
@@ -377,10 +385,9 @@ def train(
         typer.echo(f"{data}: {counts['frames']} frames, {counts['labelled']} labels, {size:.2g} GB")
         typer.echo(f"{parameters:,} parameters, {path:,} of them on the inference path")
         typer.echo(f"steps: {plan}, on {ranks} {'device' if ranks == 1 else 'devices'}")
-    trained = train_crossing_nets(config, pool, data=data)
-    finished = (config.out / WEIGHTS_NAME).is_file()
+    result = train_crossing_nets(config, pool, data=data)
     if is_first_rank():
-        if finished:
+        if result.finished:
             typer.echo(f"weights: {config.out / WEIGHTS_NAME}")
         else:
             state = read_state(config.out / CHECKPOINT_NAME)
@@ -389,4 +396,4 @@ def train(
                 f"stopped at step {step} of {lengths[stage]} of stage {STAGES[stage]}; "
                 f"the same command{go_on} goes on"
             )
-    return trained if finished else None
+    return result.nets if result.finished else None

@@ -74,7 +74,7 @@ class HandSample:
         camera: of the image.
         cube_mm: edge of the cube around the hand that the set's users take.
         subject: whose hand: NYU 0 or 1, MSRA 0 to 8; ICVL does not say: 0.
-        center: (u, v, mm) of the hand where a centre file was given, else None.
+        center: (u, v, mm) of the hand where a centre file says it, else None.
     """
 
     name: str
@@ -142,7 +142,7 @@ class HandSet:
             raise IndexError(f"index must be 0 to {len(self) - 1}, got {index}")
         label = self._labels[index]
         center = None
-        if self._centers is not None:
+        if self._centers is not None and np.isfinite(self._centers[index]).all():
             u, v, mm = self._centers[index].tolist()
             center = (u, v, mm)
         return HandSample(

@@ -49,6 +49,7 @@ Center = tuple[float, float, float]
 _BLOCK_ROWS, _GAP_ROWS = 200, 60
 _BLOCKS = (0, 0, 0, 0, 0, 2, 2, 0, 0, 1)  # train, val and test, over and over
 _RENDERED_AT_ONCE = _READ_AT_ONCE = 256
+_ROWS_APART = 1_000_000  # between the samples of two renders of a pose: more than there are rows
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def pose_split(poses: NyuPoses, by: SplitPosesBy, split: PoseSplit) -> npt.NDArr
     """Which poses belong to a split, `[N]`.
 
     "block": blocks of 200 rows, of ten seven to train, one to validate, two to test, and 60 rows
-    of training left out at each border. "actor": actor 1 to train (its last 400 rows, after a gap
+    of training left out at each border. "actor": actor 1 to train (its last 401 rows, after a gap
     of 60, to validate), actor 0 to test.
     """
     row, kind = poses.row, ("train", "val", "test").index(split)
@@ -147,10 +148,11 @@ def rendered_pool(
     cube_mm: float = 250.0,
     normalize: Normalize = "nearest_pixel",
     seed: int = 0,
+    renders: int = 1,
     turn: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> HandPool:
-    """The NYU poses of a split as rendered crops, one render a pose, all labelled.
+    """The NYU poses of a split as rendered crops, one or more a pose, all labelled.
 
     Surface, forearm, camera and sensor differ from frame to frame; the cube is centred at joint 34
     with an error of 5 mm; nothing else is in it.
@@ -160,12 +162,16 @@ def rendered_pool(
         split, by: which poses; see `pose_split`.
         size, cube_mm, normalize: of the crops.
         seed: of all that differs.
+        renders: frames of each pose.
         turn: changes poses `[N, 36, 3]` mm before they are rendered.
         progress: called with (frames done, frames in all).
 
     Raises:
         FileNotFoundError: the poses are not there.
+        ValueError: renders below 1.
     """
+    if renders < 1:
+        raise ValueError(f"renders must be at least 1, got {renders}")
     config = SyntheticHandsConfig(
         held_object_chance=0.0,
         thin_occluder_chance=0.0,
@@ -183,11 +189,13 @@ def rendered_pool(
     if turn is not None:
         joints_mm = turn(joints_mm)
     rows = poses.row[chosen].astype(np.int64)
+    indices = np.concatenate([rows + k * _ROWS_APART for k in range(renders)])
+    joints_mm = np.tile(joints_mm, (renders, 1, 1))
     frames = SyntheticHands(
         seed, poses="kinematic", split=split, size=size, cube_mm=cube_mm, config=config
     )
     return _gathered(
-        lambda part: frames.posed(joints_mm[part], rows[part]), len(rows), normalize, progress
+        lambda part: frames.posed(joints_mm[part], indices[part]), len(indices), normalize, progress
     )
 
 
@@ -250,7 +258,8 @@ def dataset_pool(
 ) -> HandPool:
     """The images of a data set as crops, all labelled, read by several threads.
 
-    The centre is that of the centre file the set was opened with, else `find_hand_center`'s.
+    The centre is what the centre file says that the set was opened with, else
+    `find_hand_center`'s.
 
     Args:
         frames: an opened data set.
@@ -271,7 +280,7 @@ def dataset_pool(
     def read(index: int) -> tuple[HandSample, Center | None]:
         sample = frames[index]
         center = sample.center
-        if center is None or not np.isfinite(center).all():
+        if center is None:
             center = find_hand_center(_image(sample), sample.camera)
         return sample, center
 

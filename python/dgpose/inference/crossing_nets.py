@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,10 @@ from torch import Tensor, nn
 
 from dgpose.data.cameras import Camera, project, unproject
 from dgpose.data.hand_pool import stretch_to_nearest_pixel
+from dgpose.inference.depth_estimator import DepthEstimator
 from dgpose.inference.depth_input import Depth, Place
 from dgpose.inference.hand_calibration import calibration_crops
-from dgpose.inference.hand_crop import (
-    CropOptions,
-    CropPose,
-    crop_view,
-    estimate_in_view,
-)
+from dgpose.inference.hand_crop import CropOptions, crop_view
 from dgpose.inference.hand_engine import (
     Engine,
     Hand,
@@ -31,10 +27,10 @@ from dgpose.inference.hand_engine import (
     compiled,
     described,
 )
-from dgpose.inference.hand_pose import HandPose, Look, estimate_pose
+from dgpose.inference.hand_pose import Look
 from dgpose.model_zoo import model_path
 from dgpose.models.crossing_nets import CrossingNets, CrossingNetsPath, load_crossing_nets
-from dgpose.skeletons import Skeleton, hand_skeleton
+from dgpose.skeletons import hand_skeleton
 from dgpose_ext import depth_crop
 
 if TYPE_CHECKING:
@@ -43,32 +39,32 @@ if TYPE_CHECKING:
 __all__ = ["CrossingNetsEstimator"]
 
 
-class CrossingNetsEstimator:
+class CrossingNetsEstimator(DepthEstimator):
     """Estimates one hand in a depth image with Crossing Nets; make one with `load`.
 
-    Called as `HandEstimator` is, and may be called from several threads at once. The joints are
-    those of the data set that the networks learned from, told by their number: NYU36, ICVL16 or
-    MSRA21. For NYU's the check of a pose is `HandEstimator`'s; of the others it only knows whether
-    the joints lie on something seen, and `confidence` is their share.
+    The joints are those of the data set that the networks learned from, told by their number:
+    NYU36, ICVL16 or MSRA21. For NYU's the check of a pose is `HandEstimator`'s; of the others it
+    only knows whether the joints lie on something seen, and `confidence` is their share.
 
     Networks that were trained as published, on crops around a known centre, want one here, too:
     they are lost where `find_hand_center`'s lies 40 mm off, towards the forearm.
-
-    Attributes:
-        skeleton: the joints of the poses.
     """
 
-    skeleton: Skeleton
-
     def __init__(
-        self, nets: CrossingNets, network: Callable[[Tensor], Tensor], *, hand: Hand, cube_mm: float
+        self,
+        nets: CrossingNets,
+        network: Callable[[Tensor], Tensor],
+        *,
+        hand: str,
+        cube_mm: float,
+        description: dict[str, Any],
     ) -> None:
+        common = nets.config.cube_mm
+        super().__init__(
+            network, hand=hand, cube_mm=cube_mm, common_cube_mm=common, description=description
+        )
         self.skeleton = hand_skeleton(nets.config.joints)
         self._nets = nets
-        self._network = network
-        self._mirrored = hand == "left"
-        self._cube_mm = cube_mm
-        self._description: dict[str, Any] = {}
 
     @classmethod
     def load(
@@ -131,51 +127,12 @@ class CrossingNetsEstimator:
             return _normalised(nets, crop)
 
         network = compiled(module, chosen, precision, config.image_size, crops)
-        estimator = cls(nets, network, hand=hand, cube_mm=edge)
-        estimator._description = described(
-            name, chosen, precision, nets, estimator.skeleton.name, hand, edge
-        )
+        joints = hand_skeleton(config.joints).name
+        description = described(name, chosen, precision, nets, joints, hand, edge)
+        estimator = cls(nets, network, hand=hand, cube_mm=edge, description=description)
         # The first call allocates workspaces: it must not be a user's first frame.
         estimator.regress(torch.ones(1, 1, config.image_size, config.image_size))
         return estimator
-
-    def info(self) -> dict[str, Any]:
-        """What runs: model, engine, precision, device, CPU capability, size, joints, hand, cube."""
-        return dict(self._description)
-
-    def __call__(
-        self,
-        depth: Depth,
-        camera: str | Sequence[float],
-        center: Sequence[float] | None = None,
-        *,
-        unit: Literal["mm", "m"] = "mm",
-        look_again: bool | None = None,
-    ) -> HandPose:
-        """Estimate the hand in one depth image; arguments, result and errors of `HandEstimator`."""
-        return estimate_pose(
-            self._look,
-            depth,
-            camera,
-            center,
-            unit=unit,
-            look_again=look_again,
-            skeleton=self.skeleton,
-            cube_mm=self._cube_mm,
-            common_cube_mm=self._nets.config.cube_mm,
-        )
-
-    def from_crop(
-        self, crop: Depth, skeleton: Skeleton | None = None, **shows: Unpack[CropOptions]
-    ) -> CropPose:
-        """Estimate the hand in a crop that was made elsewhere.
-
-        Args:
-            crop, skeleton: as for `dgpose.hand_from_crop`, with its errors.
-            shows: its cube_mm, center_mm, focal_px, unit and background; without cube_mm the crop
-                shows a cube as large as the one that is looked at.
-        """
-        return estimate_in_view(self, crop_view(crop, self._cube_mm, **shows), skeleton)
 
     def latent(self, crop: Depth, **shows: Unpack[CropOptions]) -> npt.NDArray[np.float32]:
         """The place of a crop in the shared latent space, from the posterior head.
@@ -197,8 +154,7 @@ class CrossingNetsEstimator:
     def regress(self, crop: Tensor) -> Tensor:
         """The network alone: crops [B, 1, S, S] of right hands, normalised as the networks'
         configuration says -> joints [B, J, 3], (joint - centre of the cube) / `unit_mm`."""
-        with torch.inference_mode():
-            return self._network(crop)
+        return super().regress(crop)
 
     def _crop(self, image: Tensor, optics: Camera, place: Place) -> Tensor:
         """[1, 1, S, S] of a right hand, normalised over the cube."""

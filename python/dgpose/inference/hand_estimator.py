@@ -1,29 +1,25 @@
 """HandEstimator: from one depth image to 36 hand joints, on a CPU.
 
 Centre -> crop of a metric cube (`dgpose_ext.depth_crop`) -> network (`dgpose_ext.HandNet`, or
-torch) -> millimetres -> check; the first and the last are in `hand_pose`.
+torch) -> millimetres -> check; the first and the last are in `hand_pose`, how it is called in
+`depth_estimator`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dgpose.data.cameras import Camera
-from dgpose.inference.depth_input import Depth, Place
+from dgpose.inference.depth_estimator import DepthEstimator
+from dgpose.inference.depth_input import Place
 from dgpose.inference.hand_calibration import calibration_crops
-from dgpose.inference.hand_crop import (
-    CropOptions,
-    CropPose,
-    crop_view,
-    estimate_in_view,
-)
 from dgpose.inference.hand_engine import (
     Engine,
     Hand,
@@ -33,14 +29,11 @@ from dgpose.inference.hand_engine import (
     compiled,
     described,
 )
-from dgpose.inference.hand_pose import HandPose, Look, estimate_pose
+from dgpose.inference.hand_pose import Look
 from dgpose.model_zoo import model_path
 from dgpose.nn.hand_regressor import CROP_SIZE, HandRegressor, load_weights
 from dgpose.skeletons import NYU36, Skeleton
 from dgpose_ext import depth_crop
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["CUBE_MM", "HandEstimator"]
 
@@ -48,12 +41,8 @@ CUBE_MM = 300.0
 """Edge of the cube around a hand of common size."""
 
 
-class HandEstimator:
-    """Estimates one hand in a depth image; make one with `HandEstimator.load`.
-
-    Each image stands alone; `HandTracker` follows a hand through a stream. An estimator may be
-    called from several threads at once.
-    """
+class HandEstimator(DepthEstimator):
+    """Estimates the 36 joints of one hand with a `HandRegressor`; make one with `load`."""
 
     skeleton: Skeleton = NYU36
 
@@ -65,10 +54,9 @@ class HandEstimator:
         cube_mm: float,
         description: dict[str, Any],
     ) -> None:
-        self._network = network
-        self._mirrored = hand == "left"
-        self._cube_mm = cube_mm
-        self._description = description
+        super().__init__(
+            network, hand=hand, cube_mm=cube_mm, common_cube_mm=CUBE_MM, description=description
+        )
 
     @classmethod
     def load(
@@ -150,64 +138,6 @@ class HandEstimator:
         estimator.regress(torch.ones(1, 1, CROP_SIZE, CROP_SIZE))
         return estimator
 
-    def info(self) -> dict[str, Any]:
-        """What runs: model, engine, precision, device, CPU capability, size, joints, hand, cube."""
-        return dict(self._description)
-
-    def __call__(
-        self,
-        depth: Depth,
-        camera: str | Sequence[float],
-        center: Sequence[float] | None = None,
-        *,
-        unit: Literal["mm", "m"] = "mm",
-        look_again: bool | None = None,
-    ) -> HandPose:
-        """Estimate the hand in one depth image.
-
-        Args:
-            depth: `[H, W]`, NumPy or torch on the CPU: uint16 in mm, or float32 in `unit`. 0, NaN
-                and Inf mean "no depth".
-            camera: (fx, fy, cx, cy) in pixels (OpenCV's convention), or a name: "nyu", "kinect2",
-                "icvl", "msra".
-            center: (u, v, mm) of the hand's middle; None: it is found in the image, as the nearest
-                object of a hand's size.
-            unit: of float32 depth.
-            look_again: crop a second time, around the palm that the first look saw, where that is
-                more than 15 mm from the centre; None: where the centre was found, not given.
-
-        Returns:
-            The pose. Where there is no hand, or the estimate contradicts the image, `found` is
-            false, the joints are NaN and `reason` says why.
-
-        Raises:
-            TypeError: depth is no array or tensor, or of another dtype.
-            ValueError: the shape, camera, centre or unit is wrong, or values cannot be in `unit`.
-        """
-        return estimate_pose(
-            self._look,
-            depth,
-            camera,
-            center,
-            unit=unit,
-            look_again=look_again,
-            skeleton=self.skeleton,
-            cube_mm=self._cube_mm,
-            common_cube_mm=CUBE_MM,
-        )
-
-    def from_crop(
-        self, crop: Depth, skeleton: Skeleton | None = None, **shows: Unpack[CropOptions]
-    ) -> CropPose:
-        """Estimate the hand in a crop that was made elsewhere.
-
-        Args:
-            crop, skeleton: as for `dgpose.hand_from_crop`, with its errors.
-            shows: its cube_mm, center_mm, focal_px, unit and background; without cube_mm the crop
-                shows a cube as large as the one that is looked at.
-        """
-        return estimate_in_view(self, crop_view(crop, self._cube_mm, **shows), skeleton)
-
     def _look(self, image: Tensor, optics: Camera, place: Place) -> Look:
         centers = torch.tensor([place], dtype=torch.float64)
         crop = depth_crop(image[None], centers, optics, self._cube_mm, CROP_SIZE)
@@ -223,5 +153,4 @@ class HandEstimator:
     def regress(self, crop: Tensor) -> Tensor:
         """The network alone: crops [B, 1, 128, 128] of `dgpose_ext.depth_crop`, of right hands ->
         [B, 36, 3] crop coordinates."""
-        with torch.inference_mode():
-            return self._network(crop)
+        return super().regress(crop)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from dgpose.data.cameras import unproject
 from dgpose.data.depth_sources import SourceFrame
-from dgpose.inference.depth_input import check_center
+from dgpose.inference.crossing_nets import CrossingNetsEstimator
 from dgpose.metrics.hand_residual import Residual, rendered_residual
 from dgpose.models.crossing_nets import CrossingNets
 from dgpose.models.crossing_nets.networks import Estimate
 from dgpose.skeletons import NYU36, NYU_SCORED14
-from dgpose_ext import depth_crop, find_hand_center
+from dgpose_ext import depth_crop
 
 __all__ = [
     "FrameEstimate",
@@ -82,7 +82,7 @@ class Refinement:
         joints, refined_joints: of these.
         generated, refined_generated: the maps made of these.
         misfit, refined_misfit: [N] Huber loss of the maps, summed over pixels, per pixel of the
-            hand.
+            hand, in units of `RefineConfig.huber`.
     """
 
     latent: Tensor
@@ -235,7 +235,7 @@ def refine_frame(
     Args:
         nets: in eval mode.
         frame: depth in mm; its `truth_mm`, where it has one, is what errors are measured with.
-        center: (u, v, mm) of the hand's middle; None: it is found.
+        center: (u, v, mm) of the hand's middle; None: it is found, as `CrossingNetsEstimator` does.
         hand: which hand is in the image; a left one is mirrored.
         config: settings.
 
@@ -246,12 +246,12 @@ def refine_frame(
     depth, camera, networks = frame.depth, frame.camera, nets.config
     if depth is None or camera is None:
         raise ValueError(frame.problem)
-    image = torch.from_numpy(np.ascontiguousarray(depth))
-    place = find_hand_center(image, camera) if center is None else check_center(center)
+    seen = CrossingNetsEstimator.from_module(nets, hand=hand)(depth, camera, center)
+    place = seen.center
     if place is None:
-        raise ValueError("no object of a hand's size was found")
+        raise ValueError(seen.reason)
     crop = depth_crop(
-        image[None],
+        torch.from_numpy(np.ascontiguousarray(depth))[None],
         torch.tensor([place], dtype=torch.float64),
         camera,
         networks.cube_mm,

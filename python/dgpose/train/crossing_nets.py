@@ -20,7 +20,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from dgpose.data.hand_pool import HandPool, roll_crops, roll_joints
+from dgpose.data.hand_pool import UNIT_MM, HandPool, roll_crops, roll_joints
 from dgpose.models.crossing_nets.config import CrossingNetsConfig, StageConfig
 from dgpose.models.crossing_nets.latent_distribution import LatentDistribution
 from dgpose.models.crossing_nets.networks import CrossingNets
@@ -42,6 +42,7 @@ __all__ = [
     "STAGES",
     "WEIGHTS_NAME",
     "CrossingNetsTrainConfig",
+    "CrossingNetsTrainResult",
     "check_devices",
     "require_resume",
     "stage_steps",
@@ -100,6 +101,19 @@ class CrossingNetsTrainConfig:
             raise ValueError(f"rotation_deg must lie in 0..180, got {self.rotation_deg}")
 
 
+@dataclass(frozen=True, eq=False)
+class CrossingNetsTrainResult:
+    """What `train_crossing_nets` ends with.
+
+    Attributes:
+        nets: the networks, in eval mode: trained to the end, or as far as the run was let.
+        finished: whether all steps were made, and `out` holds weights.safetensors.
+    """
+
+    nets: CrossingNets
+    finished: bool
+
+
 def stage_steps(
     config: CrossingNetsTrainConfig, labelled: int, ranks: int = 1
 ) -> tuple[int, int, int]:
@@ -147,6 +161,15 @@ def _fabric(config: CrossingNetsTrainConfig, logger: TensorBoardLogger | None = 
         precision=config.precision,
         loggers=logger,
     )
+
+
+def _require_same(name: str, before: Any, now: Any) -> None:
+    """ValueError that names the first setting, of nested ones, that a resumed run has not."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            _require_same(f"{name}.{key}" if name else key, before.get(key), now.get(key))
+    elif before != now:
+        raise ValueError(f"{name} must be that of the resumed run, {before!r}, got {now!r}")
 
 
 class _Run:
@@ -288,6 +311,7 @@ class _Run:
             "networks": json.loads(json.dumps(asdict(self.config.networks))),
             "steps": list(self.config.steps) if self.config.steps else None,
             "rotation_deg": self.config.rotation_deg,
+            "precision": self.config.precision,
             "seed": self.config.seed,
             "ranks": self.fabric.world_size,
             "data": self._describe_data(),
@@ -328,12 +352,7 @@ class _Run:
         require_resume(self.config)
         if not self.checkpoint.exists():
             return
-        before = read_state(self.checkpoint)["run"]
-        for name, value in self._must_match().items():
-            if before[name] != value:
-                raise ValueError(
-                    f"{name} must be that of the resumed run, {before[name]}, got {value}"
-                )
+        _require_same("", read_state(self.checkpoint)["run"], self._must_match())
         state = load_checkpoint(
             self.checkpoint, modules={"nets": self.nets}, optimizer=self.optimizer
         )
@@ -389,7 +408,8 @@ class _Run:
         )
         self.nets.train()
         with stop_requests() as stop, bar:
-            task = bar.add_task("training", total=sum(lengths), state="")
+            done = sum(lengths[: self.stage]) + self.step
+            task = bar.add_task("training", total=sum(lengths), completed=done, state="")
             while self.stage < len(STAGES):
                 if self.step == lengths[self.stage]:
                     self._enter_stage(self.stage + 1)
@@ -399,9 +419,13 @@ class _Run:
                 done = sum(lengths[: self.stage]) + self.step
                 if done % self.config.log_every == 0:
                     name = STAGES[self.stage]
-                    values = {f"{name}/{term}": float(value) for term, value in terms.items()}
-                    self.fabric.log_dict(values, done)
-                    text = "  ".join(f"{term} {float(v):.3f}" for term, v in terms.items())
+                    values = {term: float(value) for term, value in terms.items()}
+                    self.fabric.log_dict({f"{name}/{t}": v for t, v in values.items()}, done)
+                    text = "  ".join(f"{term} {value:.3f}" for term, value in values.items())
+                    if not all(map(math.isfinite, values.values())):
+                        raise RuntimeError(
+                            f"losses must be finite, got {text} at step {self.step} of stage {name}"
+                        )
                     bar.update(task, completed=done, state=f"{name}: {text}")
                 if self._agree(stop.is_set()):
                     self._save()
@@ -428,7 +452,7 @@ class _Run:
 
 def train_crossing_nets(
     config: CrossingNetsTrainConfig, pool: HandPool, *, data: str | None = None
-) -> CrossingNets:
+) -> CrossingNetsTrainResult:
     """Trains all three stages; Ctrl-C or SIGTERM ends a run at a step, with a checkpoint.
 
     Args:
@@ -436,15 +460,14 @@ def train_crossing_nets(
         pool: what to learn from; the same on every rank.
         data: one sentence on what the pool is, kept with the weights; a resumed run must share it.
 
-    Returns:
-        The networks, in eval mode; trained to the end, which writes weights.safetensors, or as far
-        as the run was let.
-
     Raises:
-        ValueError: `out` holds a run and resume is not set, a resumed run of other settings, or a
-            pool of other joints or image size than the networks.
+        ValueError: `out` holds a run and resume is not set, a resumed run of other settings,
+            networks of another unit than a pool's, or a pool of other joints or image size.
+        RuntimeError: a loss is not finite.
     """
     networks = config.networks
+    if networks.unit_mm != UNIT_MM:
+        raise ValueError(f"unit_mm must be {UNIT_MM:g}, a pool's unit, got {networks.unit_mm:g}")
     if pool.joints.shape[1] != networks.joints:
         raise ValueError(f"pool must have {networks.joints} joints, got {pool.joints.shape[1]}")
     if pool.depth.shape[2:] != (networks.image_size, networks.image_size):
@@ -458,4 +481,4 @@ def train_crossing_nets(
     nets = run.nets.eval()
     if finished and run.fabric.is_global_zero:
         save_crossing_nets(nets, config.out / WEIGHTS_NAME, run.facts())
-    return nets
+    return CrossingNetsTrainResult(nets, finished)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = ["ORIGIN_JOINTS", "CrossingNetsConfig", "JointWeights", "StageConfig"]
 
 Normalize = Literal["nearest_pixel", "cube"]
+AlignmentKind = Literal["batch_norm", "tanh"]
+Schedule = Literal["constant", "cosine"]
 
 ORIGIN_JOINTS = {"nyu": 32, "icvl": 0, "msra": 0}
 """The joint that the poses of each data set are relative to, as published."""
+
+
+def _require_one_of(name: str, value: str, options: Any) -> None:
+    """ValueError for what is none of a Literal's values, which would be taken for another one."""
+    if value not in get_args(options):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(options))}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -23,13 +31,23 @@ class StageConfig:
         learning_rate: Adam's.
         beta1: Adam's.
         schedule: "constant" as published, or "cosine": the rate falls to 0 by the end.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     epochs: int
     batch: int
     learning_rate: float
     beta1: float = 0.5
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"epochs must not be negative, got {self.epochs}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        _require_one_of("schedule", self.schedule, Schedule)
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,9 @@ class CrossingNetsConfig:
         vae, gan, joint: the three stages.
         warm_up_epochs: of the third stage, in which only alignment, posterior and metric learn...
         warm_up_rate: ... at this learning rate.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     joints: int = 36
@@ -120,7 +141,7 @@ class CrossingNetsConfig:
     decoder_slope: float = 0.01
     posterior_slope: float = 0.2
     epsilon: float = 1e-5
-    alignment: Literal["batch_norm", "tanh"] = "batch_norm"
+    alignment: AlignmentKind = "batch_norm"
     clip_reconstruction: float | None = 1.0
     direct_head: bool = False
     palm_joints: tuple[int, int, int] | None = None
@@ -132,6 +153,8 @@ class CrossingNetsConfig:
     warm_up_rate: float = 1e-2
 
     def __post_init__(self) -> None:
+        _require_one_of("normalize", self.normalize, Normalize)
+        _require_one_of("alignment", self.alignment, AlignmentKind)
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
         if not 0 <= self.origin_joint < self.joints:
@@ -159,7 +182,8 @@ class CrossingNetsConfig:
         """The configuration that `dataclasses.asdict` (and JSON) made `values` of.
 
         Raises:
-            TypeError: names or types that are not those of a configuration.
+            KeyError, TypeError: names that are missing, or that no configuration has.
+            ValueError: a value out of range.
         """
         stages = {name: StageConfig(**values[name]) for name in ("vae", "gan", "joint")}
         palm = values["palm_joints"]
