@@ -304,7 +304,7 @@ def test_table_names_both_actors_and_what_is_unknown(capsys: pytest.CaptureFixtu
     reproduce._print_table("nyu", "this run", HandErrors(HAND_PROTOCOLS["nyu"], errors))
     rows = capsys.readouterr().out.splitlines()
     for words in (
-        ("this run, whole test set", "17.04"),
+        ("this run, all frames", "17.04"),
         ("this run, training actor", "10.00"),
         ("this run, other actor", "20.00"),
         ("Crossing Nets (2017)", "?"),

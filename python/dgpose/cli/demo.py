@@ -19,7 +19,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Another seed, another sequence.")] = 0,
     frames: Annotated[int, typer.Option(min=1, max=1000, help="Length of the sequence.")] = 240,
-    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
+    model: Annotated[
+        str, typer.Option(help="accurate, fast, or a weight file of dgpose train hand.")
+    ] = "accurate",
 ) -> None:
     """Estimate a rendered hand in motion: frames/s, error in mm, and a contact sheet.
 

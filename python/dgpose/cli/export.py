@@ -40,7 +40,9 @@ def hand(
             "alone (.pt2). safetensors: HandNet's, for HandNet.load and C programs."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
+    model: Annotated[
+        str, typer.Option(help="accurate, fast, or a weight file of dgpose train hand.")
+    ] = "accurate",
     precision: Annotated[
         Precision, typer.Option(help="Of HandNet's file; the others are float32.")
     ] = Precision.FLOAT32,

@@ -206,7 +206,9 @@ def live(
         ),
     ] = None,
     hand: Annotated[Hand, typer.Option(help="Which hand to look for.")] = Hand.RIGHT,
-    model: Annotated[str, typer.Option(help="A shipped model, or a weight file.")] = "accurate",
+    model: Annotated[
+        str, typer.Option(help="accurate, fast, or a weight file of dgpose train hand.")
+    ] = "accurate",
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = Engine.AUTO,
     precision: Annotated[
         Precision, typer.Option(help="What the native engine computes in.")

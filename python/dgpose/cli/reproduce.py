@@ -194,8 +194,8 @@ def _fold(
         return True
     # The test images first: what is wrong with them is said before the hours of training.
     test = open_images(name, data, "test", left_out, own)
-    test_pool = read_pool(test, config.networks, every_frame=True)
     frames = open_images(name, data, "train", left_out, centers)
+    test_pool = read_pool(test, config.networks, every_frame=True)
     pool = read_pool(frames, config.networks)
     run = replace(config, out=folder)
     nets = train(run, pool, describe(name, left_out, centers), go_on="")
@@ -212,7 +212,7 @@ def _fold(
 
 
 def _print_table(name: str, method: str, errors: HandErrors) -> None:
-    ours = {"whole test set": errors.mean_mm} | errors.subset_means_mm
+    ours = {"all frames": errors.mean_mm} | errors.subset_means_mm
     table = Table(title=f"{name}: mean joint error in mm", caption="?: not known to us")
     table.add_column("method", overflow="fold")
     table.add_column("mm", justify="right")
