@@ -153,8 +153,9 @@ def test_stopped_run_says_how_to_go_on(
     assert "test frames" not in said
     assert not (out / "weights.safetensors").exists()
     said = run(*command, "--resume").stdout
-    assert "resumed at step 2 of stage 2" in said
+    assert "resumed at step 2 of stage gan" in said
     assert "4 test frames, 14 joints: mean error " in said
+    assert "the run has ended already" in run(*command, "--resume").stdout
 
 
 def test_train_refuses(tmp_path: Path, rng: np.random.Generator) -> None:

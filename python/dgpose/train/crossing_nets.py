@@ -358,7 +358,10 @@ class _Run:
         )
         self.stage, self.step = state["stage"], state["step"]
         self.earlier_seconds = state["seconds"]
-        self.fabric.print(f"resumed at step {self.step} of stage {self.stage + 1}")
+        if self.stage < len(STAGES):
+            self.fabric.print(f"resumed at step {self.step} of stage {STAGES[self.stage]}")
+        else:
+            self.fabric.print("the run has ended already")
 
     def _elapsed(self) -> float:
         return self.earlier_seconds + time.monotonic() - self.started
