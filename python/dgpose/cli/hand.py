@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dgpose._errors import one_line
+from dgpose.cli.options import CameraOption, CenterOption
 from dgpose.cli.terminal import fail, progress
 
 # Nothing that imports torch here: `dgpose --help` would wait for it.
@@ -80,17 +81,8 @@ def run(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    camera: Annotated[
-        str | None,
-        typer.Option(
-            help="nyu, kinect2, icvl, msra, or fx,fy,cx,cy in pixels; can be left out where the "
-            "file says it."
-        ),
-    ] = None,
-    center: Annotated[
-        str | None,
-        typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
-    ] = None,
+    camera: CameraOption = None,
+    center: CenterOption = None,
     labels: Annotated[
         Path | None,
         typer.Option(

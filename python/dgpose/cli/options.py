@@ -10,6 +10,8 @@ import typer
 
 __all__ = [
     "Accelerator",
+    "CameraOption",
+    "CenterOption",
     "Centers",
     "Devices",
     "HandSetName",
@@ -22,6 +24,17 @@ __all__ = [
     "three_steps",
 ]
 
+CameraOption = Annotated[
+    str | None,
+    typer.Option(
+        help="nyu, kinect2, icvl, msra, or fx,fy,cx,cy in pixels; can be left out where the "
+        "file says it."
+    ),
+]
+CenterOption = Annotated[
+    str | None,
+    typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
+]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices a machine.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
