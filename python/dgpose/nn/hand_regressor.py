@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dgpose.nn.residual import ResidualBlock, conv_bn
 from dgpose.nn.weight_files import read_model, write_model
 from dgpose_ext.hand_net.layers import AnchorRegression
 
@@ -68,28 +69,6 @@ SIZES: dict[str, HandRegressorConfig] = {
 """The shipped architectures: 69.2 and 21.5 million multiply-adds."""
 
 
-def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
-
-
-class ResidualBlock(nn.Module):
-    """relu(x + bn(conv3x3(relu(bn(conv3x3(x)))))): [B, C, h, w] -> [B, C, h, w]."""
-
-    def __init__(self, channels: int, inner: int) -> None:
-        super().__init__()
-        self.first = _conv_bn(channels, inner, 3)
-        norm = nn.BatchNorm2d(channels)
-        # The block starts as the identity, which lets the learning rate start high.
-        nn.init.zeros_(norm.weight)
-        self.second = nn.Sequential(nn.Conv2d(inner, channels, 3, padding=1, bias=False), norm)
-        self.relu = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(x + self.second(self.relu(self.first(x))))
-        return out
-
-
 class HandRegressor(nn.Module):
     """Depth crop to joints in crop coordinates.
 
@@ -114,20 +93,20 @@ class HandRegressor(nn.Module):
         def stage(inputs: int, outputs: int, index: int) -> nn.Sequential:
             inner = self.config.inner[index]
             blocks = [ResidualBlock(outputs, inner) for _ in range(self.config.blocks[index])]
-            return nn.Sequential(_conv_bn(inputs, outputs, 3, stride=2), nn.ReLU(), *blocks)
+            return nn.Sequential(conv_bn(inputs, outputs, 3, stride=2), nn.ReLU(), *blocks)
 
         # A 128x128 image of one channel would starve the first layers: fold 4x4 pixels into 16.
         self.stem = nn.Sequential(
-            nn.PixelUnshuffle(_UNSHUFFLE), _conv_bn(_UNSHUFFLE**2, c32, 3), nn.ReLU()
+            nn.PixelUnshuffle(_UNSHUFFLE), conv_bn(_UNSHUFFLE**2, c32, 3), nn.ReLU()
         )
         self.down16 = stage(c32, c16, 0)
         self.down8 = stage(c16, c8, 1)
         self.down4 = stage(c8, c4, 2)
-        self.lateral4 = _conv_bn(c4, c8, 1)
-        self.lateral8 = _conv_bn(c8, c16, 1)
+        self.lateral4 = conv_bn(c4, c8, 1)
+        self.lateral8 = conv_bn(c8, c16, 1)
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
         self.relu = nn.ReLU()
-        self.fuse = nn.Sequential(_conv_bn(c16, c16, 3), nn.ReLU())
+        self.fuse = nn.Sequential(conv_bn(c16, c16, 3), nn.ReLU())
         self.head = nn.Conv2d(c16, 4 * self.config.joints, 1)
         # Start from the mean of all anchors: the first steps then move joints, not noise.
         nn.init.normal_(self.head.weight, std=0.01)
