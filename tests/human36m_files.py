@@ -88,7 +88,7 @@ def write_mmpose(root: Path, frames: int = 6, *, images: bool = True) -> None:
     """annotation_body3d and, where wanted, images: a stick figure on grey."""
     cameras = write_cameras(root / "annotation_body3d" / "cameras.pkl")
     for split, subjects in (("train", ("S1",)), ("test", ("S9", "S11"))):
-        names, joints, centers, scales = [], [], [], []
+        names, joints, drawn, centers, scales = [], [], [], [], []
         for number, subject in enumerate(subjects):
             for seed, recording in enumerate(RECORDINGS[subject]):
                 world = 1000 * world_poses(frames, 10 * number + seed + 5)
@@ -101,13 +101,14 @@ def write_mmpose(root: Path, frames: int = 6, *, images: bool = True) -> None:
                         name = f"{subject}/{take}/{take}_{frame + 1:06d}.jpg"
                         names.append(name)
                         joints.append(np.append(seen[frame] / 1000, np.ones((17, 1)), axis=1))
+                        drawn.append(np.append(pixels[frame], np.ones((17, 1)), axis=1))
                         centers.append((boxes[frame, :2] + boxes[frame, 2:]) / 2)
                         scales.append((boxes[frame, 2] - boxes[frame, 0]) / 200)
                         if images:
                             _draw(root / "images" / name, pixels[frame])
         path = root / "annotation_body3d" / "fps50" / f"h36m_{split}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, imgname=np.array(names), S=joints, center=centers, scale=np.array(scales))
+        np.savez(path, imgname=names, S=joints, part=drawn, center=centers, scale=scales)
 
 
 def _draw(path: Path, pixels: npt.NDArray[np.float64]) -> None:

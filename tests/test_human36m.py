@@ -67,6 +67,9 @@ def test_images_and_crops(tmp_path: Path) -> None:
     assert crop.shape == (3, 32, 32)
     assert crop.dtype == np.uint8
     assert crop[0].max() > 150 > crop[2].max()  # drawn in yellow: BGR became RGB
+    # The drawn joints lie where the labels say.
+    for x, y in np.rint(frames.joints_in_crop(0, 32)).astype(int):
+        assert crop[0, y, x] > 120
     # One of the two names of an action, whichever the copy has.
     row = frames.actions.index("TakingPhoto")
     for folder in sorted((tmp_path / "images" / "S9").iterdir()):
@@ -143,6 +146,7 @@ def test_damaged_mmpose_labels(tmp_path: Path, change: dict[str, Any], message: 
     content: dict[str, Any] = {
         "imgname": np.array(["S1_Walking.54138969_000001.jpg"]),
         "S": np.ones((1, 17, 4)),
+        "part": np.ones((1, 17, 3)),
         "center": np.ones((1, 2)),
         "scale": np.ones(1),
     }
@@ -184,6 +188,7 @@ def test_the_shared_real_frames(data_dir: Path) -> None:
         camera = cameras[subject, frames.names[row].split(".")[1][:8]]
         pixels = camera.project(frames.poses_mm[row].astype(np.float64))
         np.testing.assert_allclose(pixels, content["part"][row, :, :2], atol=1e-3)
+        np.testing.assert_allclose(pixels, frames.joints_px[row], atol=1e-3)
         np.testing.assert_allclose(person_box(pixels), frames.boxes[row], atol=1e-2)
         crop = frames.crop(row, 64)
         assert crop.std() > 10

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dgpose.data.image_files import ImageFormatError
-from dgpose.data.person_crops import person_box, person_crop
+from dgpose.data.person_crops import person_box, person_crop, to_crop
 from dgpose.data.pickled_arrays import read_array_npz, read_array_pickle
 from dgpose.skeletons import H36M17
 
@@ -57,6 +57,7 @@ _SHORT = {"Photo": "TakingPhoto", "WalkDog": "WalkingDog", "WalkTogether": "Walk
 # The 17 of 32 recorded joints that move on their own.
 _SCORED = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 _NAME = re.compile(r"(?P<subject>S\d+)_(?P<action>[^/]+)\.(?P<camera>\d{8})_(?P<frame>\d{6})\.\w+$")
+_MMPOSE_KEYS = "must hold imgname [N], S [N, 17, 4], part [N, 17, 3], center [N, 2] and scale [N]"
 _LAYOUT = (
     "annotation_body3d/fps50/h36m_{split}.npz (MMPose), or data_3d_h36m.npz with cameras.pkl "
     "beside it (VideoPose3D)"
@@ -147,6 +148,7 @@ class Human36M:
 
     Attributes:
         poses_mm: `[N, 17, 3]` float32, camera coordinates, not root-relative.
+        joints_px: `[N, 17, 2]` float32, in the image.
         boxes: `[N, 4]` x1, y1, x2, y2: the square around the person, pixels.
         subjects: N names, "S1".
         actions: N of `ACTIONS`.
@@ -155,6 +157,7 @@ class Human36M:
     """
 
     poses_mm: npt.NDArray[np.float32]
+    joints_px: npt.NDArray[np.float32]
     boxes: npt.NDArray[np.float64]
     subjects: tuple[str, ...]
     actions: tuple[str, ...]
@@ -176,7 +179,8 @@ class Human36M:
             tuple(texts[row] for row in chosen.tolist())
             for texts in (self.subjects, self.actions, self.names)
         )
-        return Human36M(self.poses_mm[chosen], self.boxes[chosen], who, what, names, self.images)
+        arrays = (self.poses_mm[chosen], self.joints_px[chosen], self.boxes[chosen])
+        return Human36M(*arrays, who, what, names, self.images)
 
     def of_action(self, action: str) -> Human36M:
         """The frames of one action; ValueError for a name that is none."""
@@ -218,6 +222,10 @@ class Human36M:
         """The square around the person, `[3, S, S]` uint8; errors as for `image`."""
         return person_crop(self.image(row), self.boxes[row], size)
 
+    def joints_in_crop(self, row: int, size: int) -> npt.NDArray[np.float32]:
+        """The joints in pixels of that crop, `[17, 2]`."""
+        return to_crop(self.joints_px[row], self.boxes[row], size).astype(np.float32)
+
 
 def open_human36m(path: str | Path, split: Split, *, every: int = 5) -> Human36M:
     """Read the labels of one part in either form; images are read when asked for.
@@ -256,19 +264,15 @@ def _images_in(root: Path) -> Path:
 
 def _read_mmpose(path: Path, root: Path, subjects: Sequence[str] | None, every: int) -> Human36M:
     try:
-        names, joints, centers, scales = (
-            read_array_npz(path, key) for key in ("imgname", "S", "center", "scale")
+        names, joints, pixels, centers, scales = (
+            read_array_npz(path, key) for key in ("imgname", "S", "part", "center", "scale")
         )
-        count = len(names)
-        joints = np.asarray(joints, np.float64)
-        shapes = [joints.shape[:2], joints.shape[2:] in ((3,), (4,)), centers.shape, scales.size]
-        if shapes != [(count, len(H36M17)), True, (count, 2), count] or count == 0:
-            raise Human36MError(
-                f"{path}: must hold imgname [N], S [N, 17, 4], center [N, 2] and scale [N], "
-                f"got {count} names and S {list(joints.shape)}"
-            )
-    except (AttributeError, TypeError) as error:
-        raise Human36MError(f"{path}: must hold imgname, S, center and scale ({error})") from None
+        shapes = [array.shape for array in (names, joints, pixels, centers, scales.reshape(-1))]
+    except AttributeError as error:
+        raise Human36MError(f"{path}: {_MMPOSE_KEYS} ({error})") from None
+    n, bodies = len(names), len(H36M17)
+    if n == 0 or shapes != [(n,), (n, bodies, 4), (n, bodies, 3), (n, 2), (n,)]:
+        raise Human36MError(f"{path}: {_MMPOSE_KEYS}, got {', '.join(map(str, shapes))}")
     half = 100 * np.asarray(scales, np.float64).reshape(-1, 1)  # `scale` is the edge / 200 pixels
     boxes = np.concatenate([centers - half, centers + half], axis=1)
     kept, who, what = [], [], []
@@ -284,10 +288,10 @@ def _read_mmpose(path: Path, root: Path, subjects: Sequence[str] | None, every: 
             who.append(fields["subject"])
             what.append(_action(path, fields["action"]))
     poses = (1000 * joints[kept, :, :3]).astype(np.float32)
+    drawn = pixels[kept, :, :2].astype(np.float32)
     chosen = tuple(str(names[row]) for row in kept)
-    return _checked(
-        path, Human36M(poses, boxes[kept], tuple(who), tuple(what), chosen, _images_in(root))
-    )
+    arrays = (poses, drawn, boxes[kept])
+    return _checked(path, Human36M(*arrays, tuple(who), tuple(what), chosen, _images_in(root)))
 
 
 def _read_videopose3d(path: Path, root: Path, subjects: Sequence[str], every: int) -> Human36M:
@@ -300,6 +304,7 @@ def _read_videopose3d(path: Path, root: Path, subjects: Sequence[str], every: in
         )
     cameras = read_cameras(found)
     poses: list[npt.NDArray[np.float32]] = []
+    drawn: list[npt.NDArray[np.float32]] = []
     boxes, who, what, names = [], [], [], []
     for subject, recording, joints in _recordings(path, subjects):
         frames = np.arange(0, len(joints), every)
@@ -309,20 +314,19 @@ def _read_videopose3d(path: Path, root: Path, subjects: Sequence[str], every: in
             if owner == subject:
                 seen = camera.to_camera(world)
                 poses.append(seen.astype(np.float32))
-                boxes.append(person_box(camera.project(seen)))
+                pixels = camera.project(seen)
+                drawn.append(pixels.astype(np.float32))
+                boxes.append(person_box(pixels))
                 take = f"{subject}_{spaceless}.{number}"
                 names += [f"{subject}/{take}/{take}_{frame + 1:06d}.jpg" for frame in frames]
                 who += [subject] * len(frames)
                 what += [_action(path, recording)] * len(frames)
     if not poses:
         raise Human36MError(f"{path}: must hold one of {', '.join(subjects)} with cameras")
+    arrays = (np.concatenate(poses), np.concatenate(drawn), np.concatenate(boxes))
     return _checked(
-        path,
-        Human36M(
-            np.concatenate(poses), np.concatenate(boxes), tuple(who), tuple(what), tuple(names),
-            _images_in(root),
-        ),
-    )  # fmt: skip
+        path, Human36M(*arrays, tuple(who), tuple(what), tuple(names), _images_in(root))
+    )
 
 
 def _recordings(path: Path, subjects: Sequence[str]) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:

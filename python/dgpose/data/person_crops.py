@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PERSON_MARGIN", "person_box", "person_crop", "whole_image"]
+__all__ = ["PERSON_MARGIN", "person_box", "person_crop", "to_crop", "whole_image"]
 
 PERSON_MARGIN = 1.2
 """Edge of a person's square over the larger side of the box around the joints, as in MMPose's
@@ -62,8 +62,7 @@ def person_crop(
         raise ValueError(
             f"box must touch the image of {width}x{height} pixels, got {x1:g},{y1:g},{x2:g},{y2:g}"
         )
-    edge = max(1, round(max(x2 - x1, y2 - y1)))
-    left, top = round((x1 + x2 + 1 - edge) / 2), round((y1 + y2 + 1 - edge) / 2)
+    left, top, edge = _square((x1, y1, x2, y2))
     square = np.zeros((edge, edge, 3), np.uint8)
     rows = slice(max(top, 0), min(top + edge, height))
     columns = slice(max(left, 0), min(left + edge, width))
@@ -73,3 +72,19 @@ def person_crop(
     how = cv2.INTER_AREA if size < edge else cv2.INTER_LINEAR
     resized = np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
+
+
+def to_crop(
+    points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: int
+) -> npt.NDArray[np.float64]:
+    """Pixels `[..., 2]` of the image as pixels of `person_crop(picture, box, size)`."""
+    left, top, edge = _square(box)
+    inside = np.asarray(points_px, np.float64) - (left, top) + 0.5
+    return inside * (size / edge) - 0.5
+
+
+def _square(box: Sequence[float] | npt.NDArray[Any]) -> tuple[int, int, int]:
+    """First column, first row and edge of the square that is cut out, in whole pixels."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    edge = max(1, round(max(x2 - x1, y2 - y1)))
+    return round((x1 + x2 + 1 - edge) / 2), round((y1 + y2 + 1 - edge) / 2), edge
