@@ -16,6 +16,8 @@ __all__ = [
     "Devices",
     "HandSetName",
     "Nodes",
+    "PoseSplit",
+    "PoseSplitBy",
     "Strategy",
     "TestCenters",
     "Threads",
@@ -34,6 +36,10 @@ CameraOption = Annotated[
 CenterOption = Annotated[
     str | None,
     typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
+]
+PoseSplit = Annotated[str, typer.Option(help="Part: train, val or test; h36m has no val.")]
+PoseSplitBy = Annotated[
+    str, typer.Option(help="What no two parts share: sequence, or action (of CMU's poses).")
 ]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices a machine.")]

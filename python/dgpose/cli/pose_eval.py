@@ -1,0 +1,272 @@
+"""`dgpose pose eval` and `dgpose pose embedding`: how good a retrieval is, and what it learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from dgpose.cli.hand import save_picture
+from dgpose.cli.options import PoseSplit, PoseSplitBy, Threads, integers
+from dgpose.cli.terminal import counted, fail
+from dgpose.data.pose_pool import PosePool
+from dgpose.data.pose_sources import labelled_pool
+from dgpose.inference.pose_retriever import PoseRetriever
+from dgpose.metrics.body import BodyErrors, pck3d
+from dgpose.metrics.embedding import EmbeddingAnalysis, analyse_embedding
+from dgpose.metrics.pose_retrieval import CLOSE_MM, RetrievalErrors, evaluate_retrieval
+from dgpose.metrics.published import BODY_RESULTS
+from dgpose.models.max_margin import MaxMarginModel, load_model
+from dgpose.viz.embedding import embedding_picture
+from dgpose_ext.tensor_file import write_bytes_atomically
+
+__all__ = ["embedding", "evaluate", "print_errors", "print_published"]
+
+_BATCH = 64
+_SANITY = 1000
+
+
+class PoolSource(str, Enum):
+    """Where labelled crops come from."""
+
+    PEOPLE = "people"
+    H36M = "h36m"
+    POOL = "pool"
+
+
+Source = Annotated[
+    PoolSource, typer.Option(help="people (rendered, CMU poses), h36m, or pool (a pose pool).")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="people: folder with mocap/; h36m: its folder, or a label file of MMPose's form; "
+        "pool: the file.",
+        envvar="DGPOSE_DATA",
+    ),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(min=1, help="So many crops; 1000 rendered people, else all by default."),
+]
+Every = Annotated[int, typer.Option(min=1, help="h36m: every so many frames.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the rendered people.")]
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Weight file of dgpose pose train.")],
+    index: Annotated[Path, typer.Argument(help="Index of dgpose pose index, for this model.")],
+    source: Source = PoolSource.PEOPLE,
+    data: Data = None,
+    frames: Frames = None,
+    split: PoseSplit = "test",
+    split_by: PoseSplitBy = "sequence",
+    every: Every = 5,
+    seed: Seed = 0,
+    counts: Annotated[str, typer.Option(help="Candidates to average, ascending.")] = "20,500",
+    out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    threads: Threads = None,
+) -> None:
+    """MPJPE and PA-MPJPE of Max, Avg, the auxiliary head, the best candidate and the mean pose.
+
+    All errors are root-relative, in mm. Of h36m the published table is printed beside.
+    """
+    try:
+        averaged = integers("--counts", counts)
+        retriever = PoseRetriever.load(model, index)
+        pool = _open_pool(
+            retriever.model, source, data, frames, split, split_by, every, seed, threads
+        )
+        with counted("estimating") as watch:
+            report = evaluate_retrieval(retriever, pool, counts=averaged, progress=watch)
+        if out is not None:
+            text = json.dumps(_as_json(report, pool), indent=1) + "\n"
+            write_bytes_atomically(out, text.encode())
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    typer.echo(f"{pool.source}; {len(retriever.index):,} candidates")
+    print_errors(report.methods)
+    typer.echo(
+        f"best by score within {CLOSE_MM:.0f} mm of the truth: {100 * report.close_share:.1f} %"
+    )
+    told = ", ".join(f"{name} {value:+.2f}" for name, value in report.guesses.items())
+    typer.echo(f"rank correlation of the error with what is known without labels: {told}")
+    if source is PoolSource.H36M:
+        if len(pool) < _SANITY:
+            typer.echo(f"{len(pool)} frames show that it runs, not how good it is")
+        print_published()
+    if out is not None:
+        typer.echo(f"saved {out}")
+
+
+def embedding(
+    model: Annotated[Path, typer.Argument(help="Weight file of dgpose pose train.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, .png.")],
+    source: Source = PoolSource.PEOPLE,
+    data: Data = None,
+    frames: Frames = None,
+    split: PoseSplit = "test",
+    split_by: PoseSplitBy = "sequence",
+    every: Every = 5,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Principal components of both embeddings, coloured by the body's heading and leg spread.
+
+    heading R: multiple correlation of a component with sine and cosine of the direction in which
+    hips and shoulders face; ankles |r|: with the distance of the ankles.
+    """
+    try:
+        networks = load_model(model)
+        pool = _open_pool(networks, source, data, frames, split, split_by, every, seed, threads)
+        images = torch.cat([networks.embed_images(part) for part in pool.images.split(_BATCH)])  # type: ignore[no-untyped-call]
+        embedded = {"poses": networks.embed_poses(pool.poses), "images": images}
+        analyses = {
+            name: analyse_embedding(rows.numpy(), pool.poses.numpy())
+            for name, rows in embedded.items()
+        }
+        save_picture(out, embedding_picture(analyses, pool.source))
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    _print_components(analyses)
+    typer.echo(f"picture: {out}")
+
+
+def _open_pool(
+    model: MaxMarginModel,
+    source: PoolSource,
+    data: Path | None,
+    frames: int | None,
+    split: str,
+    split_by: str,
+    every: int,
+    seed: int,
+    threads: int | None,
+) -> PosePool:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with counted("reading") as watch:
+        return labelled_pool(
+            source.value,
+            data,
+            model.config.image_size,
+            frames=frames,
+            split=split,
+            split_by=split_by,
+            every=every,
+            seed=seed,
+            progress=watch,
+        )
+
+
+def print_errors(methods: Mapping[str, BodyErrors]) -> None:
+    """A table of the methods, and one of the actions where there are several."""
+    first = next(iter(methods.values()))
+    table = Table(
+        title=f"{len(first.errors_mm):,} poses: error in mm, relative to the hip",
+        caption="frames: mean over frames; actions: mean of the actions' means",
+        box=box.SIMPLE,
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("MPJPE frames", "actions", "PA-MPJPE frames", "actions", "within 150 mm"):
+        table.add_column(name, justify="right")
+    for name, errors in methods.items():
+        means = (
+            errors.frame_mean_mm,
+            errors.action_mean_mm,
+            errors.aligned_frame_mean_mm,
+            errors.aligned_action_mean_mm,
+        )
+        share = f"{100 * pck3d(errors.errors_mm):.1f} %"
+        table.add_row(name, *(f"{mean:.2f}" for mean in means), share)
+    console = Console()
+    console.print(table)
+    if len(first.by_action) > 1:
+        console.print(_by_action(methods))
+
+
+def _by_action(methods: Mapping[str, BodyErrors]) -> Table:
+    table = Table(title="MPJPE / PA-MPJPE by action, mm", box=box.SIMPLE)
+    table.add_column("action", overflow="fold")
+    table.add_column("poses", justify="right")
+    for name in methods:
+        table.add_column(name, justify="right")
+    actions = {name: errors.by_action for name, errors in methods.items()}
+    for action, counted_errors in next(iter(actions.values())).items():
+        cells = [
+            f"{of[action].mpjpe_mm:.0f} / {of[action].pa_mpjpe_mm:.0f}" for of in actions.values()
+        ]
+        table.add_row(action, f"{counted_errors.frames:,}", *cells)
+    return table
+
+
+def print_published() -> None:
+    """The published table on S9 and S11."""
+    actions = sorted({action for result in BODY_RESULTS for action in result.by_action})
+    table = Table(
+        title="Human3.6M, S9 and S11, six actions: published, not reproduced here; MPJPE in mm",
+        box=box.SIMPLE,
+    )
+    table.add_column("method", overflow="fold")
+    table.add_column("mean", justify="right")
+    for action in actions:
+        table.add_column(action, justify="right", overflow="fold")
+    for result in BODY_RESULTS:
+        cells = (result.by_action.get(action) for action in actions)
+        table.add_row(
+            result.method,
+            f"{result.mean_mm:.2f}",
+            *("" if value is None else f"{value:.2f}" for value in cells),
+        )
+    Console().print(table)
+
+
+def _print_components(analyses: Mapping[str, EmbeddingAnalysis]) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("embedding", "component", "variance", "heading R", "ankles |r|"):
+        table.add_column(column, justify="left" if column == "embedding" else "right")
+    for name, analysis in analyses.items():
+        rows = zip(
+            analysis.variance_share,
+            analysis.heading_correlation,
+            analysis.leg_correlation,
+            strict=True,
+        )
+        for number, (share, heading, legs) in enumerate(rows, start=1):
+            table.add_row(
+                name, str(number), f"{100 * share:.1f} %", f"{heading:.2f}", f"{legs:.2f}"
+            )
+        table.add_section()
+    Console().print(table)
+
+
+def _as_json(report: RetrievalErrors, pool: PosePool) -> dict[str, Any]:
+    return {
+        "source": pool.source,
+        "poses": len(pool),
+        "share_within_30_mm": report.close_share,
+        "rank_correlation_with_error": report.guesses,
+        "methods": {
+            name: {
+                "mpjpe_mm": errors.frame_mean_mm,
+                "mpjpe_mean_of_actions_mm": errors.action_mean_mm,
+                "pa_mpjpe_mm": errors.aligned_frame_mean_mm,
+                "pa_mpjpe_mean_of_actions_mm": errors.aligned_action_mean_mm,
+                "pck3d_150mm": pck3d(errors.errors_mm),
+                "per_joint_mm": errors.per_joint_mm.tolist(),
+                "by_action": {
+                    action: {"poses": e.frames, "mpjpe_mm": e.mpjpe_mm, "pa_mpjpe_mm": e.pa_mpjpe_mm}
+                    for action, e in errors.by_action.items()
+                },
+            }
+            for name, errors in report.methods.items()
+        },
+    }
