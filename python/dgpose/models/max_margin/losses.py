@@ -77,15 +77,16 @@ def softmax_margin_loss(
         margins = margin_weight * (targets[:, None] - poses[None]).norm(dim=3).mean(2)
     queries, embeddings, positives = queries.float(), embeddings.float(), positives.float()
     violation = queries @ embeddings.T + margins - (queries * positives).sum(1, keepdim=True)
-    softened: Tensor = F.softplus((violation / temperature).logsumexp(1))
-    return softened.mean().mul(temperature)
+    loss: Tensor = F.softplus((violation / temperature).logsumexp(1)).mean() * temperature
+    return loss
 
 
 def auxiliary_loss(config: MaxMarginConfig, estimates: Tensor, targets: Tensor) -> Tensor:
     """Of estimated and true poses [B, J, 3] mm: the squared error of a pose, in auxiliary units, or
     the mean joint distance, in units of the margin."""
     if config.auxiliary_loss == "distance":
-        return (estimates - targets).norm(dim=2).mean() * config.margin_weight
+        distance: Tensor = (estimates - targets).norm(dim=2).mean()
+        return distance * config.margin_weight
     return ((estimates - targets) / config.auxiliary_unit_mm).square().sum((1, 2)).mean()
 
 
