@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dgpose.data.hand_kinematics import apply_rotation, palm_frame, rotation_from_vector
+from dgpose.data.hand_kinematics import palm_frame
 from dgpose.data.hand_pool import HandPool, rendered_pool
 from dgpose.data.nyu import CENTER_JOINT
+from dgpose.data.rotations import apply_rotation, rotation_from_vector
 from dgpose.metrics.hand_pool import pool_errors
 from dgpose.skeletons import NYU_SCORED14
 

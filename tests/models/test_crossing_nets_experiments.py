@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from dgpose.data.hand_kinematics import apply_rotation, rotation_from_vector
 from dgpose.data.hand_pool import HandPool
+from dgpose.data.rotations import apply_rotation, rotation_from_vector
 from dgpose.data.synthetic_hands import SyntheticHands
 from dgpose.inference.hand_refinement import RefineConfig
 from dgpose.models.crossing_nets import (

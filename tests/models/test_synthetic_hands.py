@@ -12,14 +12,11 @@ import torch
 from dgpose.data.cameras import CAMERAS, Camera, project
 from dgpose.data.counter_rng import CounterRng
 from dgpose.data.hand_kinematics import (
-    apply_rotation,
     perturb_fingers,
-    rotation_from_vector,
     sample_palm_joints,
     sample_viewpoint,
     scale_bones,
     to_palm_frame,
-    vector_from_rotation,
 )
 from dgpose.data.hand_surface import (
     EDGES,
@@ -28,6 +25,7 @@ from dgpose.data.hand_surface import (
     hand_capsules,
     sample_surface,
 )
+from dgpose.data.rotations import apply_rotation, rotation_from_vector, vector_from_rotation
 from dgpose.data.synthetic_hands import SyntheticHands, SyntheticHandsConfig
 from dgpose_ext import depth_crop, find_hand_center
 

@@ -33,10 +33,10 @@ from dgpose.train.hand import (
     HandTrainConfig,
     _attended_anchors,
     crop_to_mm,
-    learning_rate_factor,
     train_hand,
     update_ema,
 )
+from dgpose.train.run import learning_rate_factor
 from dgpose_ext.tensor_file import read_tensor_file
 
 NETWORK = HandRegressorConfig(channels=(16, 16, 16, 16), blocks=(0, 0, 0), inner=(16, 16, 16))

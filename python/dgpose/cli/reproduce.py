@@ -44,7 +44,8 @@ from dgpose.metrics.hand import HandErrors, read_uvd, write_uvd
 from dgpose.metrics.hand_pool import pool_estimates
 from dgpose.metrics.published import HAND_RESULTS, HandResult
 from dgpose.models.crossing_nets import CrossingNetsConfig
-from dgpose.train.crossing_nets import CrossingNetsTrainConfig, check_devices, require_resume
+from dgpose.train.crossing_nets import CrossingNetsTrainConfig
+from dgpose.train.run import check_devices, require_resume
 from dgpose_ext.tensor_file import write_bytes_atomically
 
 __all__ = ["app"]

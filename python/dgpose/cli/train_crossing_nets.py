@@ -143,7 +143,8 @@ def crossing_nets(
     from dgpose.data.hand_pool import check_labelled_fraction
     from dgpose.metrics.hand import HAND_PROTOCOLS
     from dgpose.metrics.hand_pool import pool_errors
-    from dgpose.train.crossing_nets import CrossingNetsTrainConfig, check_devices, require_resume
+    from dgpose.train.crossing_nets import CrossingNetsTrainConfig
+    from dgpose.train.run import check_devices, require_resume
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -18,12 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dgpose.data.counter_rng import CounterRng, FloatArray
-from dgpose.data.hand_kinematics import (
-    apply_rotation,
-    palm_frame,
-    rotate_about,
-    rotation_from_vector,
-)
+from dgpose.data.hand_kinematics import palm_frame
+from dgpose.data.rotations import apply_rotation, rotate_about, rotation_from_vector
 
 # Radius of the sphere at each NYU joint, mm (melonwan/sphereHand mesh/preprocess.py, MIT: table x
 # 80).

@@ -38,16 +38,11 @@ from dgpose.data.depth_sensor import (
     with_plane,
 )
 from dgpose.data.hand_kinematics import (
-    apply_rotation,
-    dot,
     perturb_fingers,
-    rotation_from_vector,
     sample_palm_joints,
     sample_viewpoint,
     scale_bones,
     to_palm_frame,
-    unit,
-    vector_from_rotation,
 )
 from dgpose.data.hand_surface import (
     EDGES,
@@ -57,6 +52,13 @@ from dgpose.data.hand_surface import (
     sample_surface,
 )
 from dgpose.data.nyu import load_poses
+from dgpose.data.rotations import (
+    apply_rotation,
+    dot,
+    rotation_from_vector,
+    unit,
+    vector_from_rotation,
+)
 from dgpose_ext import capsule_depth
 
 CENTER_JOINT = 34

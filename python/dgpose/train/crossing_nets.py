@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from dgpose.data.hand_pool import UNIT_MM, HandPool, roll_crops, roll_joints
@@ -36,6 +33,15 @@ from dgpose.models.crossing_nets.stages import (
 from dgpose.models.crossing_nets.weight_file import save_crossing_nets
 from dgpose.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from dgpose.train.interrupts import stop_requests
+from dgpose.train.run import (
+    CHECKPOINT_NAME,
+    agree_to_stop,
+    average_gradients,
+    make_fabric,
+    progress_bar,
+    require_resume,
+    require_same,
+)
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -43,14 +49,11 @@ __all__ = [
     "WEIGHTS_NAME",
     "CrossingNetsTrainConfig",
     "CrossingNetsTrainResult",
-    "check_devices",
-    "require_resume",
     "stage_steps",
     "train_crossing_nets",
 ]
 
 STAGES = ("vae", "gan", "joint")
-CHECKPOINT_NAME = "checkpoint.safetensors"
 WEIGHTS_NAME = "weights.safetensors"
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 _STATISTICS_FRAMES, _STATISTICS_BATCH = 4000, 200
@@ -131,47 +134,6 @@ def _steps_an_epoch(settings: StageConfig, labelled: int, ranks: int) -> int:
     return max(1, labelled // (settings.batch * ranks))
 
 
-def require_resume(config: CrossingNetsTrainConfig) -> None:
-    """Refuses a folder that is none, or holds a run which is not to be resumed.
-
-    Raises:
-        ValueError: it does.
-    """
-    if config.out.exists() and not config.out.is_dir():
-        raise ValueError(f"{config.out} must be a folder, got a file")
-    if not config.resume and (config.out / CHECKPOINT_NAME).exists():
-        raise ValueError(f"{config.out} holds a run: resume it, or give another folder")
-
-
-def check_devices(config: CrossingNetsTrainConfig) -> None:
-    """Refuses devices that are not there, so that nobody reads a data set first to hear it.
-
-    Raises:
-        ValueError, RuntimeError: Fabric's, of accelerator, devices or strategy.
-    """
-    _fabric(config)
-
-
-def _fabric(config: CrossingNetsTrainConfig, logger: TensorBoardLogger | None = None) -> Fabric:
-    return Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=config.strategy,
-        precision=config.precision,
-        loggers=logger,
-    )
-
-
-def _require_same(name: str, before: Any, now: Any) -> None:
-    """ValueError that names the first setting, of nested ones, that a resumed run has not."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            _require_same(f"{name}.{key}" if name else key, before.get(key), now.get(key))
-    elif before != now:
-        raise ValueError(f"{name} must be that of the resumed run, {before!r}, got {now!r}")
-
-
 class _Run:
     """State of a run on one rank."""
 
@@ -179,7 +141,7 @@ class _Run:
         self.config = config
         self.pool = pool
         self.data = data
-        self.fabric = _fabric(config, TensorBoardLogger(config.out, name="", version="tensorboard"))
+        self.fabric = make_fabric(config)
         self.fabric.launch()
         self.fabric.seed_everything(config.seed, verbose=False)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
@@ -275,7 +237,7 @@ class _Run:
                 list(generator_side(self.nets, warm)), list(discriminator_side(self.nets, warm))
             )
             terms = losses.terms
-        self._average_gradients()
+        average_gradients(self.fabric, self.nets.parameters())
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
@@ -295,14 +257,6 @@ class _Run:
     def _needs_unlabelled(self, stage: str) -> bool:
         weights = self.config.networks.weights
         return stage == "gan" or weights.uses_gan or weights.cycle > 0
-
-    def _average_gradients(self) -> None:
-        if self.fabric.world_size == 1:
-            return
-        for parameter in self.nets.parameters():
-            if parameter.grad is not None:
-                mean = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
-                parameter.grad = cast(Tensor, mean)
 
     # ---- files ----
 
@@ -352,7 +306,7 @@ class _Run:
         require_resume(self.config)
         if not self.checkpoint.exists():
             return
-        _require_same("", read_state(self.checkpoint)["run"], self._must_match())
+        require_same("", read_state(self.checkpoint)["run"], self._must_match())
         state = load_checkpoint(
             self.checkpoint, modules={"nets": self.nets}, optimizer=self.optimizer
         )
@@ -401,14 +355,7 @@ class _Run:
     def run(self) -> bool:
         """All stages from the current step on; False where it was stopped."""
         lengths = self.lengths
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-            disable=not self.fabric.is_global_zero,
-        )
+        bar = progress_bar(self.fabric)
         self.nets.train()
         with stop_requests() as stop, bar:
             done = sum(lengths[: self.stage]) + self.step
@@ -430,7 +377,7 @@ class _Run:
                             f"losses must be finite, got {text} at step {self.step} of stage {name}"
                         )
                     bar.update(task, completed=done, state=f"{name}: {text}")
-                if self._agree(stop.is_set()):
+                if agree_to_stop(self.fabric, stop.is_set()):
                     self._save()
                     return False
                 if done % self.config.save_every == 0:
@@ -444,13 +391,6 @@ class _Run:
                 torch.distributed.broadcast(buffer, src=0)
         self._save()
         return True
-
-    def _agree(self, stop: bool) -> bool:
-        """The same decision to stop on every rank."""
-        if self.fabric.world_size == 1:
-            return stop
-        votes = self.fabric.all_reduce(torch.tensor(float(stop)), reduce_op="max")
-        return bool(votes)
 
 
 def train_crossing_nets(

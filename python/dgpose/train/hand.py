@@ -28,9 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from dgpose.nn.hand_regressor import (
@@ -43,6 +41,11 @@ from dgpose.skeletons import NYU36, NYU_SCORED14
 from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
 from dgpose.train.interrupts import stop_requests
 from dgpose.train.panel import skeleton_panel
+from dgpose.train.run import (
+    learning_rate_factor,
+    make_fabric,
+    progress_bar,
+)
 from dgpose_ext import crop_to_uvd
 from dgpose_ext.tensor_file import write_bytes_atomically
 
@@ -222,12 +225,6 @@ def _attended_anchors(maps: Tensor, joints: int) -> Tensor:
     return torch.stack(((weights.sum(2) * x).sum(2), (weights.sum(3) * y).sum(2)), dim=2)
 
 
-def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up by step, half a cosine to 1 % by progress."""
-    warmup = min(1.0, (step + 1) / max(1, warmup_steps))
-    return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average += (1 - decay) (model - average), for parameters and batch-norm statistics."""
@@ -274,14 +271,7 @@ class _Run:
         self.error_mm = math.inf
         self.best_error_mm = math.inf
 
-        self.fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            strategy=config.strategy,
-            precision=cast(Any, config.precision),
-            loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
-        )
+        self.fabric = make_fabric(config)
         self.fabric.launch()
         self.fabric.seed_everything(config.seed, verbose=False)
         if config.init is None:
@@ -483,14 +473,7 @@ class _Run:
 
     def run(self) -> HandTrainResult:
         config = self.config
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-            disable=not self.fabric.is_global_zero,
-        )
+        bar = progress_bar(self.fabric)
         finished = False
         with (
             stop_requests() as stop,

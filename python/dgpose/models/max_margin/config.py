@@ -5,7 +5,7 @@ What the paper and its code leave open is marked [?]: the value is our choice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 __all__ = ["MaxMarginConfig", "MaxMarginRecipe"]
@@ -35,6 +35,7 @@ class MaxMarginRecipe:
         lowest_step, highest_step: bounds of the line search.
         learning_rate: of AdamW, its peak; also that of the first stage.
         weight_decay: of AdamW.
+        clip_norm: largest norm of AdamW's gradient.
         pretrain_share: share of the training in which the convolutions alone learn, from joint
             regression and sliding-window joint detection. [?]
         detection_weight: of the joint detection in that stage. [?]
@@ -54,6 +55,7 @@ class MaxMarginRecipe:
     highest_step: float = 1e2
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    clip_norm: float = 10.0
     pretrain_share: float = 0.5
     detection_weight: float = 1.0
     freeze_convolutions: bool = True
@@ -172,6 +174,9 @@ class MaxMarginConfig:
         for name in ("pose_unit_mm", "margin_unit_mm", "temperature", "auxiliary_unit_mm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.backbone == "residual" and self.recipe.optimizer == "line_search":
+            # Each try would move the batch statistics.
+            raise ValueError("optimizer of the residual backbone must be adamw, got line_search")
         if self.loss == "none" and not self.auxiliary:
             raise ValueError("auxiliary must be true where loss is none: nothing would be learned")
 
@@ -198,28 +203,34 @@ class MaxMarginConfig:
     @classmethod
     def paper(cls, image_size: int = 128, **changes: Any) -> MaxMarginConfig:
         """The published way, for crops of this size."""
-        return replace(cls(image_size=image_size, crop_size=image_size * 7 // 8), **changes)
+        return cls(**{"image_size": image_size, "crop_size": _crop(image_size)} | changes)
 
     @classmethod
     def strong(cls, image_size: int = 64, **changes: Any) -> MaxMarginConfig:
         """What measured better: everything end to end on residual blocks by AdamW, and violated
         poses searched among all candidates."""
-        strong = cls(
-            image_size=image_size,
-            crop_size=image_size * 7 // 8,
-            backbone="residual",
-            channels=(32, 64, 128, 256),
-            inner=(32, 64, 128),
-            hidden=(512,),
-            dropout=0.0,
-            auxiliary_loss="distance",
-            weight_penalty=0.0,
-            recipe=MaxMarginRecipe(
+        strong: dict[str, Any] = {
+            "image_size": image_size,
+            "crop_size": _crop(image_size),
+            "backbone": "residual",
+            "channels": (32, 64, 128, 256),
+            "inner": (32, 64, 128),
+            "hidden": (512,),
+            "dropout": 0.0,
+            "embedding": 256,
+            "auxiliary_loss": "distance",
+            "weight_penalty": 0.0,
+            "recipe": MaxMarginRecipe(
                 optimizer="adamw",
                 weight_decay=0.05,
                 pretrain_share=0.0,
                 freeze_convolutions=False,
                 candidates="full",
             ),
-        )
-        return replace(strong, **changes)
+        }
+        return cls(**strong | changes)
+
+
+def _crop(image_size: int) -> int:
+    """112 of 128 pixels, and as much of other sizes, in multiples of 8."""
+    return image_size * 7 // 64 * 8
