@@ -22,13 +22,13 @@ from dgpose.data.pose_sources import labelled_pool
 from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.metrics.body import BodyErrors, pck3d
 from dgpose.metrics.embedding import EmbeddingAnalysis, analyse_embedding
-from dgpose.metrics.pose_retrieval import CLOSE_MM, RetrievalErrors, evaluate_retrieval
+from dgpose.metrics.pose_retrieval import CLOSE_MM, RetrievalReport, evaluate_retrieval
 from dgpose.metrics.published import BODY_RESULTS
 from dgpose.models.max_margin import MaxMarginModel, load_model
 from dgpose.viz.embedding import embedding_picture
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-__all__ = ["embedding", "evaluate", "print_errors", "print_published"]
+__all__ = ["embedding", "evaluate", "print_errors"]
 
 _BATCH = 64
 _SANITY = 1000
@@ -93,16 +93,14 @@ def evaluate(
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(f"{pool.source}; {len(retriever.index):,} candidates")
-    print_errors(report.methods)
+    print_errors(report.methods, published=source is PoolSource.H36M)
     typer.echo(
         f"best by score within {CLOSE_MM:.0f} mm of the truth: {100 * report.close_share:.1f} %"
     )
     told = ", ".join(f"{name} {value:+.2f}" for name, value in report.guesses.items())
     typer.echo(f"rank correlation of the error with what is known without labels: {told}")
-    if source is PoolSource.H36M:
-        if len(pool) < _SANITY:
-            typer.echo(f"{len(pool)} frames show that it runs, not how good it is")
-        print_published()
+    if source is PoolSource.H36M and len(pool) < _SANITY:
+        typer.echo(f"{len(pool)} frames show that it runs, not how good it is")
     if out is not None:
         typer.echo(f"saved {out}")
 
@@ -167,17 +165,23 @@ def _open_pool(
         )
 
 
-def print_errors(methods: Mapping[str, BodyErrors]) -> None:
-    """A table of the methods, and one of the actions where there are several."""
+def print_errors(methods: Mapping[str, BodyErrors], *, published: bool = False) -> None:
+    """A table of the methods, and where there are several actions two tables of these.
+
+    Args:
+        methods: errors by name.
+        published: print what the paper has for Human3.6M's S9 and S11 beside it.
+    """
     first = next(iter(methods.values()))
-    table = Table(
-        title=f"{len(first.errors_mm):,} poses: error in mm, relative to the hip",
-        caption="frames: mean over frames; actions: mean of the actions' means",
-        box=box.SIMPLE,
-    )
+    table = _table(f"{len(first.errors_mm):,} poses: error in mm, relative to the hip")
+    table.caption = "frames: mean over frames; actions: mean of the actions' means"
     table.add_column("method", no_wrap=True)
-    for name in ("MPJPE frames", "actions", "PA-MPJPE frames", "actions", "within 150 mm"):
+    for name in ("MPJPE frames", "MPJPE actions", "PA-MPJPE frames", "PA-MPJPE actions"):
         table.add_column(name, justify="right")
+    table.add_column("within 150 mm", justify="right")
+    if published:
+        table.add_column("paper", justify="right")
+    known = {result.method: result for result in BODY_RESULTS}
     for name, errors in methods.items():
         means = (
             errors.frame_mean_mm,
@@ -185,52 +189,55 @@ def print_errors(methods: Mapping[str, BodyErrors]) -> None:
             errors.aligned_frame_mean_mm,
             errors.aligned_action_mean_mm,
         )
-        share = f"{100 * pck3d(errors.errors_mm):.1f} %"
-        table.add_row(name, *(f"{mean:.2f}" for mean in means), share)
+        cells = [f"{mean:.2f}" for mean in means] + [f"{100 * pck3d(errors.errors_mm):.1f} %"]
+        paper = known.get(f"Max-margin, {name}") if published else None
+        table.add_row(name, *cells, *([f"{paper.mean_mm:.2f}"] if paper else []))
     console = Console()
     console.print(table)
     if len(first.by_action) > 1:
-        console.print(_by_action(methods))
+        for aligned in (False, True):
+            console.print()
+            console.print(_by_action(methods, aligned, published and not aligned))
+    if published:
+        others = ", ".join(
+            f"{method} {result.mean_mm:.2f}"
+            for method, result in known.items()
+            if method.removeprefix("Max-margin, ") not in methods
+        )
+        typer.echo(
+            "paper: published, not reproduced here; subjects S9 and S11, six actions, by action "
+            f"Avg(500); others there: {others}"
+        )
 
 
-def _by_action(methods: Mapping[str, BodyErrors]) -> Table:
-    table = Table(title="MPJPE / PA-MPJPE by action, mm", box=box.SIMPLE)
-    table.add_column("action", overflow="fold")
-    table.add_column("poses", justify="right")
-    for name in methods:
+def _by_action(methods: Mapping[str, BodyErrors], aligned: bool, published: bool) -> Table:
+    table = _table(f"{'PA-MPJPE' if aligned else 'MPJPE'} by action, mm")
+    table.add_column("action", no_wrap=True)
+    for name in ("poses", *methods):
         table.add_column(name, justify="right")
-    actions = {name: errors.by_action for name, errors in methods.items()}
-    for action, counted_errors in next(iter(actions.values())).items():
-        cells = [
-            f"{of[action].mpjpe_mm:.0f} / {of[action].pa_mpjpe_mm:.0f}" for of in actions.values()
-        ]
-        table.add_row(action, f"{counted_errors.frames:,}", *cells)
+    paper = next(result for result in BODY_RESULTS if result.by_action)
+    if published:
+        table.add_column("paper", justify="right")
+    actions = [errors.by_action for errors in methods.values()]
+    for action, first in actions[0].items():
+        means = [of[action].pa_mpjpe_mm if aligned else of[action].mpjpe_mm for of in actions]
+        cells = [f"{first.frames:,}", *(f"{mean:.1f}" for mean in means)]
+        if published and action in paper.by_action:
+            cells.append(f"{paper.by_action[action]:.2f}")
+        table.add_row(action, *cells)
     return table
 
 
-def print_published() -> None:
-    """The published table on S9 and S11."""
-    actions = sorted({action for result in BODY_RESULTS for action in result.by_action})
-    table = Table(
-        title="Human3.6M, S9 and S11, six actions: published, not reproduced here; MPJPE in mm",
-        box=box.SIMPLE,
-    )
-    table.add_column("method", overflow="fold")
-    table.add_column("mean", justify="right")
-    for action in actions:
-        table.add_column(action, justify="right", overflow="fold")
-    for result in BODY_RESULTS:
-        cells = (result.by_action.get(action) for action in actions)
-        table.add_row(
-            result.method,
-            f"{result.mean_mm:.2f}",
-            *("" if value is None else f"{value:.2f}" for value in cells),
-        )
-    Console().print(table)
+def _table(title: str) -> Table:
+    """Eight columns of it fit on 80 characters."""
+    return Table(
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+        title_justify="left", caption_justify="left",
+    )  # fmt: skip
 
 
 def _print_components(analyses: Mapping[str, EmbeddingAnalysis]) -> None:
-    table = Table(box=box.SIMPLE)
+    table = _table("principal components")
     for column in ("embedding", "component", "variance", "heading R", "ankles |r|"):
         table.add_column(column, justify="left" if column == "embedding" else "right")
     for name, analysis in analyses.items():
@@ -248,7 +255,7 @@ def _print_components(analyses: Mapping[str, EmbeddingAnalysis]) -> None:
     Console().print(table)
 
 
-def _as_json(report: RetrievalErrors, pool: PosePool) -> dict[str, Any]:
+def _as_json(report: RetrievalReport, pool: PosePool) -> dict[str, Any]:
     return {
         "source": pool.source,
         "poses": len(pool),
@@ -263,7 +270,11 @@ def _as_json(report: RetrievalErrors, pool: PosePool) -> dict[str, Any]:
                 "pck3d_150mm": pck3d(errors.errors_mm),
                 "per_joint_mm": errors.per_joint_mm.tolist(),
                 "by_action": {
-                    action: {"poses": e.frames, "mpjpe_mm": e.mpjpe_mm, "pa_mpjpe_mm": e.pa_mpjpe_mm}
+                    action: {
+                        "poses": e.frames,
+                        "mpjpe_mm": e.mpjpe_mm,
+                        "pa_mpjpe_mm": e.pa_mpjpe_mm,
+                    }
                     for action, e in errors.by_action.items()
                 },
             }

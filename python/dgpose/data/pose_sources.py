@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from dgpose.data.pose_candidates import thin_poses, with_headings
 from dgpose.data.pose_pool import PosePool, people_pool
 from dgpose.data.synthetic_people import SyntheticPeople
 
-__all__ = ["Candidates", "candidate_poses", "read_poses", "labelled_pool"]
+__all__ = ["Candidates", "candidate_poses", "labelled_pool", "read_poses"]
 
 PoolSource = Literal["people", "h36m", "pool"]
 Progress = Callable[[int, int], None]
@@ -116,16 +116,15 @@ def labelled_pool(
     if data is None:
         raise ValueError(f"--data must name the folder or file of {source}")
     if source == "people":
-        people = SyntheticPeople(
-            seed, poses="cmu", data_dir=data, split=split, split_by=split_by, size=size
-        )
+        part: Any = {"split": split, "split_by": split_by}  # SyntheticPeople says what is wrong
+        people = SyntheticPeople(seed, poses="cmu", data_dir=data, size=size, **part)
         said = f"SyntheticPeople, CMU poses, {split} part by {split_by}"
         bodies = BodyPoses.load(data)
         return people_pool(people, frames or 1000, bodies=bodies, source=said, progress=progress)
     if source == "h36m":
         labelled = open_human36m(data, _human36m_split(split), every=every).with_images()
         if frames is not None:
-            labelled = labelled.rows(_spread(len(labelled), frames))
+            labelled = labelled.rows(_spread(len(labelled), frames).numpy())
         return human36m_pool(labelled, size, progress=progress)
     pool = PosePool.load(data)
     if pool.image_size != size:

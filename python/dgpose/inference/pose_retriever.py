@@ -80,12 +80,14 @@ class PoseRetriever:
 
     Raises:
         ValueError: an index whose poses another network embedded, one without poses, or an empty
-            one; a model in training mode.
+            one; a model in training mode, or one that learned no embeddings (loss "none").
     """
 
     def __init__(self, model: MaxMarginModel, index: PoseIndex) -> None:
         if model.training:
             raise ValueError("model must be in eval mode")
+        if model.config.loss == "none":
+            raise ValueError("model must have learned embeddings, got a plain regression")
         described = index.metadata
         if described.get("kind") != _KIND:
             raise ValueError(

@@ -19,7 +19,7 @@ from dgpose.data.pose_pool import PosePool
 from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.metrics.body import BodyErrors, evaluate_body
 
-__all__ = ["CLOSE_MM", "RetrievalErrors", "evaluate_retrieval", "nearest_candidates"]
+__all__ = ["CLOSE_MM", "RetrievalReport", "evaluate_retrieval", "nearest_candidates"]
 
 CLOSE_MM = 30.0
 """The paper counts a retrieved pose as right up to here: 97 % of the training images' best ones."""
@@ -29,11 +29,11 @@ _CANDIDATES_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, eq=False)
-class RetrievalErrors:
+class RetrievalReport:
     """Errors by method, in the order of the table, and what told them without labels.
 
     Attributes:
-        methods: "Max", "Avg(20)", ..., "auxiliary head" where there is one, "best candidate",
+        methods: "Max", "Avg(20)", ..., "auxiliary" where there is such a head, "oracle",
             "mean pose".
         guesses: rank correlation (Spearman) of the error of the last Avg with what is known
             without labels: "spread_mm", "confidence", "best score" and, where there is an
@@ -56,7 +56,7 @@ def evaluate_retrieval(
     *,
     counts: Sequence[int] = (20, 500),
     progress: Callable[[int, int], None] | None = None,
-) -> RetrievalErrors:
+) -> RetrievalReport:
     """Estimate the poses of a pool's crops and hold them against the labels.
 
     Args:
@@ -85,9 +85,9 @@ def evaluate_retrieval(
         facts = {"spread_mm": estimate.spread_mm, "confidence": estimate.confidence}
         facts["best score"] = estimate.scores[:, 0]
         if estimate.auxiliary_mm is not None and estimate.auxiliary_distance_mm is not None:
-            estimates["auxiliary head"] = estimate.auxiliary_mm
+            estimates["auxiliary"] = estimate.auxiliary_mm
             facts["auxiliary_distance_mm"] = estimate.auxiliary_distance_mm
-        estimates["best candidate"] = candidates[nearest_candidates(truth, candidates)]
+        estimates["oracle"] = candidates[nearest_candidates(truth, candidates)]
         estimates["mean pose"] = candidates.mean(dim=0, dtype=torch.float64).expand(truth.shape)
         for kept, values in ((found, estimates), (known, facts)):
             for name, value in values.items():
@@ -105,7 +105,7 @@ def evaluate_retrieval(
         name: _rank_correlation(torch.cat(parts).double().numpy(), errors)
         for name, parts in known.items()
     }
-    return RetrievalErrors(methods, guesses)
+    return RetrievalReport(methods, guesses)
 
 
 def nearest_candidates(poses_mm: Tensor, candidates_mm: Tensor) -> Tensor:
