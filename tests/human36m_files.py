@@ -16,7 +16,7 @@ from dgpose.data.person_crops import person_box
 CAMERA_NUMBERS = ("54138969", "60457274")
 RECORDINGS = {
     "S1": ("Walking", "Walking 1", "WalkDog 1"),
-    "S9": ("Walking", "Photo 1"),
+    "S9": ("Walking", "Photo 1", "WalkDog"),
     "S11": ("Eating 1",),
 }
 # Rough, but a person: x right, y up of its own, z towards where it looks, metres.

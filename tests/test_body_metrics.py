@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dgpose.metrics.body import align, evaluate_body, mpjpe, pa_mpjpe, pck3d, pck3d_auc
+from dgpose.metrics.body import BodyErrors, align, evaluate_body, mpjpe, pa_mpjpe, pck3d, pck3d_auc
 
 Array = npt.NDArray[np.float64]
 
@@ -82,6 +82,13 @@ def test_two_means_over_actions() -> None:
     assert errors.action_mean_mm == pytest.approx(30)
     assert errors.aligned_action_mean_mm < errors.action_mean_mm
     assert errors.aligned_frame_mean_mm == pytest.approx(pa_mpjpe(predicted, truth))
+    parts = [
+        evaluate_body(predicted[rows], truth[rows], ["Walking", "Eating"][: len(truth[rows])])
+        for rows in (slice(2, 4), slice(0, 1))
+    ]
+    joined = BodyErrors.joined(parts)
+    assert joined.by_action["Walking"].frames == 2
+    assert joined.frame_mean_mm == pytest.approx((10 + 50 + 10) / 3)
     assert errors.per_joint_mm.shape == (17,)
     assert errors.per_joint_mm[0] == 0
 

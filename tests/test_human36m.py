@@ -27,8 +27,8 @@ from dgpose.skeletons import H36M17
 def test_videopose3d_form(tmp_path: Path) -> None:
     world = write_videopose3d(tmp_path, frames=6)
     frames = open_human36m(tmp_path, "test", every=2)
-    assert len(frames) == 3 * 2 * 3  # recordings, cameras, frames 0, 2, 4
-    assert set(frames.actions) == {"Walking", "TakingPhoto", "Eating"}
+    assert len(frames) == 4 * 2 * 3  # recordings, cameras, frames 0, 2, 4
+    assert set(frames.actions) == {"Walking", "TakingPhoto", "WalkingDog", "Eating"}
     assert set(frames.subjects) == {"S9", "S11"}
     take = f"S9_Walking.{CAMERA_NUMBERS[0]}"
     assert frames.names[:3] == tuple(f"S9/{take}/{take}_{n:06d}.jpg" for n in (1, 3, 5))

@@ -74,8 +74,8 @@ def test_human36m_pool(tmp_path: Path) -> None:
     frames = open_human36m(tmp_path, "test", every=1)
     pool = human36m_pool(frames, 24)
     assert pool.image_size == 24
-    assert pool.action_names == ("Eating", "TakingPhoto", "Walking")
-    assert pool.source == "18 frames of Human3.6M, subjects S9, S11"
+    assert pool.action_names == ("Eating", "TakingPhoto", "Walking", "WalkingDog")
+    assert pool.source == "24 frames of Human3.6M, subjects S9, S11"
     assert (pool.poses[:, 0] == 0).all()
     report = evaluate_retrieval(PoseRetriever.build(model_of(), pool.poses), pool, counts=(2,))
     assert set(report.methods["Max"].by_action) == set(pool.action_names)

@@ -214,7 +214,7 @@ def _by_action(methods: Mapping[str, BodyErrors], aligned: bool, published: bool
     table = _table(f"{'PA-MPJPE' if aligned else 'MPJPE'} by action, mm")
     table.add_column("action", no_wrap=True)
     for name in ("poses", *methods):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     paper = next(result for result in BODY_RESULTS if result.by_action)
     if published:
         table.add_column("paper", justify="right")

@@ -141,6 +141,15 @@ class BodyErrors:
     aligned_errors_mm: Array
     actions: tuple[str, ...]
 
+    @classmethod
+    def joined(cls, parts: Sequence[BodyErrors]) -> BodyErrors:
+        """The errors of several sets of poses as those of one; at least one part."""
+        return cls(
+            np.concatenate([part.errors_mm for part in parts]),
+            np.concatenate([part.aligned_errors_mm for part in parts]),
+            tuple(action for part in parts for action in part.actions),
+        )
+
     @property
     def frame_mean_mm(self) -> float:
         """MPJPE over all frames."""
