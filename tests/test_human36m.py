@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from human36m_files import CAMERA_NUMBERS, write_cameras, write_mmpose, write_videopose3d
+from typer.testing import CliRunner
 
+from dgpose.cli.app import app
 from dgpose.data.human36m import (
     ACTIONS,
     Human36MError,
@@ -199,3 +201,25 @@ def test_the_shared_real_frames(data_dir: Path) -> None:
     ahead = joint["neck"] - (joint["thorax"] + joint["head"]) / 2
     right = joint["right_hip"] - joint["left_hip"]
     assert (np.sum(np.cross(ahead, up) * right, axis=-1) > 0).all()
+
+
+def test_data_check(tmp_path: Path) -> None:
+    def check(*more: str) -> Any:
+        command = ["data", "check", str(tmp_path / "h36m"), "--dataset", "h36m", *more]
+        return CliRunner().invoke(app, command)
+
+    assert check().exit_code == 2
+    write_mmpose(tmp_path / "h36m", frames=2)
+    result = check("--out", str(tmp_path / "sheet.png"))
+    assert result.exit_code == 1  # S5, S6, S7, S8 are not there
+    for text in ("train", "test", "S9, S11", "something is missing", "picture: "):
+        assert text in result.output
+    assert "missing in" not in result.output
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    frames = open_human36m(tmp_path / "h36m", "test", every=1)
+    frames.image_path(3).unlink()
+    (tmp_path / "h36m" / "annotation_body3d" / "fps50" / "h36m_train.npz").unlink()
+    result = check()
+    assert result.exit_code == 1
+    assert f"missing in test: {frames.names[3]}" in result.output
+    assert "train: " in result.output

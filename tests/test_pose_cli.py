@@ -178,7 +178,7 @@ def test_reproduce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mmpose(tmp_path / "h36m", frames=12)
     command = (
         "reproduce", "max-margin", "--data", tmp_path / "h36m", "--out", tmp_path / "runs",
-        "--steps", 2, "--image-size", 64, "--batch", 4, "--candidates", 6, "--every", 3,
+        "--steps", 2, "--image-size", 28, "--batch", 4, "--candidates", 6, "--every", 3,
         "--accelerator", "cpu",
     )  # fmt: skip
     actions = ("--actions", "Walking,WalkingDog")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dgpose.cli.data_human36m import check_human36m
 from dgpose.cli.hand import save_picture
-from dgpose.cli.options import HandSetName
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.hand_check import HandSetPart, HandSetReport, LookedAt, check_hand_set
 from dgpose.data.hand_datasets import HandSample
@@ -24,6 +25,15 @@ app = typer.Typer(no_args_is_help=True, help="Look at data sets on disk.")
 _NAMED = 5
 
 
+class DataSetName(str, Enum):
+    """Public data sets."""
+
+    ICVL = "icvl"
+    NYU = "nyu"
+    MSRA = "msra"
+    H36M = "h36m"
+
+
 @app.callback()
 def _data() -> None:
     # A Typer app with one command drops the command's name; this keeps it.
@@ -33,7 +43,7 @@ def _data() -> None:
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    dataset: Annotated[HandSetName, typer.Option(help="Which one it should be.")],
+    dataset: Annotated[DataSetName, typer.Option(help="Which one it should be.")],
     out: Annotated[
         Path | None, typer.Option(help="Picture of three images with their joints, .png.")
     ] = None,
@@ -44,6 +54,9 @@ def check(
     folder that is not that data set.
     """
     try:
+        if dataset is DataSetName.H36M:
+            _say(check_human36m(folder, out))
+            return
         with counted("looking") as progress:
             report = check_hand_set(folder, dataset.value, progress=progress)
         _print_parts(dataset.value, folder, report)
@@ -60,8 +73,12 @@ def check(
             typer.echo(f"picture: {out}")
     except (OSError, ValueError) as error:
         fail(error)
-    typer.echo("complete" if report.complete else "something is missing")
-    if not report.complete:
+    _say(report.complete)
+
+
+def _say(complete: bool) -> None:
+    typer.echo("complete" if complete else "something is missing")
+    if not complete:
         raise typer.Exit(1)
 
 
