@@ -15,6 +15,7 @@ from dgpose.models.max_margin.networks import (
     PretrainingHeads,
     ResidualBackbone,
 )
+from dgpose.models.max_margin.violators import ViolatorSearch, embed_all
 from dgpose.models.max_margin.weight_file import load_model, save_model
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "PoseNetwork",
     "PretrainingHeads",
     "ResidualBackbone",
+    "ViolatorSearch",
+    "embed_all",
     "load_model",
     "save_model",
 ]
