@@ -220,15 +220,16 @@ class PoseRetriever:
 
     def _estimate(self, images: Tensor, k: int) -> PoseEstimate:
         images = images.to(next(self.model.parameters()).device)
-        queries = self.model.embed_images(images).cpu()
+        queries, auxiliary = self.model.embed_and_estimate(images)
+        queries = queries.cpu()
         scores, rows = self.index.search(queries, min(k, len(self.index)))
         poses = self.index.poses(rows.flatten()).view(*rows.shape, -1, 3)
         mean = poses.mean(dim=1, dtype=torch.float64).float()
         best = poses[:, :_BEST]
         distances = (best - best.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=-1)
-        auxiliary = distance = None
-        if self.model.auxiliary is not None:
-            auxiliary = self.model.estimate_auxiliary(images).cpu()
+        distance = None
+        if auxiliary is not None:
+            auxiliary = auxiliary.cpu()
             distance = (auxiliary - mean).norm(dim=-1).mean(dim=-1)
         return PoseEstimate(
             pose_mm=mean,
