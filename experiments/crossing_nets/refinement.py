@@ -27,8 +27,7 @@ from dgpose.inference.hand_refinement import RefineConfig, Refinement, refine
 from dgpose.metrics.hand_pool import joint_distances
 from dgpose.models.crossing_nets import CrossingNets, load_crossing_nets
 from dgpose.skeletons import NYU_SCORED14
-
-from .report import print_header, save_results, table_row
+from experiments.report import print_header, save_results, table_row
 
 DEFAULT = RefineConfig()
 SETTINGS = {

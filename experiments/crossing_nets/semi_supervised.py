@@ -39,8 +39,7 @@ from dgpose.models.crossing_nets import (
 from dgpose.skeletons import NYU_SCORED14
 from dgpose.train.crossing_nets import CrossingNetsTrainConfig, train_crossing_nets
 from dgpose_ext.tensor_file import write_bytes_atomically
-
-from .report import mean_std, print_header, save_figure, save_results, table_row
+from experiments.report import mean_std, print_header, save_figure, save_results, table_row
 
 CURVE_MM = np.arange(0.0, 81.0)
 SIZE, BATCH = 64, 50

@@ -25,9 +25,9 @@ from dgpose.inference.hand_generation import walk
 from dgpose.metrics.hand_pool import joint_distances
 from dgpose.models.crossing_nets import CrossingNets
 from dgpose.skeletons import NYU_SCORED14
+from experiments.report import mean_std, print_header, save_results, table_row
 
 from .grid_models import arguments, grid_models, groups_of, name_of
-from .report import mean_std, print_header, save_results, table_row
 from .semi_supervised import SIZE
 
 STEPS = 33

@@ -17,8 +17,8 @@ import torch
 from dgpose.data.hand_pool import HandPool, rendered_pool
 from dgpose.metrics.hand_pool import pool_errors
 from dgpose.skeletons import NYU_SCORED14
+from experiments.report import mean_std, print_header, save_results, table_row
 
-from .report import mean_std, print_header, save_results, table_row
 from .semi_supervised import SIZE, Model, train_to_the_end
 
 PALM_JOINTS = (35, 23, 5)

@@ -28,9 +28,9 @@ from dgpose.data.nyu import CENTER_JOINT
 from dgpose.data.rotations import apply_rotation, rotation_from_vector
 from dgpose.metrics.hand_pool import pool_errors
 from dgpose.skeletons import NYU_SCORED14
+from experiments.report import mean_std, print_header, save_figure, save_results, table_row
 
 from .grid_models import Group, arguments, grid_models, groups_of, name_of
-from .report import mean_std, print_header, save_figure, save_results, table_row
 from .semi_supervised import ROTATION_DEG, SIZE
 
 TURNS_DEG = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0)

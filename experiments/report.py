@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.harness import environment
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parent / "results"
 
 
 def save_results(name: str, facts: Mapping[str, Any]) -> None:
