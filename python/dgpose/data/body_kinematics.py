@@ -26,7 +26,7 @@ REFERENCE_BONES_MM: FloatArray = np.array(
     [
         *(132.0, 432.0, 414.0),  # hip to right hip, knee, ankle
         *(132.0, 432.0, 414.0),  # left
-        *(175.0, 185.0, 165.0, 150.0),  # spine, thorax, neck, head
+        *(175.0, 185.0, 158.0, 145.0),  # spine, thorax, neck, head
         *(192.0, 295.0, 255.0),  # thorax to left shoulder, elbow, wrist
         *(192.0, 295.0, 255.0),  # right
     ]

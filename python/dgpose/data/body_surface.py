@@ -42,7 +42,7 @@ BODY_PARTS: tuple[str, ...] = (
 """Names of the values of a part map; "skirt" is also the tails of a coat."""
 
 _SIDES = ("right", "left")
-_RING = 10
+_RING = 12
 _HEAD_NODES = {
     # left, up, front from the head's middle; radius
     "face": (0.0, 13.0, 24.0, 72.0),
@@ -296,7 +296,7 @@ def _trunk(build: _Builder, j: FloatArray, shape: BodyShape, pelvis: _Frame, che
     hip_mid = 0.5 * (j[:, 1] + j[:, 4])
     waist_mid = 0.5 * (hip_mid + j[:, 8])
     waist = _frame(pelvis.left + chest.left, pelvis.up + chest.up)
-    belly = shape.belly
+    belly, slim = shape.belly, np.where(shape.bust > 0, 0.9, 1.0)
     hip_r, waist_r, chest_r = 96.0 * girth * shape.hips, 86.0 * girth, 93.0 * girth
     for name, sign in (("right", -1.0), ("left", 1.0), ("middle", 0.0)):
         wide = 0.0 if name == "middle" else 1.0
@@ -309,9 +309,12 @@ def _trunk(build: _Builder, j: FloatArray, shape: BodyShape, pelvis: _Frame, che
         build.put(
             f"waist_{name}",
             waist.at(
-                waist_mid, sign * k * 50.0 * girth * (1 + 0.15 * belly), 0 * k, k * (4 + 30 * belly)
+                waist_mid,
+                sign * k * 46.0 * girth * slim * (1 + 0.2 * belly),
+                0 * k,
+                k * (4 + 30 * belly),
             ),
-            waist_r * (1 + 0.2 * belly) + loose + grow,
+            waist_r * slim * (1 + 0.25 * belly) + loose + grow,
         )
         build.put(
             f"chest_{name}",
@@ -319,11 +322,11 @@ def _trunk(build: _Builder, j: FloatArray, shape: BodyShape, pelvis: _Frame, che
             chest_r + 0.7 * loose + grow,
         )
     shoulder_mid = 0.5 * (j[:, 11] + j[:, 14])
-    base = chest.at(shoulder_mid, 0 * k, k * 28.0, -k * 8.0)
-    build.put("neck_base", base, 55.0 * (0.5 + 0.5 * girth))
+    base = chest.at(shoulder_mid, 0 * k, k * 22.0, -k * 8.0)
+    build.put("neck_base", base, 54.0 * (0.5 + 0.5 * girth))
     for side, joint, sign in (("right", 14, -1.0), ("left", 11, 1.0)):
-        inward = chest.at(j[:, joint], -sign * k * 42.0, k * 4.0, -k * 4.0)
-        build.put(f"girdle_{side}", inward, 58.0 * (0.4 + 0.6 * girth) + 0.5 * loose)
+        inward = chest.at(j[:, joint], -sign * k * 36.0, -k * 6.0, -k * 4.0)
+        build.put(f"girdle_{side}", inward, 48.0 * (0.4 + 0.6 * girth) + 0.4 * loose)
         bust = chest.at(j[:, 8], sign * k * 66.0 * girth, -k * 48.0, k * (36.0 + 30.0 * shape.bust))
         build.put(f"bust_{side}", bust, (shape.bust > 0) * (62.0 + 6.0 * shape.bust) * girth)
         hip = j[:, 1 if side == "right" else 4]
@@ -390,7 +393,9 @@ def _arm(
     outward = chest.left * (-1.0 if side == 0 else 1.0)
     sleeve = np.where(shape.sleeve > 0, shape.loose_top, 0.0)
     cuff = np.where(shape.sleeve > 1, 0.7 * shape.loose_top, 0.0)
-    build.put(f"{s}_shoulder", shoulder + outward * (4.0 * k)[:, None], 57.0 * girth + sleeve)
+    build.put(
+        f"{s}_shoulder", chest.at(shoulder, 0 * k, -8.0 * k, 0 * k), 47.0 * girth + 0.6 * sleeve
+    )
     build.put(f"{s}_elbow", elbow, 40.0 * girth + 0.7 * np.maximum(cuff, 0.5 * sleeve))
     lower = unit(wrist - elbow)
     build.put(f"{s}_forearm_top", elbow, 39.0 * girth + 0.7 * cuff)
@@ -432,10 +437,15 @@ def _leg(
 ) -> FloatArray:
     """Returns y [B] of the foot's lowest point."""
     s, k, girth = _SIDES[side], shape.size, shape.girth
-    loose = np.where(shape.skirt > 0.6, 0.0, shape.loose_bottom)
+    # Under a skirt the thighs must not show through.
+    covered = shape.skirt > 0
+    loose = np.where(covered, 0.0, shape.loose_bottom)
+    top = np.where(covered, 74.0, 86.0) * girth
     hip, knee, ankle = (j[:, i] for i in ((1, 2, 3) if side == 0 else (4, 5, 6)))
     outward = pelvis.left * (-1.0 if side == 0 else 1.0)
-    build.put(f"{s}_hip", hip + outward * (14.0 * k * girth)[:, None], 86.0 * girth + loose)
+    build.put(
+        f"{s}_hip", hip + outward * (np.where(covered, 2.0, 14.0) * k * girth)[:, None], top + loose
+    )
     build.put(f"{s}_thigh_end", knee, 55.0 * girth + loose)
     thigh, shank = unit(knee - hip), unit(ankle - knee)
     # The knee's hinge: from its own bend where there is one, else the pelvis' left.
@@ -484,12 +494,14 @@ def _skirt(build: _Builder, j: FloatArray, shape: BodyShape, pelvis: _Frame) -> 
     flare = (58.0 + 30.0 * np.minimum(shape.skirt, 1.4)) * girth * k
     wide = np.abs(dot(half, ring.left))[:, 0] + flare
     deep = np.abs(dot(half, ring.front))[:, 0] + flare
+    # As thick as it takes to leave no gaps.
+    pleat = np.maximum(0.56 * np.pi * np.sqrt(2.0 * (wide**2 + deep**2)) / _RING, 36.0) / k
     for i in range(_RING):
         angle = 2.0 * np.pi * (i + 0.5) / _RING
         c, s = np.cos(angle), np.sin(angle)
-        start = pelvis.at(top, c * 92.0 * girth * shape.hips * k, 0 * k, s * 52.0 * girth * k)
-        build.put(f"skirt_{i}", start, np.where(worn, 52.0 * girth, 0.0))
-        build.put(f"hem_{i}", ring.at(hem, c * wide, 0 * k, s * deep), np.where(worn, 42.0, 0.0))
+        start = pelvis.at(top, c * 104.0 * girth * shape.hips * k, 0 * k, s * 56.0 * girth * k)
+        build.put(f"skirt_{i}", start, np.where(worn, 54.0 * girth, 0.0))
+        build.put(f"hem_{i}", ring.at(hem, c * wide, 0 * k, s * deep), np.where(worn, pleat, 0.0))
 
 
 def _bag(build: _Builder, j: FloatArray, shape: BodyShape, chest: _Frame) -> None:

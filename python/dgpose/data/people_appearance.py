@@ -192,7 +192,7 @@ def sample_outfits(rng: CounterRng, *, unseen_patterns: bool) -> Outfits:
     color, second = np.zeros((*shape, 3)), np.zeros((*shape, 3))
     pattern = np.zeros(shape, np.int64)
     seen = len(PATTERNS) - len(UNSEEN_PATTERNS)
-    for name, plain in (("top", 0.35), ("bottom", 0.75), ("shoes", 1.0)):
+    for name, plain in (("top", 0.35), ("bottom", 0.85), ("shoes", 1.0)):
         m = _M[name]
         color[:, m] = _colors(rng, f"outfit.{name}", 0.5 if name == "top" else 0.75)
         second[:, m] = _colors(rng, f"outfit.{name}.second", 0.5)

@@ -151,7 +151,7 @@ def sample_places(rng: CounterRng, *, unseen: bool) -> Places:
         outdoors=outdoors,
         boxes=boxes,
         box_color=box_color,
-        blur=rng.uniform("place.blur", low=0.0, high=2.2),
+        blur=rng.uniform("place.blur", low=0.5, high=2.3),
     )
 
 

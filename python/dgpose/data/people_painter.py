@@ -140,7 +140,7 @@ def paint(
             z, x, y = fine_depth[c].take(pixels), column.take(pixels), row.take(pixels)
             fx, fy, cx, cy = doubled[c]
             surface = Surface(
-                part=_EDGE_PART.take(at),
+                part=_EDGE_PART.take(at).astype(np.int64),
                 point=((x - cx) / fx * z, (y - cy) / fy * z, z),
                 normal=tuple(n.take(pixels) for n in normals[c].reshape(3, -1)),
                 openness=_openness(depth[b], scene.hip[b, 2]).take((y >> 1) * width + (x >> 1)),

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from dgpose.data.body_surface import BODY_PARTS
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
@@ -34,6 +33,8 @@ _ROUGH = np.full(len(MATERIALS), 0.35, np.float32)
 _ROUGH[[MATERIALS.index("skin"), MATERIALS.index("hair")]] = 0.08, 0.5
 _RADIUS_MM = np.full(len(BODY_PARTS), 55.0, np.float32)
 _RADIUS_MM[[_TORSO, BODY_PARTS.index("skirt")]] = 150.0
+# Texels of folds around a part.
+_TEXELS = np.where(_RADIUS_MM > 100, 256, 96).astype(np.float32)
 _F = np.float32
 
 
@@ -84,8 +85,8 @@ def sample_camera_look(rng: CounterRng) -> CameraLook:
     gain = rng.log_normal("camera.gain", 1, std=0.12) * rng.log_normal("camera.white", 3, std=0.035)
     return CameraLook(
         gain=gain,
-        blur=rng.uniform("camera.blur", low=0.45, high=0.9),
-        noise=rng.uniform("camera.noise", low=0.002, high=0.022),
+        blur=rng.uniform("camera.blur", low=0.3, high=0.8),
+        noise=rng.uniform("camera.noise", low=0.002, high=0.02),
         start=rng.integers("camera.noise_start", 1 << 30),
     )
 
@@ -102,7 +103,7 @@ class Surface(NamedTuple):
     """What n pixels of one image see: part [n], point and normal (x, y, z) [n] in the camera, and
     openness [n], how much ambient light comes (0 to 1)."""
 
-    part: npt.NDArray[np.int16]
+    part: IntArray
     point: tuple[Map, ...]
     normal: tuple[Map, ...]
     openness: Map
@@ -143,7 +144,7 @@ def shade(
     )
     color = look.cloth.color[b].astype(np.float32).take(material, axis=0)
     _patterns(color, material, part, around, along, look, b)
-    grain = tiles.look_up(0, along * _F(0.35) + 1024, around * 256 + 1024)
+    grain = tiles.look_up(0, along * _F(0.25) + 1024, around * _TEXELS.take(part) + 1024)
     light = 1 + _ROUGH.take(material) * (grain - _F(0.5))
     _face(light, part, across, along, front, head)
 
@@ -163,7 +164,7 @@ def shade(
 def _patterns(
     color: Map,
     material: IntArray,
-    part: npt.NDArray[np.int16],
+    part: IntArray,
     around: Map,
     along: Map,
     look: Appearance,
@@ -205,7 +206,7 @@ def _patterns(
 
 def _face(
     light: Map,
-    part: npt.NDArray[np.int16],
+    part: IntArray,
     across: Map,
     along: Map,
     front: Map,
@@ -225,7 +226,7 @@ def _face(
 
 
 def _smooth_trunk(
-    part: npt.NDArray[np.int16],
+    part: IntArray,
     across: Map,
     front: Map,
     normal: tuple[Map, ...],
@@ -250,7 +251,9 @@ def _smooth_trunk(
 def expose(image: Map, look: CameraLook, b: int, tiles: NoiseTiles) -> Map:
     """The photograph [3, H, W] in 0 to 1 of light [H, W, 3]."""
     seen = cv2.GaussianBlur(image, (0, 0), float(look.blur[b]))
-    seen = seen * look.gain[b].astype(np.float32)
+    # As cameras do, if not to the end.
+    exposure = min(max(0.42 / (float(seen.mean()) + 0.02), 0.6), 2.2) ** 0.6
+    seen *= (exposure * look.gain[b]).astype(np.float32)
     count = seen.size
     start = int(look.start[b]) % max(tiles.white.size - count, 1)
     if tiles.white.size >= count:

@@ -70,7 +70,7 @@ class SyntheticPeopleConfig(IdentityConfig):
     elevation_deg: tuple[float, float] = (-10.0, 20.0)  # of the camera above the person
     roll_std_deg: float = 2.5
     off_axis: tuple[float, float] = (0.22, 0.08)  # tangents, to each side
-    margin: tuple[float, float] = (1.06, 1.4)  # image to person
+    margin: tuple[float, float] = (1.06, 1.32)  # image to person
     shift_std: float = 0.035  # of the image's size
     occluder_chance: float = 0.06
 
