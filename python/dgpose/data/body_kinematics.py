@@ -52,7 +52,7 @@ def with_bone_lengths(joints_mm: FloatArray, lengths_mm: FloatArray) -> FloatArr
         [..., 17, 3] float64; the hip stays where it is.
     """
     source = np.asarray(joints_mm, np.float64)
-    moved = source.copy()
+    moved: FloatArray = source.copy()
     for joint, parent in enumerate(BONE_PARENTS, start=1):
         direction = unit(source[..., joint, :] - source[..., parent, :])
         moved[..., joint, :] = (
@@ -106,7 +106,8 @@ def sample_body_poses(rng: CounterRng) -> FloatArray:
     batch = len(rng)
     poses = _draw(rng)
     keep = np.argmax(_limbs_apart(poses), axis=1)  # the first good one, or else the first
-    return poses[np.arange(batch), keep]
+    chosen: FloatArray = poses[np.arange(batch), keep]
+    return chosen
 
 
 def _draw(rng: CounterRng) -> FloatArray:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dgpose.data.body_capsules import BODY_PARTS, BodyShape
+from dgpose.data.body_head import HAIR_STYLES
 from dgpose.data.body_kinematics import REFERENCE_BONES_MM
-from dgpose.data.body_surface import BODY_PARTS, HAIR_STYLES, BodyShape
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
 
 __all__ = [

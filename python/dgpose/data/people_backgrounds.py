@@ -197,10 +197,12 @@ def paint_place(
         # What is out of focus needs half the pixels; enlarging them blurs by half a pixel or so.
         half = (height + 1) // 2, (width + 1) // 2
         small = _sharp_place(places, b, _rays(view, half), floor, beyond, shadow, tiles)
-        picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+        picture = np.asarray(
+            cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+        )
         blur = (blur * blur - 0.5) ** 0.5
     if blur > 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), blur)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
     return picture
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dgpose.data.body_surface import BODY_PARTS
+from dgpose.data.body_capsules import BODY_PARTS
 from dgpose.data.counter_rng import FloatArray
 
 __all__ = ["Keypoints", "find_keypoints", "project"]

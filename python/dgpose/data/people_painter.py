@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dgpose.data.body_surface import EDGE_PARTS, EDGES
+from dgpose.data.body_capsules import EDGE_PARTS, EDGES
 from dgpose.data.counter_rng import CounterRng, FloatArray
 from dgpose.data.people_appearance import Appearance
 from dgpose.data.people_backgrounds import (
@@ -24,6 +24,7 @@ from dgpose.data.people_backgrounds import (
     paint_place,
     sample_places,
 )
+from dgpose.data.people_props import PROPS
 from dgpose.data.people_shading import (
     Beams,
     PartFrames,
@@ -36,10 +37,7 @@ from dgpose.data.people_shading import (
 from dgpose.data.rotations import apply_rotation
 from dgpose_ext import capsule_depth
 
-__all__ = ["PROPS", "Painted", "Scene", "paint"]
-
-PROPS = 3
-"""Capsules of each scene that are no person: seat and post of a stool, and what stands before."""
+__all__ = ["Painted", "Scene", "paint"]
 
 _NODES = int(EDGES.max()) + 1
 _ALL_EDGES = torch.from_numpy(
@@ -160,10 +158,13 @@ def paint(
             layer = np.zeros((4 * height * width, 4), np.float32)
             layer[pixels, :3] = color
             layer[pixels, 3] = 1.0
-            layer = layer.reshape(2 * height, 2 * width, 4)
-            layer = cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA)
-            picture *= 1 - layer[..., 3:]
-            picture += layer[..., :3]
+            drawn = cv2.resize(
+                layer.reshape(2 * height, 2 * width, 4),
+                (width, height),
+                interpolation=cv2.INTER_AREA,
+            )
+            picture *= 1 - drawn[..., 3:]
+            picture += drawn[..., :3]
             image[b] = expose(picture, photo, b, tiles)
     return Painted(image, parts, depth)
 
@@ -173,4 +174,5 @@ def _openness(depth: Map, hip: float) -> Map:
     filled = np.where(depth > 0, depth, _F(hip + 400.0))
     reach = max(3, round(max(depth.shape) / 14) | 1)
     hidden = (filled - cv2.blur(filled, (reach, reach))) * _F(1 / 140.0)
-    return 1 - _F(0.45) * np.clip(hidden, 0, 1)
+    openness: Map = 1 - _F(0.45) * np.clip(hidden, 0, 1)
+    return openness

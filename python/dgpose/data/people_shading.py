@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dgpose.data.body_surface import BODY_PARTS
+from dgpose.data.body_capsules import BODY_PARTS
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
 from dgpose.data.people_appearance import MATERIALS, PATTERNS, Appearance
 from dgpose.data.people_backgrounds import Map, NoiseTiles, fraction
@@ -142,7 +142,7 @@ def shade(
         look.above[b].take(part),
         look.below[b].take(part),
     )
-    color = look.cloth.color[b].astype(np.float32).take(material, axis=0)
+    color: Map = look.cloth.color[b].astype(np.float32).take(material, axis=0)
     _patterns(color, material, part, around, along, look, b)
     grain = tiles.look_up(0, along * _F(0.25) + 1024, around * _TEXELS.take(part) + 1024)
     light = 1 + _ROUGH.take(material) * (grain - _F(0.5))

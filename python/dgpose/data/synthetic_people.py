@@ -27,16 +27,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dgpose.data.body_capsules import BODY_PARTS, sample_gesture
 from dgpose.data.body_kinematics import (
     BONE_PARENTS,
     sample_body_poses,
     with_bone_lengths,
 )
 from dgpose.data.body_poses import POSE_FILE, SPLIT_KINDS, SPLITS, BodyPoses
-from dgpose.data.body_surface import (
-    body_surface,
-    sample_gesture,
-)
+from dgpose.data.body_surface import body_surface
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
 from dgpose.data.people_appearance import (
     Cloth,
@@ -49,29 +47,24 @@ from dgpose.data.people_appearance import (
 )
 from dgpose.data.people_backgrounds import NoiseTiles
 from dgpose.data.people_labels import find_keypoints
-from dgpose.data.people_painter import PROPS, Scene, paint
-from dgpose.data.rotations import apply_rotation, dot, rotate_about, unit
+from dgpose.data.people_painter import Scene, paint
+from dgpose.data.people_props import sample_props
+from dgpose.data.people_views import ViewConfig, crop_cameras, place_hips, sample_views
+from dgpose.data.rotations import apply_rotation, rotate_about
 
-__all__ = ["PeopleBatch", "SyntheticPeople", "SyntheticPeopleConfig"]
+__all__ = ["BODY_PARTS", "PeopleBatch", "SyntheticPeople", "SyntheticPeopleConfig"]
 
 
 @dataclass(frozen=True)
-class SyntheticPeopleConfig(IdentityConfig):
+class SyntheticPeopleConfig(IdentityConfig, ViewConfig):
     """What varies in the rendered people, and by how much.
 
-    The fields of identities are those of ``IdentityConfig``. Angles in degrees, lengths in mm;
-    ranges are drawn from uniformly.
+    How people differ is in ``IdentityConfig``, where cameras are in ``ViewConfig``.
     """
 
     identities: int = 2000  # of each split
     outfits: int = 1200  # of each split
     kinematic_share: float = 0.3  # of poses="mixed"
-    distance_mm: tuple[float, float] = (2500.0, 7000.0)
-    elevation_deg: tuple[float, float] = (-10.0, 20.0)  # of the camera above the person
-    roll_std_deg: float = 2.5
-    off_axis: tuple[float, float] = (0.22, 0.08)  # tangents, to each side
-    margin: tuple[float, float] = (1.06, 1.32)  # image to person
-    shift_std: float = 0.035  # of the image's size
     occluder_chance: float = 0.06
 
 
@@ -182,7 +175,7 @@ class SyntheticPeople:
         heading = rng.uniform("heading", 1, 1, high=2 * np.pi)
         poses = rotate_about(poses, np.array([0.0, 1.0, 0.0]), heading)
         poses = with_bone_lengths(poses, self._people.bones_mm[who])
-        view = self._views(rng)
+        view = sample_views(rng, self.config)
         return self._render(rng, apply_rotation(poses, view[:, None]), view, who, rows)
 
     def posed(
@@ -216,7 +209,7 @@ class SyntheticPeople:
         if who.shape != (len(rng),):
             raise ValueError(f"identities must have shape [{len(rng)}], got {list(who.shape)}")
         rows = np.full(len(rng), -1, np.int64)
-        return self._render(rng, joints - joints[:, :1], self._views(rng), who, rows)
+        return self._render(rng, joints - joints[:, :1], sample_views(rng, self.config), who, rows)
 
     def bone_lengths(
         self, identities: Sequence[int] | Tensor | npt.NDArray[np.integer]
@@ -253,16 +246,6 @@ class SyntheticPeople:
             rows = np.where(kinematic, -1, rows)
         return poses, rows
 
-    def _views(self, rng: CounterRng) -> FloatArray:
-        """Rotations [B, 3, 3] from the world (y along gravity) to the camera."""
-        c = self.config
-        low, high = c.elevation_deg
-        elevation = np.radians(rng.uniform("elevation", 1, 1, low=low, high=high))
-        roll = np.radians(rng.normal("roll", 1, 1, std=c.roll_std_deg))
-        world = np.broadcast_to(np.eye(3), (len(rng), 3, 3))
-        pitched = rotate_about(world, np.array([1.0, 0.0, 0.0]), elevation)
-        return rotate_about(pitched, np.array([0.0, 0.0, 1.0]), roll)
-
     def _render(
         self,
         rng: CounterRng,
@@ -281,11 +264,13 @@ class SyntheticPeople:
         )
         world = np.swapaxes(view, 1, 2)
         surface = body_surface(apply_rotation(poses, world[:, None]), shape, sample_gesture(rng))
-        place = self._places(rng, view, surface.floor)
+        place = place_hips(rng, view, surface.floor, self.config)
         joints = poses + place[:, None]
         nodes = apply_rotation(surface.nodes, view[:, None]) + place[:, None]
-        camera = self._crop(rng, nodes, surface.radii)
-        props, prop_radii = self._props(rng, joints, camera, view[:, 1], surface.floor)
+        camera = crop_cameras(rng, nodes, surface.radii, self.size, self.config)
+        props, prop_radii = sample_props(
+            rng, joints, camera, view[:, 1], surface.floor, self.size, self.config.occluder_chance
+        )
         scene = Scene(
             nodes=np.concatenate([nodes, props], axis=1).astype(np.float32),
             radii=np.concatenate([surface.radii, prop_radii], axis=1).astype(np.float32),
@@ -321,81 +306,6 @@ class SyntheticPeople:
             camera=torch.from_numpy(scene.camera),
             pose_row=torch.from_numpy(rows),
         )
-
-    def _places(self, rng: CounterRng, view: FloatArray, floor: FloatArray) -> FloatArray:
-        """Where the hip is [B, 3]; the camera stays above the floor."""
-        c = self.config
-        distance = rng.uniform("distance", low=c.distance_mm[0], high=c.distance_mm[1])
-        aside = rng.uniform("off_axis", 2, low=-1.0, high=1.0) * np.array(c.off_axis)
-        # y of the hip in the world, by the world's vertical in the camera.
-        vertical = view[:, 1]
-        lowest = (250.0 - floor) / distance
-        height = aside[:, 0] * vertical[:, 0] + aside[:, 1] * vertical[:, 1] + vertical[:, 2]
-        aside[:, 1] += np.maximum(lowest - height, 0.0) / vertical[:, 1]
-        return np.concatenate([aside, np.ones((len(rng), 1))], axis=1) * distance[:, None]
-
-    def _crop(self, rng: CounterRng, nodes: FloatArray, radii: FloatArray) -> FloatArray:
-        """Cameras [B, 4] whose image is the crop around the person."""
-        c = self.config
-        height, width = self.size
-        depth = np.maximum(nodes[..., 2], 100.0)
-        reach = np.where(radii > 0, radii / depth, -np.inf)
-        places = nodes[..., :2] / depth[..., None]
-        low = (places - reach[..., None]).min(axis=1, where=radii[..., None] > 0, initial=np.inf)
-        high = (places + reach[..., None]).max(axis=1, where=radii[..., None] > 0, initial=-np.inf)
-        margin = rng.uniform("margin", low=c.margin[0], high=c.margin[1])
-        extent = (high - low) / np.array([width, height])
-        focal = 1.0 / (extent.max(axis=1) * margin)
-        shift = rng.normal("shift", 2, std=c.shift_std) * np.array([width, height])
-        middle = 0.5 * (low + high) * focal[:, None] + shift
-        center = 0.5 * np.array([width - 1.0, height - 1.0]) - middle
-        return np.concatenate([focal[:, None], focal[:, None], center], axis=1)
-
-    def _props(
-        self,
-        rng: CounterRng,
-        joints: FloatArray,
-        camera: FloatArray,
-        down: FloatArray,
-        floor: FloatArray,
-    ) -> tuple[FloatArray, FloatArray]:
-        """A stool under those who sit, and now and then something before a person.
-
-        Args:
-            joints: [B, 17, 3] in the camera; camera [B, 4]; down [B, 3]: gravity in the camera.
-            floor: [B] mm from the hip down to the floor.
-
-        Returns:
-            nodes [B, 2 PROPS, 3] and radii.
-        """
-        batch = len(rng)
-        nodes, radii = np.zeros((batch, 2 * PROPS, 3)), np.zeros((batch, 2 * PROPS))
-        thighs = unit(joints[:, [2, 5]] - joints[:, [1, 4]])
-        shanks = unit(joints[:, [3, 6]] - joints[:, [2, 5]])
-        level = np.abs(dot(thighs, down[:, None])[..., 0]) < 0.5
-        sits = (level & (dot(shanks, down[:, None])[..., 0] > 0.8)).all(axis=1)
-        across = joints[:, 4] - joints[:, 1]
-        seat = 0.5 * (joints[:, 1] + joints[:, 4]) + 165.0 * down
-        nodes[:, 0], nodes[:, 1] = seat - 0.7 * across, seat + 0.7 * across
-        nodes[:, 2], nodes[:, 3] = seat, joints[:, 0] + floor[:, None] * down
-        radii[:, :4] = np.where(sits[:, None], [70.0, 70.0, 40.0, 40.0], 0.0)
-
-        u = rng.uniform("occluder", 5)
-        height, width = self.size
-        fx, fy, cx, cy = camera.T
-        z = joints[:, 0, 2] * (0.45 + 0.25 * u[:, 0])
-        bottom = (1.1 * height - cy) / fy * z
-        top = (height * (0.75 * u[:, 2] - 0.2) - cy) / fy * z
-        # To the left or right of the middle, where a person is seldom hidden whole.
-        x = np.where(u[:, 1] < 0.5, 0.8 * u[:, 1], 0.2 + 0.8 * u[:, 1])
-        x = (x * width - cx) / fx * z
-        lean = (u[:, 3] - 0.5) * 0.2 * (bottom - top)
-        nodes[:, 4] = np.stack([x, bottom, z], axis=-1)
-        nodes[:, 5] = np.stack([x + lean, top, z], axis=-1)
-        shown = rng.chance("occluder.shown", self.config.occluder_chance)
-        radius = np.where(shown, (0.02 + 0.08 * u[:, 4]) * width / fx * z, 0.0)
-        radii[:, 4:] = radius[:, None]
-        return nodes, radii
 
 
 def _taken(outfits: Outfits, rows: IntArray) -> Outfits:
