@@ -35,14 +35,13 @@ def sample_props(
     nodes, radii = np.zeros((batch, 2 * PROPS, 3)), np.zeros((batch, 2 * PROPS))
     thighs = unit(joints[:, [2, 5]] - joints[:, [1, 4]])
     shanks = unit(joints[:, [3, 6]] - joints[:, [2, 5]])
-    level = np.abs(dot(thighs, down[:, None])) < 0.5
-    upright = dot(shanks, down[:, None]) > 0.8
-    sits = np.logical_and(level, upright).all(axis=(1, 2))
+    slope, drop = dot(thighs, down[:, None]), dot(shanks, down[:, None])
+    sits = (np.abs(slope).max(axis=(1, 2)) < 0.55) & (drop.min(axis=(1, 2)) > 0.7)
     across = joints[:, 4] - joints[:, 1]
     seat = 0.5 * (joints[:, 1] + joints[:, 4]) + 165.0 * down
     nodes[:, 0], nodes[:, 1] = seat - 0.7 * across, seat + 0.7 * across
     nodes[:, 2], nodes[:, 3] = seat, joints[:, 0] + floor[:, None] * down
-    radii[:, :4] = np.where(sits[:, None], [70.0, 70.0, 40.0, 40.0], 0.0)
+    radii[:, :4] = sits[:, None] * np.array([70.0, 70.0, 40.0, 40.0])
 
     u = rng.uniform("occluder", 5)
     height, width = size
