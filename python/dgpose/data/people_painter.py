@@ -96,7 +96,9 @@ def paint(
     darkness = rng.uniform("shadow", low=0.25, high=0.7)
     prop_color = rng.uniform("prop", 2, 1, low=0.1, high=0.7)
     prop_color = prop_color * rng.uniform("prop.tint", 2, 3, low=0.7, high=1.2)
-    row, column = np.divmod(np.arange(4 * height * width, dtype=np.int32), np.int32(2 * width))
+    row, column = np.divmod(np.arange(4 * height * width), 2 * width)
+    coarse = (row >> 1) * width + (column >> 1)
+    row, column = row.astype(np.float32), column.astype(np.float32)
     # A few at a time: what they need stays in the processor's cache.
     step = max(1, (1 << 19) // (4 * height * width))
     for start in range(0, batch, step):
@@ -131,17 +133,16 @@ def paint(
             )
             picture *= (lights.ambient[b] + 0.45 * lights.color[b, 0]).astype(np.float32)
 
-            c = b - start
-            edge = fine_edge[c]
+            edge = fine_edge[b - start]
             pixels = np.flatnonzero(edge >= 0)
             at = edge.take(pixels)
-            z, x, y = fine_depth[c].take(pixels), column.take(pixels), row.take(pixels)
-            fx, fy, cx, cy = doubled[c]
+            z, x, y = fine_depth[b - start].take(pixels), column.take(pixels), row.take(pixels)
+            fx, fy, cx, cy = doubled[b - start]
             surface = Surface(
                 part=_EDGE_PART.take(at).astype(np.int64),
                 point=((x - cx) / fx * z, (y - cy) / fy * z, z),
-                normal=tuple(n.take(pixels) for n in normals[c].reshape(3, -1)),
-                openness=_openness(depth[b], scene.hip[b, 2]).take((y >> 1) * width + (x >> 1)),
+                normal=tuple(n.take(pixels) for n in normals[b - start].reshape(3, -1)),
+                openness=_openness(depth[b], scene.hip[b, 2]).take(coarse.take(pixels)),
             )
             beams = Beams(
                 *(v[b].astype(np.float32) for v in (lights.ambient, toward, lights.color))
@@ -154,15 +155,13 @@ def paint(
             if prop.size:
                 lit = _F(0.5) - _F(0.35) * surface.normal[2].take(prop)
                 which = (at.take(prop) - len(EDGE_PARTS)) // (PROPS - 1)
-                color[prop] = lit[:, None] * prop_color[b].astype(np.float32)[which]
-            layer = np.zeros((4 * height * width, 4), np.float32)
-            layer[pixels, :3] = color
-            layer[pixels, 3] = 1.0
-            drawn = cv2.resize(
-                layer.reshape(2 * height, 2 * width, 4),
-                (width, height),
-                interpolation=cv2.INTER_AREA,
-            )
+                color[:, prop] = lit * prop_color[b].astype(np.float32).T[:, which]
+            layer = np.zeros((4, 4 * height * width), np.float32)
+            for i in range(3):
+                layer[i][pixels] = color[i]
+            layer[3][pixels] = 1.0
+            merged = cv2.merge(list(layer.reshape(4, 2 * height, 2 * width)))
+            drawn = cv2.resize(merged, (width, height), interpolation=cv2.INTER_AREA)
             picture *= 1 - drawn[..., 3:]
             picture += drawn[..., :3]
             image[b] = expose(picture, photo, b, tiles)

@@ -118,7 +118,7 @@ def shade(
     head: float,
     tiles: NoiseTiles,
 ) -> Map:
-    """Colours [n, 3] of a person's visible surface.
+    """Colours [3, n] of a person's visible surface.
 
     Args:
         surface: of the person.
@@ -142,7 +142,8 @@ def shade(
         look.above[b].take(part),
         look.below[b].take(part),
     )
-    color: Map = look.cloth.color[b].astype(np.float32).take(material, axis=0)
+    table = look.cloth.color[b].T.astype(np.float32)
+    color: Map = np.stack([row.take(material) for row in table])
     _patterns(color, material, part, around, along, look, b)
     grain = tiles.look_up(0, along * _F(0.25) + 1024, around * _TEXELS.take(part) + 1024)
     light = 1 + _ROUGH.take(material) * (grain - _F(0.5))
@@ -155,7 +156,7 @@ def shade(
         for d in beams.direction
     )
     for c in range(3):
-        color[:, c] *= (
+        color[c] *= (
             skylight * beams.ambient[c] + first * beams.color[0, c] + second * beams.color[1, c]
         )
     return color
@@ -201,7 +202,8 @@ def _patterns(
             on = along.take(at) > np.where(p == _TORSO, _F(280.0), _F(-150.0))
         else:
             on = np.abs(fraction(u) - _F(0.5)) + np.abs(fraction(v) - _F(0.5)) < 0.35
-        color[at[on]] = look.cloth.second[b, m].astype(np.float32)
+        for c in range(3):
+            color[c][at[on]] = look.cloth.second[b, m, c]
 
 
 def _face(
