@@ -128,7 +128,8 @@ class Appearance(NamedTuple):
 def sample_people(rng: CounterRng, config: IdentityConfig) -> People:
     """Draw people; the indices of ``rng`` are identities."""
     curvy = rng.chance("person.curvy", 0.5)
-    size = rng.log_normal("person.size", std=config.size_std) * np.where(curvy, 0.97, 1.02)
+    size = rng.log_normal("person.size", std=config.size_std)
+    size = size * np.exp(config.size_std * np.where(curvy, -0.6, 0.4))
     side = rng.log_normal("person.bones", 10, std=config.bone_std)
     same = [0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 7, 8, 9]
     bones = REFERENCE_BONES_MM * size[:, None] * side[:, same]
