@@ -20,7 +20,7 @@ def preview(*options: object) -> Result:
 
 
 def test_draws_a_sheet(tmp_path: Path) -> None:
-    plain, rows = tmp_path / "plain.png", tmp_path / "rows.png"
+    plain, rows = tmp_path / "plain.png", tmp_path / "rows.jpg"
     result = preview("--out", plain, "--count", 3, "--size", "32x16", "--split", "test")
     assert result.exit_code == 0, result.output
     assert str(plain) in result.output

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,13 @@ def turned(joints: np.ndarray, degrees: float) -> np.ndarray:
     return joints @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
 
 
+@cache
+def plain_people(size: int) -> SyntheticPeople:
+    return SyntheticPeople(0, poses="kinematic", size=size, config=PLAIN)
+
+
 def of_pose(*poses: np.ndarray, identity: int = 0, size: int = 64) -> PeopleBatch:
-    people = SyntheticPeople(0, poses="kinematic", size=size, config=PLAIN)
-    return people.posed(np.stack(poses), [identity] * len(poses), range(len(poses)))
+    return plain_people(size).posed(np.stack(poses), [identity] * len(poses), range(len(poses)))
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def _preview() -> None:
 
 @preview_app.command()
 def people(
-    out: Annotated[Path, typer.Option(help="Picture to write, .png.")] = Path("people.png"),
+    out: Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.")] = Path("people.png"),
     split: Annotated[Split, typer.Option(help="Which part.")] = Split.TRAIN,
     split_by: Annotated[SplitBy, typer.Option(help="How poses are split.")] = SplitBy.SEQUENCE,
     poses: Annotated[PoseSource, typer.Option(help="auto: mixed where --data has them.")] = (
@@ -115,6 +115,9 @@ def people(
     seed: Annotated[int, typer.Option(help="Of the data set.")] = 0,
     person: Annotated[
         int | None, typer.Option(help="Identity that all samples show, in the samples' poses.")
+    ] = None,
+    zoom: Annotated[
+        int | None, typer.Option(min=1, help="Pixels for one of the image; default: by its size.")
     ] = None,
     skeleton: Annotated[bool, typer.Option(help="Also joints; hidden ones are left out.")] = False,
     parts: Annotated[bool, typer.Option(help="Also body parts.")] = False,
@@ -135,8 +138,12 @@ def people(
             who = [person] * count
             joints = with_bone_lengths(batch.joints_mm.double().numpy(), source.bone_lengths(who))
             batch = source.posed(joints, who, range(start, start + count))
-        title = f"SyntheticPeople: seed {seed}, {split.value}, poses {source.poses}"
-        save_picture(out, people_sheet(batch, title, skeleton=skeleton, parts=parts, mask=mask))
+        title = (
+            f"SyntheticPeople: seed {seed}, {split.value}, poses {source.poses}; person / outfit"
+        )
+        save_picture(
+            out, people_sheet(batch, title, skeleton=skeleton, parts=parts, mask=mask, zoom=zoom)
+        )
     except (OSError, ValueError) as error:
         fail(error)
     typer.echo(f"picture: {out}")

@@ -36,9 +36,9 @@ def people_sheet(
     skeleton: bool = False,
     parts: bool = False,
     mask: bool = False,
-    columns: int | None = None,
+    zoom: int | None = None,
 ) -> Picture:
-    """Images in rows, each with its identity and outfit; below each what else is asked for.
+    """Images in rows, below each what else is asked for, and its identity / outfit.
 
     Args:
         batch: of rendered people.
@@ -46,7 +46,7 @@ def people_sheet(
         skeleton: the image again with the joints that are visible.
         parts: the part map.
         mask: the mask.
-        columns: images in a row; None: as many as fit 1700 pixels.
+        zoom: pixels for one of the image; None: such that images are about 192 pixels high.
 
     Returns:
         RGB picture.
@@ -55,7 +55,7 @@ def people_sheet(
         ValueError: an empty batch.
     """
     height, width = batch.image.shape[2:]
-    factor = max(1, round(192 / height))
+    factor = max(1, round(192 / height)) if zoom is None else zoom
     lookup = np.array([*PART_COLORS.values(), PAGE], np.uint8)  # -1 is the last
     tiles = []
     for b in range(len(batch.image)):
@@ -73,13 +73,11 @@ def people_sheet(
         if mask:
             grey = 255 * batch.mask[b, 0].numpy().astype(np.uint8)
             rows.append(_enlarged(np.repeat(grey[..., None], 3, 2), factor, cv2.INTER_NEAREST))
-        caption = f"person {int(batch.identity[b])}, outfit {int(batch.outfit[b])}"
-        tiles.append((np.vstack(rows), caption if width * factor >= 180 else caption[7:]))
+        caption = f"{int(batch.identity[b])} / {int(batch.outfit[b])}"
+        tiles.append((np.vstack(rows), caption))
     legend = [LegendEntry(name.replace("_", " "), color) for name, color in BODY_COLORS.items()]
-    wide = columns if columns is not None else max(1, 1700 // (width * factor + 8))
-    return page_of_tiles(
-        tiles, title, legend if skeleton or parts else (), columns=min(wide, len(tiles))
-    )
+    columns = min(len(batch.image), max(1, 1700 // (width * factor + 8)))
+    return page_of_tiles(tiles, title, legend if skeleton or parts else (), columns=columns)
 
 
 def _enlarged(picture: Picture, factor: int, how: int) -> Picture:
