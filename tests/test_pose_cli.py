@@ -153,6 +153,15 @@ def test_eval_and_embedding(tmp_path: Path, model: Path, index: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "7 poses" in result.output
     assert "135.63" not in result.output  # published figures are of Human3.6M's test part
+    calibrated = tmp_path / "calibrated.dgx"
+    result = invoke(
+        "pose", "index", model, "--poses", tmp_path / "pool.safetensors", "--out", calibrated,
+        "--thin", "-1", "--calibration", tmp_path / "pool.safetensors",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert PoseRetriever.load(model, calibrated).estimate(pool.images).confidence is not None
+    result = invoke("pose", "eval", model, calibrated, *arguments)
+    assert "confidence" in result.output
     result = invoke("pose", "embedding", model, *arguments, "--out", tmp_path / "e.png")
     assert result.exit_code == 0, result.output
     assert "heading R" in result.output
@@ -166,9 +175,12 @@ def test_eval_and_embedding(tmp_path: Path, model: Path, index: Path) -> None:
 def test_people(tmp_path: Path, model: Path, data_dir: Path) -> None:
     """CMU's poses as candidates, rendered people as images."""
     out = tmp_path / "cmu.dgx"
-    arguments = ("--data", data_dir, "--split", "test", "--thin", 150, "--headings", 3)
+    arguments = ("--data", data_dir, "--thin", 250, "--headings", 3)
     result = invoke("pose", "index", model, "--poses", "cmu", "--out", out, *arguments)
     assert result.exit_code == 0, result.output
+    result = invoke("pose", "estimate", model, out, write_images(tmp_path / "images"))
+    assert result.exit_code == 0, result.output
+    assert "confidence 0." in result.output
     result = invoke("pose", "eval", model, out, "--data", data_dir, "--frames", 5)
     assert result.exit_code == 0, result.output
     assert "SyntheticPeople, CMU poses, test part by sequence" in result.output

@@ -52,9 +52,10 @@ def test_methods_and_bounds() -> None:
     single = report.methods["oracle"].errors_mm.mean(1)
     assert (single <= report.methods["Max"].errors_mm.mean(1) + 1e-6).all()
     assert set(report.methods["Max"].by_action) == {"Eating", "Walking"}
-    assert set(report.guesses) == {
-        "spread_mm", "confidence", "best score", "auxiliary_distance_mm",
-    }  # fmt: skip
+    assert set(report.guesses) == {"spread_mm", "best score", "auxiliary_distance_mm"}
+    retriever.calibrate(pool.images)
+    report = evaluate_retrieval(retriever, pool, counts=(5, 20))
+    assert -1 <= report.guesses["confidence"] <= 1
     assert report.close_share == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgpose.inference.pose_retriever import AGREEMENT_MM, PoseRetriever
+from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, save_model
 from dgpose_ext import PoseIndex, topk_mean_pose
 
@@ -48,26 +48,56 @@ def test_against_a_plain_loop(storage: str) -> None:
         assert torch.equal(estimate.best_mm[number], found[0])
         distances = (found[:20] - found[:20].mean(0)).norm(dim=-1).mean(1)
         torch.testing.assert_close(estimate.spread_mm[number], distances.mean())
-        near = (distances <= AGREEMENT_MM).float().mean()
-        torch.testing.assert_close(estimate.confidence[number], near)
     means = topk_mean_pose(model.embed_images(images), embeddings, relative, 30)
     torch.testing.assert_close(estimate.pose_mm, means, atol=1e-3, rtol=0)
     assert estimate.auxiliary_mm is not None
     assert estimate.auxiliary_distance_mm is not None
     torch.testing.assert_close(estimate.auxiliary_mm, model.estimate_auxiliary(images))
-    off = (estimate.auxiliary_mm - estimate.pose_mm).norm(dim=-1).mean(1)
+    means = topk_mean_pose(model.embed_images(images), embeddings, relative, 20)
+    off = (estimate.auxiliary_mm - means).norm(dim=-1).mean(1)
     torch.testing.assert_close(estimate.auxiliary_distance_mm, off)
+    assert estimate.confidence is None
+    few = retriever.estimate(images, k=3)  # what does not know the truth does not depend on k
+    assert torch.equal(few.rows, estimate.rows[:, :3])
+    assert few.auxiliary_distance_mm is not None
+    assert torch.equal(few.auxiliary_distance_mm, estimate.auxiliary_distance_mm)
+    assert torch.equal(few.spread_mm, estimate.spread_mm)
 
 
-def test_agreement_is_seen() -> None:
+def test_spread() -> None:
     model = model_of()
     alike = poses_of(1) + torch.randn(60, 17, 3)
-    apart = poses_of(60)
-    near, far = (PoseRetriever.build(model, p).estimate(images_of(3)) for p in (alike, apart))
-    assert (near.confidence == 1).all()
+    near, far = (
+        PoseRetriever.build(model, p).estimate(images_of(3)) for p in (alike, poses_of(60))
+    )
     assert (near.spread_mm < 3).all()
-    assert (far.confidence == 0).all()
     assert (far.spread_mm > 200).all()
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_confidence_is_the_rank_among_calibration_images(tmp_path: Path, auxiliary: bool) -> None:
+    model = model_of(auxiliary=auxiliary)
+    retriever = PoseRetriever.build(model, poses_of(60))
+    seen = images_of(101, seed=7)
+    retriever.calibrate(seen)
+    scores = retriever.estimate(seen).scores[:, 0]
+    shares = scores.argsort().argsort() / 100
+    confidence = retriever.estimate(seen).confidence
+    assert confidence is not None
+    if auxiliary:
+        distance = retriever.estimate(seen).auxiliary_distance_mm
+        assert distance is not None
+        shares = (shares + 1 - distance.argsort().argsort() / 100) / 2
+    torch.testing.assert_close(confidence, shares, atol=1e-3, rtol=0)
+    retriever.save(tmp_path / "poses.dgx")
+    loaded = PoseRetriever.load(model, tmp_path / "poses.dgx").estimate(seen).confidence
+    assert loaded is not None
+    assert torch.equal(loaded, confidence)
+    with torch.no_grad():
+        model.image_network.embedding[0].bias.add_(1)  # sees images otherwise from now on
+    assert PoseRetriever.load(model, tmp_path / "poses.dgx").estimate(seen).confidence is None
+    with pytest.raises(ValueError, match=r"images must have shape \[C, 3, S, S\] with C >= 20"):
+        retriever.calibrate(seen[:19])
 
 
 def test_one_image_or_a_batch_of_either_dtype() -> None:
