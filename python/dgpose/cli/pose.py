@@ -16,7 +16,7 @@ import typer
 from dgpose._errors import one_line
 from dgpose.cli.hand import save_picture
 from dgpose.cli.index import Storage
-from dgpose.cli.options import PoseSplit, PoseSplitBy, Threads
+from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
 from dgpose.cli.pose_eval import embedding, evaluate
 from dgpose.cli.terminal import counted, fail, progress
 from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
@@ -54,8 +54,8 @@ def index(
         Path | None,
         typer.Option(help="Folder of cmu (with mocap/) or of h36m.", envvar="DGPOSE_DATA"),
     ] = None,
-    split: PoseSplit = "train",
-    split_by: PoseSplitBy = "sequence",
+    split: SplitOption = Split.TRAIN,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
     every: Annotated[int, typer.Option(min=1, help="h36m: every so many frames.")] = 5,
     thin: Annotated[
         float, typer.Option(help="Leave out poses within so many mm of another one; -1: none.")
@@ -85,7 +85,9 @@ def index(
         torch.set_num_threads(threads)
     try:
         networks = load_model(model)
-        read, name = read_poses(poses, data, split=split, split_by=split_by, every=every)
+        read, name = read_poses(
+            poses, data, split=split.value, split_by=split_by.value, every=every
+        )
         turns = headings if headings is not None else 24 if poses == "cmu" else 1
         candidates = candidate_poses(read, name, thin_mm=thin, headings=turns)
         with counted("embedding") as watch:
@@ -96,7 +98,7 @@ def index(
                 description=candidates.description,
                 progress=watch,
             )
-        if calibration is not None or (poses == "cmu" and split == "train"):
+        if calibration is not None or (poses == "cmu" and split is Split.TRAIN):
             with counted("calibrating") as watch:
                 pool = labelled_pool(
                     "people" if calibration is None else "pool",
@@ -104,7 +106,7 @@ def index(
                     networks.config.image_size,
                     frames=_CALIBRATION if calibration is None else None,
                     split="val",
-                    split_by=split_by,
+                    split_by=split_by.value,
                     every=every,
                     seed=0,
                     progress=watch,

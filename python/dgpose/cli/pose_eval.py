@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.hand import save_picture
-from dgpose.cli.options import PoseSplit, PoseSplitBy, Threads, integers
+from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads, integers
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.pose_pool import PosePool
 from dgpose.data.pose_sources import labelled_pool
@@ -67,8 +67,8 @@ def evaluate(
     source: Source = PoolSource.PEOPLE,
     data: Data = None,
     frames: Frames = None,
-    split: PoseSplit = "test",
-    split_by: PoseSplitBy = "sequence",
+    split: SplitOption = Split.TEST,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
     every: Every = 5,
     seed: Seed = 0,
     counts: Annotated[str, typer.Option(help="Candidates to average, ascending.")] = "20,500",
@@ -111,8 +111,8 @@ def embedding(
     source: Source = PoolSource.PEOPLE,
     data: Data = None,
     frames: Frames = None,
-    split: PoseSplit = "test",
-    split_by: PoseSplitBy = "sequence",
+    split: SplitOption = Split.TEST,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
     every: Every = 5,
     seed: Seed = 0,
     threads: Threads = None,
@@ -143,8 +143,8 @@ def _open_pool(
     source: PoolSource,
     data: Path | None,
     frames: int | None,
-    split: str,
-    split_by: str,
+    split: Split,
+    split_by: SplitBy,
     every: int,
     seed: int,
     threads: int | None,
@@ -157,8 +157,8 @@ def _open_pool(
             data,
             model.config.image_size,
             frames=frames,
-            split=split,
-            split_by=split_by,
+            split=split.value,
+            split_by=split_by.value,
             every=every,
             seed=seed,
             progress=watch,
