@@ -170,7 +170,10 @@ def test_crop() -> None:
     retriever = PoseRetriever.build(model_of(), poses_of(9))
     picture = np.zeros((50, 80, 3), np.uint8)
     picture[10:34, 20:44] = 255
-    assert (retriever.crop(picture, (19.5, 9.5, 43.5, 33.5)) == 255).all()
+    tight = retriever.crop(picture, (21.5, 11.5, 41.5, 31.5))  # 20 pixels, and 20 % around them
+    assert (tight == 255).all()
+    with pytest.raises(ValueError, match="box must have x1 < x2 and y1 < y2"):
+        retriever.crop(picture, (5, 9, 5, 9))
     whole = retriever.crop(picture)
     assert whole.shape == (3, 24, 24)
     assert 0 < whole.float().mean() < 60

@@ -129,7 +129,7 @@ def estimate(
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     box: Annotated[
         str | None,
-        typer.Option(help="x1,y1,x2,y2 around the person, in pixels; else the whole image."),
+        typer.Option(help="x1,y1,x2,y2 tight around the person, in pixels; else the whole image."),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Candidates to average.")] = 500,
     out: Annotated[

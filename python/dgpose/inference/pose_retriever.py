@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgpose.data.person_crops import person_crop, whole_image
+from dgpose.data.person_crops import person_crop, person_square, whole_image
 from dgpose.models.max_margin import MaxMarginModel, load_model
 from dgpose_ext import PoseIndex
 
@@ -222,13 +222,14 @@ class PoseRetriever:
 
         Args:
             picture: [H, W, 3] RGB.
-            box: x1, y1, x2, y2 pixels around the person; of it and some margin the square is taken
-                (see `dgpose.data.person_crops`); None: the whole image.
+            box: x1, y1, x2, y2 pixels, tight around the person, as a detector gives it: the square
+                around it with a margin of 20 % is taken (`person_square`), black where it reaches
+                beyond the image; None: the whole image, in a square.
 
         Raises:
             ValueError: an empty box, or one outside the image.
         """
-        around = whole_image(picture) if box is None else box
+        around = whole_image(picture) if box is None else person_square(np.asarray(box, np.float64))
         return torch.from_numpy(person_crop(picture, around, self.image_size))
 
     def estimate(self, images: Tensor, k: int = 500) -> PoseEstimate:
