@@ -5,7 +5,8 @@
           12   uint32    n, the length of the description
           16   uint32    CRC-32 of the description
           20   n bytes   description: JSON {"storage", "dim", "joints", "sections": {name:
-                         {"dtype", "shape", "offset", "crc32"}}}
+                         {"dtype", "shape", "offset", "crc32"}}} and, where there is something in
+                         it, "metadata", an object
     Every section is one C-contiguous array at a multiple of 4096 bytes; the last one ends the file.
 
 Sections: rows float32 [N, D], ids int64 [N], poses float32 [N, J, 3] (where J > 0) and, for codes,
@@ -134,6 +135,8 @@ def _read_header(path: Path, prefix: bytes, read: Any, size: int) -> dict[str, A
         dim, joints, count = header["dim"], header["joints"], sections["rows"]["shape"][0]
         numbers = [dim, joints, count, *(n for s in sections.values() for n in s["shape"])]
         numbers += [s[key] for s in sections.values() for key in ("offset", "crc32")]
+        if not isinstance(header.setdefault("metadata", {}), dict):
+            raise ValueError("metadata")
         if dim == 0 or any(type(n) is not int or n < 0 for n in numbers):
             raise ValueError("numbers")
         padded = -(-count // 16) * 16

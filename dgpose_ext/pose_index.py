@@ -5,7 +5,8 @@ The search and its certificate: csrc/scoring/search.h, screen.h and docs/ops/pos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -91,10 +92,12 @@ class PoseIndex:
         storage: of the codes that searches read first: "int8" (5 bytes a value in all, with the
             float32 row), "bfloat16" (6), "float32" (4), or "auto", which takes what costs the
             least on a sample of the rows.
+        metadata: JSON-serialisable description of the rows, which the file of `save` keeps: what
+            embedded them, for example. The index itself reads nothing of it.
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit; a row that is not finite (its number
-            is named); an id twice.
+            is named); an id twice; metadata that JSON cannot hold.
         RuntimeError: the compiled core is missing.
     """
 
@@ -105,7 +108,9 @@ class PoseIndex:
         poses: Tensor | Array | None = None,
         ids: Tensor | Array | Sequence[int] | None = None,
         storage: Literal["auto"] | StorageName = "auto",
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
+        self._metadata = json.dumps(dict(metadata or {}))
         if storage not in ("auto", *_STORAGES):
             raise ValueError(
                 f"storage must be one of auto, {', '.join(_STORAGES)}, got {storage!r}"
@@ -149,6 +154,16 @@ class PoseIndex:
     def joints(self) -> int:
         """J, the joints of a pose; 0 without poses."""
         return self._joints
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The description of the rows: a copy; assign another one to change it."""
+        metadata: dict[str, Any] = json.loads(self._metadata)
+        return metadata
+
+    @metadata.setter
+    def metadata(self, value: Mapping[str, Any]) -> None:
+        self._metadata = json.dumps(dict(value))
 
     @property
     def memory_bytes(self) -> int:
@@ -270,7 +285,10 @@ class PoseIndex:
 
     def save(self, path: str | Path) -> None:
         """Writes one file (dgpose_ext/_index_file.py), whole or not at all."""
-        header = {"storage": self._storage, "dim": self._dim, "joints": self._joints}
+        header: dict[str, Any] = {"storage": self._storage, "dim": self._dim}
+        header["joints"] = self._joints
+        if self.metadata:
+            header["metadata"] = self.metadata
         self._core.with_arrays(lambda arrays: write_index_file(path, header, arrays))
 
     @classmethod
@@ -291,6 +309,7 @@ class PoseIndex:
         index = cls.__new__(cls)
         index._storage = header["storage"]
         index._dim, index._joints = header["dim"], header["joints"]
+        index._metadata = json.dumps(header["metadata"])
         index._file_bytes = 0 if mmap else sum(array.nbytes for array in arrays.values())
         index._core = _core().PoseIndexCore.from_arrays(
             _STORAGES.index(index._storage), index._dim, index._joints, arrays["rows"],

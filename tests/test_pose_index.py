@@ -535,6 +535,29 @@ def test_save_and_load(storage: str, with_poses: bool, tmp_path: Path) -> None:
     assert len(PoseIndex.load(tmp_path / "poses.dgx", verify=True)) == 778
 
 
+def test_metadata_stays_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "poses.dgx"
+    metadata = {"model": "strong", "fingerprint": "é" * 5000, "heads": [1, 2]}
+    index = PoseIndex(torch.eye(4), metadata=metadata)
+    index.metadata["model"] = "another"  # of a copy
+    index.save(path)
+    for mmap in (True, False):
+        loaded = PoseIndex.load(path, mmap=mmap, verify=True)
+        assert loaded.metadata == metadata
+        assert loaded.search(torch.eye(4), 1)[1][:, 0].tolist() == [0, 1, 2, 3]
+    loaded.add(torch.ones(1, 4))
+    loaded.save(path)
+    assert PoseIndex.load(path).metadata == metadata
+    loaded.metadata = {"other": 1}
+    loaded.save(path)
+    assert PoseIndex.load(path).metadata == {"other": 1}
+    PoseIndex(torch.eye(4)).save(path)
+    assert b"metadata" not in path.read_bytes()  # as files were written before
+    assert PoseIndex.load(path).metadata == {}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        PoseIndex(torch.eye(4), metadata={"tensor": torch.eye(4)})
+
+
 def test_empty_index_as_a_file(tmp_path: Path) -> None:
     PoseIndex(torch.zeros(0, 4), storage="int8").save(tmp_path / "empty.dgx")
     loaded = PoseIndex.load(tmp_path / "empty.dgx")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         HandPose,
         HandTracker,
         OneEuroConfig,
+        PoseEstimate,
+        PoseRetriever,
         hand_from_crop,
     )
     from dgpose.model_zoo import load
@@ -28,6 +30,8 @@ __all__ = [
     "HandPose",
     "HandTracker",
     "OneEuroConfig",
+    "PoseEstimate",
+    "PoseRetriever",
     "hand_from_crop",
     "load",
 ]

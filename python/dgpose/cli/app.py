@@ -24,8 +24,9 @@ from dgpose.cli.models import models
 __all__ = ["app"]
 
 _LOADED_WHEN_CALLED = {
-    "data": ("dgpose.cli.data", "Look at data sets on disk."),
+    "data": ("dgpose.cli.data", "Look at data sets."),
     "eval": ("dgpose.cli.eval", "Score result files against labels."),
+    "pose": ("dgpose.cli.pose", "3D body poses of person images, by retrieval."),
     "reproduce": ("dgpose.cli.reproduce", "Published tables, beside what this code measures."),
     "train": ("dgpose.cli.train", "Train the models."),
 }

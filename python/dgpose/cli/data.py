@@ -1,7 +1,8 @@
-"""`dgpose data`: look at data sets on disk."""
+"""`dgpose data`: look at data sets on disk and at rendered ones."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,31 +10,50 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dgpose.cli.data_human36m import check_human36m
 from dgpose.cli.hand import save_picture
-from dgpose.cli.options import HandSetName
+from dgpose.cli.options import Split, SplitBy
 from dgpose.cli.terminal import counted, fail
+from dgpose.data.body_kinematics import with_bone_lengths
 from dgpose.data.hand_check import HandSetPart, HandSetReport, LookedAt, check_hand_set
 from dgpose.data.hand_datasets import HandSample
+from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.skeletons import hand_skeleton
 from dgpose.viz.hand import labelled_sheet
+from dgpose.viz.people import people_sheet
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look at data sets on disk.")
+app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+
+preview_app = typer.Typer(no_args_is_help=True, help="Contact sheets of rendered data.")
+app.add_typer(preview_app, name="preview")
 
 _NAMED = 5
 
 
-@app.callback()
-def _data() -> None:
-    # A Typer app with one command drops the command's name; this keeps it.
-    pass
+class DataSetName(str, Enum):
+    """Public data sets."""
+
+    ICVL = "icvl"
+    NYU = "nyu"
+    MSRA = "msra"
+    H36M = "h36m"
+
+
+class PoseSource(str, Enum):
+    """Where the poses of rendered people come from."""
+
+    AUTO = "auto"
+    KINEMATIC = "kinematic"
+    CMU = "cmu"
+    MIXED = "mixed"
 
 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    dataset: Annotated[HandSetName, typer.Option(help="Which one it should be.")],
+    dataset: Annotated[DataSetName, typer.Option(help="Which one it should be.")],
     out: Annotated[
         Path | None, typer.Option(help="Picture of three images with their joints, .png.")
     ] = None,
@@ -44,6 +64,9 @@ def check(
     folder that is not that data set.
     """
     try:
+        if dataset is DataSetName.H36M:
+            _say(check_human36m(folder, out))
+            return
         with counted("looking") as progress:
             report = check_hand_set(folder, dataset.value, progress=progress)
         _print_parts(dataset.value, folder, report)
@@ -60,9 +83,82 @@ def check(
             typer.echo(f"picture: {out}")
     except (OSError, ValueError) as error:
         fail(error)
-    typer.echo("complete" if report.complete else "something is missing")
-    if not report.complete:
+    _say(report.complete)
+
+
+def _say(complete: bool) -> None:
+    typer.echo("complete" if complete else "something is missing")
+    if not complete:
         raise typer.Exit(1)
+
+
+@preview_app.callback()
+def _preview() -> None:
+    # A Typer app with one command drops the command's name; this keeps it.
+    pass
+
+
+@preview_app.command()
+def people(
+    out: Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.")] = Path("people.png"),
+    split: Annotated[Split, typer.Option(help="Which part.")] = Split.TRAIN,
+    split_by: Annotated[SplitBy, typer.Option(help="How poses are split.")] = SplitBy.SEQUENCE,
+    poses: Annotated[PoseSource, typer.Option(help="auto: mixed where --data has them.")] = (
+        PoseSource.AUTO
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds mocap; default: DGPOSE_DATA.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 40,
+    start: Annotated[int, typer.Option(min=0, help="Index of the first.")] = 0,
+    size: Annotated[str, typer.Option(help="Pixels of an image: S, or HxW such as 128x64.")] = (
+        "128"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the data set.")] = 0,
+    person: Annotated[
+        int | None, typer.Option(help="Identity that all samples show, in the samples' poses.")
+    ] = None,
+    zoom: Annotated[
+        int | None, typer.Option(min=1, help="Pixels for one of the image; default: by its size.")
+    ] = None,
+    skeleton: Annotated[bool, typer.Option(help="Also joints; hidden ones are left out.")] = False,
+    parts: Annotated[bool, typer.Option(help="Also body parts.")] = False,
+    mask: Annotated[bool, typer.Option(help="Also masks.")] = False,
+) -> None:
+    """Draw rendered people as they are trained on."""
+    try:
+        source = SyntheticPeople(
+            seed,
+            poses=poses.value,
+            data_dir=data,
+            split=split.value,
+            split_by=split_by.value,
+            size=_image_size(size),
+        )
+        batch = source.batch(range(start, start + count))
+        if person is not None:
+            who = [person] * count
+            joints = with_bone_lengths(batch.joints_mm.double().numpy(), source.bone_lengths(who))
+            batch = source.posed(joints, who, range(start, start + count))
+        title = (
+            f"SyntheticPeople: seed {seed}, {split.value}, poses {source.poses}; person / outfit"
+        )
+        save_picture(
+            out, people_sheet(batch, title, skeleton=skeleton, parts=parts, mask=mask, zoom=zoom)
+        )
+    except (OSError, ValueError) as error:
+        fail(error)
+    typer.echo(f"picture: {out}")
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    try:
+        edges = [int(word) for word in text.lower().split("x")]
+    except ValueError:
+        edges = []
+    if len(edges) not in (1, 2):
+        raise ValueError(f"--size must be S or HxW, got {text!r}")
+    return edges[0], edges[-1]
 
 
 def _print_parts(name: str, folder: Path, report: HandSetReport) -> None:

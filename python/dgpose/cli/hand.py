@@ -316,12 +316,13 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def save_picture(path: Path, picture: Any) -> None:
-    """Write an RGB picture as PNG, atomically."""
+    """Write an RGB picture as PNG, or as JPEG where the name says so, atomically."""
     import cv2
 
     from dgpose_ext.tensor_file import write_bytes_atomically
 
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    kind = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+    encoded = cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     write_bytes_atomically(path, encoded.tobytes())
 
 

@@ -142,6 +142,7 @@ def info(
     ] = False,
 ) -> None:
     """What a file holds. Its header and length are always checked, the arrays with --verify."""
+    import json
     import time
 
     from dgpose_ext import PoseIndex
@@ -157,6 +158,7 @@ def info(
         ("D", str(loaded.dim)),
         ("J", str(loaded.joints or "no poses")),
         ("storage", loaded.storage),
+        ("metadata", json.dumps(loaded.metadata) if loaded.metadata else "none"),
         ("bytes", f"{size:,}, {size / max(len(loaded), 1):,.1f} a row"),
         ("version", str(FILE_VERSION)),
         ("checksum", "ok" if verify else "header ok, arrays not read (--verify)"),

@@ -16,6 +16,10 @@ __all__ = [
     "Devices",
     "HandSetName",
     "Nodes",
+    "Split",
+    "SplitBy",
+    "SplitByOption",
+    "SplitOption",
     "Strategy",
     "TestCenters",
     "Threads",
@@ -34,6 +38,10 @@ CameraOption = Annotated[
 CenterOption = Annotated[
     str | None,
     typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
+]
+PoseSplit = Annotated[str, typer.Option(help="Part: train, val or test; h36m has no val.")]
+PoseSplitBy = Annotated[
+    str, typer.Option(help="What no two parts share: sequence, or action (of CMU's poses).")
 ]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices a machine.")]
@@ -60,6 +68,27 @@ class HandSetName(str, Enum):
     ICVL = "icvl"
     NYU = "nyu"
     MSRA = "msra"
+
+
+class Split(str, Enum):
+    """Parts of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class SplitBy(str, Enum):
+    """How motion capture poses are split."""
+
+    SEQUENCE = "sequence"
+    ACTION = "action"
+
+
+SplitOption = Annotated[Split, typer.Option(help="Part; of h36m train or test.")]
+SplitByOption = Annotated[
+    SplitBy, typer.Option(help="What no two parts share: takes, or actions (of CMU's poses).")
+]
 
 
 class TrainPrecision(str, Enum):

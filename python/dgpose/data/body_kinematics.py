@@ -26,7 +26,7 @@ REFERENCE_BONES_MM: FloatArray = np.array(
     [
         *(132.0, 432.0, 414.0),  # hip to right hip, knee, ankle
         *(132.0, 432.0, 414.0),  # left
-        *(175.0, 185.0, 165.0, 150.0),  # spine, thorax, neck, head
+        *(175.0, 185.0, 158.0, 145.0),  # spine, thorax, neck, head
         *(192.0, 295.0, 255.0),  # thorax to left shoulder, elbow, wrist
         *(192.0, 295.0, 255.0),  # right
     ]
@@ -52,7 +52,7 @@ def with_bone_lengths(joints_mm: FloatArray, lengths_mm: FloatArray) -> FloatArr
         [..., 17, 3] float64; the hip stays where it is.
     """
     source = np.asarray(joints_mm, np.float64)
-    moved = source.copy()
+    moved: FloatArray = source.copy()
     for joint, parent in enumerate(BONE_PARENTS, start=1):
         direction = unit(source[..., joint, :] - source[..., parent, :])
         moved[..., joint, :] = (
@@ -88,8 +88,8 @@ _RANGES = (
         arm_front=(-30.0, 100.0),
         elbow=(0.0, 135.0),
         forearm_up=(-20.0, 95.0),
-        hip=(-15.0, 95.0),
-        spread=(-3.0, 35.0),
+        hip=(-15.0, 70.0),
+        spread=(-3.0, 22.0),
         knee=(0.0, 110.0),
     ),
 )
@@ -106,7 +106,8 @@ def sample_body_poses(rng: CounterRng) -> FloatArray:
     batch = len(rng)
     poses = _draw(rng)
     keep = np.argmax(_limbs_apart(poses), axis=1)  # the first good one, or else the first
-    return poses[np.arange(batch), keep]
+    chosen: FloatArray = poses[np.arange(batch), keep]
+    return chosen
 
 
 def _draw(rng: CounterRng) -> FloatArray:

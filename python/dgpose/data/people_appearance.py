@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dgpose.data.body_capsules import BODY_PARTS, BodyShape
+from dgpose.data.body_head import HAIR_STYLES
 from dgpose.data.body_kinematics import REFERENCE_BONES_MM
-from dgpose.data.body_surface import BODY_PARTS, HAIR_STYLES, BodyShape
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
 
 __all__ = [
@@ -127,7 +128,8 @@ class Appearance(NamedTuple):
 def sample_people(rng: CounterRng, config: IdentityConfig) -> People:
     """Draw people; the indices of ``rng`` are identities."""
     curvy = rng.chance("person.curvy", 0.5)
-    size = rng.log_normal("person.size", std=config.size_std) * np.where(curvy, 0.97, 1.02)
+    size = rng.log_normal("person.size", std=config.size_std)
+    size = size * np.exp(config.size_std * np.where(curvy, -0.6, 0.4))
     side = rng.log_normal("person.bones", 10, std=config.bone_std)
     same = [0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 7, 8, 9]
     bones = REFERENCE_BONES_MM * size[:, None] * side[:, same]
@@ -192,7 +194,7 @@ def sample_outfits(rng: CounterRng, *, unseen_patterns: bool) -> Outfits:
     color, second = np.zeros((*shape, 3)), np.zeros((*shape, 3))
     pattern = np.zeros(shape, np.int64)
     seen = len(PATTERNS) - len(UNSEEN_PATTERNS)
-    for name, plain in (("top", 0.35), ("bottom", 0.75), ("shoes", 1.0)):
+    for name, plain in (("top", 0.35), ("bottom", 0.85), ("shoes", 1.0)):
         m = _M[name]
         color[:, m] = _colors(rng, f"outfit.{name}", 0.5 if name == "top" else 0.75)
         second[:, m] = _colors(rng, f"outfit.{name}.second", 0.5)

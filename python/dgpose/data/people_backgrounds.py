@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
 
-__all__ = ["NoiseTiles", "Places", "Rays", "paint_place", "sample_places"]
+__all__ = [
+    "Map",
+    "NoiseTiles",
+    "Places",
+    "Shadow",
+    "View",
+    "fraction",
+    "paint_place",
+    "sample_places",
+]
 
 Map = npt.NDArray[np.float32]
 
@@ -25,6 +34,20 @@ _TILES = 16
 _SURFACES = ("plain", "noise", "stripes", "checks", "planks", "bricks", "discs", "diagonals")
 _SEEN = 5
 _BOXES = 5
+_FLOORS = np.array(
+    [
+        *((0.58, 0.43, 0.29), (0.42, 0.29, 0.20), (0.72, 0.62, 0.47), (0.52, 0.51, 0.50)),
+        *((0.36, 0.36, 0.37), (0.69, 0.68, 0.65), (0.33, 0.42, 0.21), (0.43, 0.46, 0.27)),
+        *((0.76, 0.69, 0.54), (0.45, 0.22, 0.20), (0.27, 0.30, 0.38), (0.85, 0.84, 0.82)),
+    ]
+)
+_WALLS = np.array(
+    [
+        *((0.93, 0.92, 0.89), (0.86, 0.83, 0.76), (0.76, 0.77, 0.79), (0.61, 0.63, 0.66)),
+        *((0.82, 0.72, 0.60), (0.57, 0.37, 0.30), (0.47, 0.54, 0.50), (0.40, 0.47, 0.57)),
+        *((0.31, 0.31, 0.33), (0.70, 0.78, 0.80), (0.36, 0.42, 0.28), (0.88, 0.85, 0.60)),
+    ]
+)
 
 
 class NoiseTiles:
@@ -53,6 +76,12 @@ class NoiseTiles:
         return found
 
 
+def fraction(x: Map) -> Map:
+    """x - floor(x)."""
+    rest: Map = x - np.floor(x)
+    return rest
+
+
 class Places(NamedTuple):
     """B places. Lengths in mm; surfaces: first the floor, then what is behind."""
 
@@ -78,11 +107,16 @@ def sample_places(rng: CounterRng, *, unseen: bool) -> Places:
         new = _SEEN + rng.integers("place.unseen", len(_SURFACES) - _SEEN, 2)
         surface = np.where(rng.chance("place.is_unseen", 0.5, 2), new, surface)
     outdoors = rng.chance("place.outdoors", 0.45)
-    # Colours of rooms and streets are mild.
-    base = rng.uniform("place.value", 2, 1, 1, low=0.2, high=0.85)
-    tint = 1.0 + rng.normal("place.tint", 2, 1, 3, std=0.14, clip=2.0)
-    contrast = 1.0 + rng.normal("place.contrast", 2, 2, 1, std=0.22, clip=2.0)
-    color = np.clip(base * tint * contrast, 0.03, 0.97)
+    # Mostly colours that floors and walls have, now and then any.
+    index = rng.integers("place.color", 1 << 20, 2)
+    known = np.stack([_FLOORS[index[:, 0] % len(_FLOORS)], _WALLS[index[:, 1] % len(_WALLS)]], 1)
+    odd = rng.uniform("place.odd", 2, 1, low=0.2, high=0.8)
+    odd = odd * (1.0 + rng.normal("place.tint", 2, 3, std=0.2, clip=2.0))
+    base = np.where(rng.chance("place.is_odd", 0.2, 2, 1), odd, known)[:, :, None]
+    shade = rng.log_normal("place.shade", 2, 1, 1, std=0.15)
+    contrast = np.exp(rng.normal("place.contrast", 2, 1, 1, std=0.3, clip=2.0)) ** [[0.0], [1.0]]
+    tint = 1.0 + rng.normal("place.second", 2, 2, 3, std=0.04)
+    color = np.clip(base * shade * contrast * tint, 0.03, 0.97)
     blue = rng.uniform("place.sky", 1, 1, low=0.55, high=0.98)
     sky = blue * np.array([[[0.95, 0.97, 1.0], [0.55, 0.72, 0.98]]])
     grey = rng.chance("place.overcast", 0.4, 1, 1)
@@ -101,12 +135,10 @@ def sample_places(rng: CounterRng, *, unseen: bool) -> Places:
     boxes = np.stack([middle - half, middle + half, low, high], axis=-1)
     none = u[..., 4] < 0.35
     boxes[none] = 0.0
-    box_color = np.clip(
-        rng.uniform("place.box_value", _BOXES, 1, low=0.1, high=0.9)
-        * (1.0 + rng.normal("place.box_tint", _BOXES, 3, std=0.2, clip=2.0)),
-        0.03,
-        0.97,
-    )
+    box_color = _WALLS[rng.integers("place.box_color", len(_WALLS), _BOXES)]
+    box_color = box_color * rng.uniform("place.box_value", _BOXES, 1, low=0.3, high=1.05)
+    tint = 1.0 + rng.normal("place.box_tint", _BOXES, 3, std=0.12, clip=2.0)
+    box_color = np.clip(box_color * tint, 0.03, 0.97)
     return Places(
         surface=surface,
         color=color,
@@ -119,23 +151,24 @@ def sample_places(rng: CounterRng, *, unseen: bool) -> Places:
         outdoors=outdoors,
         boxes=boxes,
         box_color=box_color,
-        blur=rng.uniform("place.blur", low=0.0, high=2.2),
+        blur=rng.uniform("place.blur", low=0.5, high=2.3),
     )
 
 
-class Rays(NamedTuple):
-    """Directions [H, W] of the pixels of one image along world axes (x, y DOWN, z forward)."""
+class View(NamedTuple):
+    """camera [4] (fx, fy, cx, cy); world [3, 3]: from the camera's axes to the world's (x, y DOWN
+    along gravity, z forward); size (H, W)."""
 
-    x: Map
-    y: Map
-    z: Map
+    camera: Map
+    world: Map
+    size: tuple[int, int]
 
 
 class Shadow(NamedTuple):
     """On the floor: from (x, z), toward (x, z), width in mm, strength 0 to 1."""
 
-    start: tuple[float, float]
-    end: tuple[float, float]
+    start: FloatArray
+    end: FloatArray
     width: float
     strength: float
 
@@ -143,7 +176,7 @@ class Shadow(NamedTuple):
 def paint_place(
     places: Places,
     b: int,
-    rays: Rays,
+    view: View,
     floor: float,
     beyond: float,
     shadow: Shadow,
@@ -156,6 +189,51 @@ def paint_place(
         beyond: z of the person, from which the upright plane's distance counts.
         shadow: of the person.
     """
+    height, width = view.size
+    blur = float(places.blur[b]) * max(height, width) / 128.0
+    if blur < 1.0:
+        picture = _sharp_place(places, b, _rays(view, view.size), floor, beyond, shadow, tiles)
+    else:
+        # What is out of focus needs half the pixels; enlarging them blurs by half a pixel or so.
+        half = (height + 1) // 2, (width + 1) // 2
+        small = _sharp_place(places, b, _rays(view, half), floor, beyond, shadow, tiles)
+        picture = np.asarray(
+            cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+        )
+        blur = (blur * blur - 0.5) ** 0.5
+    if blur > 0.3:
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), np.float32)
+    return picture
+
+
+class _Rays(NamedTuple):
+    """Directions [h, w] of pixels along the world's axes."""
+
+    x: Map
+    y: Map
+    z: Map
+
+
+def _rays(view: View, size: tuple[int, int]) -> _Rays:
+    """Of an image of (h, w) pixels that covers the view."""
+    height, width = size
+    fx, fy, cx, cy = view.camera
+    scale = view.size[0] / height, view.size[1] / width
+    x = (((np.arange(width) + 0.5) * scale[1] - 0.5 - cx) / fx).astype(np.float32)
+    y = (((np.arange(height) + 0.5) * scale[0] - 0.5 - cy) / fy).astype(np.float32)
+    to = view.world
+    return _Rays(*(x * to[0, i] + (y * to[1, i] + to[2, i])[:, None] for i in range(3)))
+
+
+def _sharp_place(
+    places: Places,
+    b: int,
+    rays: _Rays,
+    floor: float,
+    beyond: float,
+    shadow: Shadow,
+    tiles: NoiseTiles,
+) -> Map:
     height, width = rays.x.shape
     turn = float(places.turn[b])
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
@@ -185,11 +263,7 @@ def paint_place(
             left, right, low, top = box.astype(np.float32)
             inside = (across > left) & (across < right) & (high > low) & (high < top)
             image[up[inside]] = color.astype(np.float32)
-    picture = image.reshape(height, width, 3)
-    blur = float(places.blur[b]) * max(height, width) / 128.0
-    if blur > 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), blur)
-    return picture
+    return image.reshape(height, width, 3)
 
 
 def _shadow(x: Map, z: Map, shadow: Shadow) -> Map:
@@ -234,24 +308,19 @@ def _surface(places: Places, b: int, which: int, u: Map, v: Map, tiles: NoiseTil
     else:
         a, d = u * period + phase[0], v * period + phase[1]
         if kind == "stripes":
-            pattern = _fraction(a) < 0.5
+            pattern = fraction(a) < 0.5
         elif kind == "checks":
-            pattern = (_fraction(a) < 0.5) ^ (_fraction(d) < 0.5)
+            pattern = (fraction(a) < 0.5) ^ (fraction(d) < 0.5)
         elif kind == "planks":
-            pattern = (_fraction(d) < 0.08) | (_fraction(a * np.float32(0.25)) < 0.02)
+            pattern = (fraction(d) < 0.08) | (fraction(a * np.float32(0.25)) < 0.02)
         elif kind == "bricks":
             course = np.floor(2 * d)
-            pattern = (_fraction(2 * d) < 0.12) | (_fraction(a + np.float32(0.5) * course) < 0.06)
+            pattern = (fraction(2 * d) < 0.12) | (fraction(a + np.float32(0.5) * course) < 0.06)
         elif kind == "discs":
-            p, q = _fraction(a) - np.float32(0.5), _fraction(d) - np.float32(0.5)
+            p, q = fraction(a) - np.float32(0.5), fraction(d) - np.float32(0.5)
             pattern = p * p + q * q < 0.09
         else:
-            pattern = _fraction(a + d) < 0.4
+            pattern = fraction(a + d) < 0.4
         share = np.float32(0.75) * pattern + np.float32(0.25) * noise
     color: Map = first + share[:, None] * (second - first)
     return color
-
-
-def _fraction(x: Map) -> Map:
-    fraction: Map = x - np.floor(x)
-    return fraction

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from dgpose.data.body_surface import BODY_PARTS
+from dgpose.data.body_capsules import BODY_PARTS
 from dgpose.data.counter_rng import CounterRng, FloatArray, IntArray
 from dgpose.data.people_appearance import MATERIALS, PATTERNS, Appearance
-from dgpose.data.people_backgrounds import Map, NoiseTiles
+from dgpose.data.people_backgrounds import Map, NoiseTiles, fraction
 from dgpose.data.rotations import unit
 
 __all__ = [
@@ -29,10 +28,13 @@ __all__ = [
 ]
 
 _HEAD, _TORSO = BODY_PARTS.index("head"), BODY_PARTS.index("torso")
-_BARE = (MATERIALS.index("skin"), MATERIALS.index("hair"))
-_TOP = MATERIALS.index("top")
+# How much folds and grain change the light, by material.
+_ROUGH = np.full(len(MATERIALS), 0.35, np.float32)
+_ROUGH[[MATERIALS.index("skin"), MATERIALS.index("hair")]] = 0.08, 0.5
 _RADIUS_MM = np.full(len(BODY_PARTS), 55.0, np.float32)
 _RADIUS_MM[[_TORSO, BODY_PARTS.index("skirt")]] = 150.0
+# Texels of folds around a part.
+_TEXELS = np.where(_RADIUS_MM > 100, 256, 96).astype(np.float32)
 _F = np.float32
 
 
@@ -83,41 +85,51 @@ def sample_camera_look(rng: CounterRng) -> CameraLook:
     gain = rng.log_normal("camera.gain", 1, std=0.12) * rng.log_normal("camera.white", 3, std=0.035)
     return CameraLook(
         gain=gain,
-        blur=rng.uniform("camera.blur", low=0.45, high=0.9),
-        noise=rng.uniform("camera.noise", low=0.002, high=0.022),
+        blur=rng.uniform("camera.blur", low=0.3, high=0.8),
+        noise=rng.uniform("camera.noise", low=0.002, high=0.02),
         start=rng.integers("camera.noise_start", 1 << 30),
     )
 
 
+class Beams(NamedTuple):
+    """Light of one image: ambient [3], direction [2, 3] in the camera, color [2, 3]."""
+
+    ambient: Map
+    direction: Map
+    color: Map
+
+
+class Surface(NamedTuple):
+    """What n pixels of one image see: part [n], point and normal (x, y, z) [n] in the camera, and
+    openness [n], how much ambient light comes (0 to 1)."""
+
+    part: IntArray
+    point: tuple[Map, ...]
+    normal: tuple[Map, ...]
+    openness: Map
+
+
 def shade(
-    pixels: IntArray,
-    part: npt.NDArray[np.int16],
-    point: tuple[Map, Map, Map],
-    normal: tuple[Map, Map, Map],
-    openness: Map,
+    surface: Surface,
     frames: PartFrames,
     look: Appearance,
     b: int,
-    lights: tuple[Map, Map, Map],
-    size: float,
+    beams: Beams,
+    head: float,
     tiles: NoiseTiles,
 ) -> Map:
-    """Colours [n, 3] of a person's visible surface.
+    """Colours [3, n] of a person's visible surface.
 
     Args:
-        pixels: [n] which pixels these are.
-        part: [n] body part.
-        point: (x, y, z) [n] in the camera, mm.
-        normal: (x, y, z) [n] in the camera.
-        openness: [n] 0 to 1, how much ambient light comes.
+        surface: of the person.
         frames: of the parts.
         look: of B people; b: which.
-        lights: ambient [3], direction [2, 3] in the camera, colour [2, 3]; the first direction's
-            negative is never needed.
-        size: of the head's features.
+        beams: the light.
+        head: size of the head's features.
         tiles: folds and grain.
     """
-    offset = [point[i] - frames.origins[:, i].take(part) for i in range(3)]
+    part = surface.part
+    offset = [surface.point[i] - frames.origins[:, i].take(part) for i in range(3)]
     across, along, front = (
         offset[0] * frames.axes[:, r, 0].take(part)
         + offset[1] * frames.axes[:, r, 1].take(part)
@@ -130,34 +142,32 @@ def shade(
         look.above[b].take(part),
         look.below[b].take(part),
     )
-    color = look.cloth.color[b].astype(np.float32)[material]
-    _patterns(color, material, part, around, along, front, look, b)
-    grain = tiles.look_up(b % 1, along * _F(0.35) + 1024, around * 256 + 1024)
-    rough = np.full(len(MATERIALS), 0.35, np.float32)
-    rough[list(_BARE)] = 0.08, 0.5
-    light = 1 + rough.take(material) * (grain - _F(0.5))
-    _face(light, color, part, across, along, front, size)
+    table = look.cloth.color[b].T.astype(np.float32)
+    color: Map = np.stack([row.take(material) for row in table])
+    _patterns(color, material, part, around, along, look, b)
+    grain = tiles.look_up(0, along * _F(0.25) + 1024, around * _TEXELS.take(part) + 1024)
+    light = 1 + _ROUGH.take(material) * (grain - _F(0.5))
+    _face(light, part, across, along, front, head)
 
-    nx, ny, nz = _smooth_trunk(part, across, front, normal, frames)
-    ambient, direction, power = lights
-    total = np.empty_like(color)
-    first = np.maximum(nx * direction[0, 0] + ny * direction[0, 1] + nz * direction[0, 2], 0)
-    second = np.maximum(nx * direction[1, 0] + ny * direction[1, 1] + nz * direction[1, 2], 0)
-    skylight = (_F(0.82) - _F(0.18) * ny) * openness
+    normal = _smooth_trunk(part, across, front, surface.normal, frames)
+    skylight = (_F(0.82) - _F(0.18) * normal[1]) * surface.openness * light
+    first, second = (
+        np.maximum(normal[0] * d[0] + normal[1] * d[1] + normal[2] * d[2], 0) * light
+        for d in beams.direction
+    )
     for c in range(3):
-        total[:, c] = skylight * ambient[c] + first * power[0, c] + second * power[1, c]
-    total *= light[:, None]
-    total *= color
-    return total
+        color[c] *= (
+            skylight * beams.ambient[c] + first * beams.color[0, c] + second * beams.color[1, c]
+        )
+    return color
 
 
 def _patterns(
     color: Map,
     material: IntArray,
-    part: npt.NDArray[np.int16],
+    part: IntArray,
     around: Map,
     along: Map,
-    front: Map,
     look: Appearance,
     b: int,
 ) -> None:
@@ -173,37 +183,32 @@ def _patterns(
         u = turns * count + _F(look.cloth.phase[b, m])
         v = along.take(at) * _F(1.0 / period) + _F(look.cloth.phase[b, m])
         if kind == "stripes across":
-            on = _fraction(v) < 0.5
+            on = fraction(v) < 0.5
         elif kind == "stripes along":
-            on = _fraction(u) < 0.4
+            on = fraction(u) < 0.4
         elif kind == "checks":
-            on = (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
+            on = (fraction(u) < 0.5) ^ (fraction(v) < 0.5)
         elif kind == "dots":
-            x, y = _fraction(u) - _F(0.5), _fraction(v) - _F(0.5)
+            x, y = fraction(u) - _F(0.5), fraction(v) - _F(0.5)
             on = x * x + y * y < 0.08
         elif kind == "logo":
             chest = along.take(at)
             on = (p == _TORSO) & (np.abs(turns) < 0.1) & (chest > 240) & (chest < 240 + period)
         elif kind == "mottled":
-            on = _fraction(u + _F(0.7) * _fraction(_F(1.7) * v)) + _fraction(_F(2.3) * v - u) < 0.8
+            on = fraction(u + _F(0.7) * fraction(_F(1.7) * v)) + fraction(_F(2.3) * v - u) < 0.8
         elif kind == "diagonal":
-            on = _fraction(u + v) < 0.5
+            on = fraction(u + v) < 0.5
         elif kind == "blocks":
             on = along.take(at) > np.where(p == _TORSO, _F(280.0), _F(-150.0))
         else:
-            on = np.abs(_fraction(u) - _F(0.5)) + np.abs(_fraction(v) - _F(0.5)) < 0.35
-        color[at[on]] = look.cloth.second[b, m].astype(np.float32)
-
-
-def _fraction(x: Map) -> Map:
-    fraction: Map = x - np.floor(x)
-    return fraction
+            on = np.abs(fraction(u) - _F(0.5)) + np.abs(fraction(v) - _F(0.5)) < 0.35
+        for c in range(3):
+            color[c][at[on]] = look.cloth.second[b, m, c]
 
 
 def _face(
     light: Map,
-    color: Map,
-    part: npt.NDArray[np.int16],
+    part: IntArray,
     across: Map,
     along: Map,
     front: Map,
@@ -223,10 +228,10 @@ def _face(
 
 
 def _smooth_trunk(
-    part: npt.NDArray[np.int16],
+    part: IntArray,
     across: Map,
     front: Map,
-    normal: tuple[Map, Map, Map],
+    normal: tuple[Map, ...],
     frames: PartFrames,
 ) -> list[Map]:
     """Normals, on the trunk mixed with those of an oval: its columns shall not show."""
@@ -248,7 +253,9 @@ def _smooth_trunk(
 def expose(image: Map, look: CameraLook, b: int, tiles: NoiseTiles) -> Map:
     """The photograph [3, H, W] in 0 to 1 of light [H, W, 3]."""
     seen = cv2.GaussianBlur(image, (0, 0), float(look.blur[b]))
-    seen = seen * look.gain[b].astype(np.float32)
+    # As cameras do, if not to the end.
+    exposure = min(max(0.42 / (float(seen.mean()) + 0.02), 0.6), 2.2) ** 0.6
+    seen *= (exposure * look.gain[b]).astype(np.float32)
     count = seen.size
     start = int(look.start[b]) % max(tiles.white.size - count, 1)
     if tiles.white.size >= count:

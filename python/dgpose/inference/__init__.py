@@ -1,5 +1,6 @@
 """Estimation on depth images: `HandEstimator` for one, `HandTracker` for a stream, `hand_from_crop`
-for crops that were made elsewhere; `CrossingNetsEstimator` runs Crossing Nets."""
+for crops that were made elsewhere; `CrossingNetsEstimator` runs Crossing Nets. On photographs:
+`PoseRetriever` finds 3D body poses among candidates."""
 
 from dgpose.inference.crossing_nets import CrossingNetsEstimator
 from dgpose.inference.hand_crop import CropPose, hand_from_crop
@@ -7,6 +8,7 @@ from dgpose.inference.hand_estimator import HandEstimator
 from dgpose.inference.hand_pose import HandPose
 from dgpose.inference.hand_tracker import HandTracker
 from dgpose.inference.one_euro import OneEuroConfig
+from dgpose.inference.pose_retriever import PoseEstimate, PoseRetriever
 
 __all__ = [
     "CropPose",
@@ -15,5 +17,7 @@ __all__ = [
     "HandPose",
     "HandTracker",
     "OneEuroConfig",
+    "PoseEstimate",
+    "PoseRetriever",
     "hand_from_crop",
 ]

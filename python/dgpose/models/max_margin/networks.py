@@ -257,8 +257,7 @@ class MaxMarginModel(nn.Module):
         Raises:
             ValueError: another shape. TypeError: another dtype.
         """
-        embedding: Tensor = self.image_network(self._middle(images)).embedding
-        return embedding.float()
+        return self.embed_and_estimate(images)[0]
 
     @torch.no_grad()
     def embed_poses(self, poses_mm: Tensor) -> Tensor:
@@ -288,9 +287,15 @@ class MaxMarginModel(nn.Module):
         """
         if self.auxiliary is None:
             raise ValueError("model must have an auxiliary head, it was trained without one")
-        hidden = self.image_network(self._middle(images)).hidden
-        poses: Tensor = self.auxiliary(hidden)
-        return poses
+        return cast(Tensor, self.embed_and_estimate(images)[1])
+
+    @torch.no_grad()
+    def embed_and_estimate(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`embed_images` and, where there is an auxiliary head, `estimate_auxiliary` of the same
+        images, for one pass through the network."""
+        output = self.image_network(self._middle(images))
+        poses = None if self.auxiliary is None else self.auxiliary(output.hidden)
+        return output.embedding.float(), poses
 
     @property
     def fingerprint(self) -> str:
