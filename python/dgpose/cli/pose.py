@@ -19,6 +19,7 @@ from dgpose.cli.index import Storage
 from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
 from dgpose.cli.pose_eval import embedding, evaluate
 from dgpose.cli.terminal import counted, fail, progress
+from dgpose.cli.train_max_margin import train
 from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
 from dgpose.inference.pose_retriever import LOW_CONFIDENCE, PoseEstimate, PoseRetriever
 from dgpose.models.max_margin import load_model
@@ -28,6 +29,7 @@ from dgpose_ext.tensor_file import write_bytes_atomically
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="3D body poses of person images, by retrieval.")
+app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(embedding)
 
