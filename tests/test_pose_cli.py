@@ -17,6 +17,7 @@ import dgpose.cli.reproduce_max_margin as reproduction
 from dgpose.cli.app import app
 from dgpose.data.human36m import open_human36m
 from dgpose.data.human36m_pool import human36m_pool
+from dgpose.data.pose_pool import PosePool
 from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, load_model, save_model
 
@@ -146,8 +147,14 @@ def test_eval_and_embedding(tmp_path: Path, model: Path, index: Path) -> None:
     mean = np.mean([action["mpjpe_mm"] for action in by_action.values()])
     assert report["methods"]["Max"]["mpjpe_mean_of_actions_mm"] == pytest.approx(mean)
 
-    pool = human36m_pool(open_human36m(tmp_path / "h36m", "test", every=1), 24)
-    pool.save(tmp_path / "pool.safetensors")
+    result = invoke(
+        "pose", "pool", "--source", "h36m", "--data", tmp_path / "h36m", "--split", "test",
+        "--every", 1, "--size", 24, "--out", tmp_path / "pool.safetensors",
+    )  # fmt: skip
+    assert "48 crops of 24 pixels" in result.output
+    pool = PosePool.load(tmp_path / "pool.safetensors")
+    same = human36m_pool(open_human36m(tmp_path / "h36m", "test", every=1), 24)
+    assert torch.equal(pool.images, same.images)
     arguments = ("--source", "pool", "--data", tmp_path / "pool.safetensors")
     result = invoke("pose", "eval", model, index, *arguments, "--frames", 7)
     assert result.exit_code == 0, result.output

@@ -17,7 +17,7 @@ from dgpose._errors import one_line
 from dgpose.cli.hand import save_picture
 from dgpose.cli.index import Storage
 from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
-from dgpose.cli.pose_eval import embedding, evaluate
+from dgpose.cli.pose_eval import embedding, evaluate, pool
 from dgpose.cli.terminal import counted, fail, progress
 from dgpose.cli.train_max_margin import train
 from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
@@ -32,6 +32,7 @@ app = typer.Typer(no_args_is_help=True, help="3D body poses of person images, by
 app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(embedding)
+app.command()(pool)
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DRAWN = 20
@@ -102,7 +103,7 @@ def index(
             )
         if calibration is not None or (poses == "cmu" and split is Split.TRAIN):
             with counted("calibrating") as watch:
-                pool = labelled_pool(
+                seen = labelled_pool(
                     "people" if calibration is None else "pool",
                     calibration or data,
                     networks.config.image_size,
@@ -113,7 +114,7 @@ def index(
                     seed=0,
                     progress=watch,
                 )
-            retriever.calibrate(pool.images)
+            retriever.calibrate(seen.images)
         retriever.save(out)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
