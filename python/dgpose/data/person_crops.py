@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PERSON_MARGIN", "person_box", "person_crop", "person_square", "to_crop", "whole_image"]
+__all__ = [
+    "PERSON_MARGIN",
+    "person_box",
+    "person_crop",
+    "person_square",
+    "require_box",
+    "to_crop",
+    "whole_image",
+]
 
 PERSON_MARGIN = 1.2
 """Edge of a person's square over the larger side of the box around the joints (MMPose's Human3.6M
@@ -59,15 +67,9 @@ def person_crop(
     Raises:
         ValueError: a box that is not finite, empty, or wholly outside the image.
     """
-    x1, y1, x2, y2 = (float(value) for value in box)
+    require_box(picture, box)
     height, width = picture.shape[:2]
-    if not (np.isfinite([x1, y1, x2, y2]).all() and x1 < x2 and y1 < y2):
-        raise ValueError(f"box must have x1 < x2 and y1 < y2, got {x1:g},{y1:g},{x2:g},{y2:g}")
-    if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
-        raise ValueError(
-            f"box must touch the image of {width}x{height} pixels, got {x1:g},{y1:g},{x2:g},{y2:g}"
-        )
-    left, top, edge = _pixels((x1, y1, x2, y2))
+    left, top, edge = _pixels(box)
     square = np.zeros((edge, edge, 3), np.uint8)
     rows = slice(max(top, 0), min(top + edge, height))
     columns = slice(max(left, 0), min(left + edge, width))
@@ -77,6 +79,17 @@ def person_crop(
     how = cv2.INTER_AREA if size < edge else cv2.INTER_LINEAR
     resized = np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
+
+
+def require_box(picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArray[Any]) -> None:
+    """ValueError for a box that is not finite, empty, or wholly outside the `[H, W, 3]` image."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    height, width = picture.shape[:2]
+    got = f"got {x1:g},{y1:g},{x2:g},{y2:g}"
+    if not (np.isfinite([x1, y1, x2, y2]).all() and x1 < x2 and y1 < y2):
+        raise ValueError(f"box must have x1 < x2 and y1 < y2, {got}")
+    if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
+        raise ValueError(f"box must touch the image of {width}x{height} pixels, {got}")
 
 
 def to_crop(

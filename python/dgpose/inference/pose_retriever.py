@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgpose.data.person_crops import person_crop, person_square, whole_image
+from dgpose.data.person_crops import person_crop, person_square, require_box, whole_image
 from dgpose.models.max_margin import MaxMarginModel, load_model
 from dgpose_ext import PoseIndex
 
@@ -229,7 +229,10 @@ class PoseRetriever:
         Raises:
             ValueError: an empty box, or one outside the image.
         """
-        around = whole_image(picture) if box is None else person_square(np.asarray(box, np.float64))
+        around: npt.NDArray[Any] | Sequence[float] = whole_image(picture)
+        if box is not None:
+            require_box(picture, box)  # the error names this box, not the square around it
+            around = person_square(np.asarray(box, np.float64))
         return torch.from_numpy(person_crop(picture, around, self.image_size))
 
     def estimate(self, images: Tensor, k: int = 500) -> PoseEstimate:
