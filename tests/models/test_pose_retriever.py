@@ -80,15 +80,19 @@ def test_confidence_is_the_rank_among_calibration_images(tmp_path: Path, auxilia
     retriever = PoseRetriever.build(model, poses_of(60))
     seen = images_of(101, seed=7)
     retriever.calibrate(seen)
-    scores = retriever.estimate(seen).scores[:, 0]
-    shares = scores.argsort().argsort() / 100
-    confidence = retriever.estimate(seen).confidence
+    result = retriever.estimate(seen)
+    order = result.scores[:, 0].argsort().argsort().double()
+    if result.auxiliary_distance_mm is not None:
+        order += result.auxiliary_distance_mm.argsort(descending=True).argsort()
+    confidence = result.confidence
     assert confidence is not None
-    if auxiliary:
-        distance = retriever.estimate(seen).auxiliary_distance_mm
-        assert distance is not None
-        shares = (shares + 1 - distance.argsort().argsort() / 100) / 2
-    torch.testing.assert_close(confidence, shares, atol=1e-3, rtol=0)
+    for better, worse in ((60, 40), (90, 80), (100, 0)):
+        rows = order.argsort()[[worse, better]]
+        assert confidence[rows[0]] < confidence[rows[1]]
+    for share in (0.05, 0.3, 0.9):  # among their own kind every value is as likely
+        assert (confidence < share).float().mean().item() == pytest.approx(share, abs=0.035)
+    if not auxiliary:
+        torch.testing.assert_close(confidence, (order / 100).float(), atol=1e-5, rtol=0)
     retriever.save(tmp_path / "poses.dgx")
     loaded = PoseRetriever.load(model, tmp_path / "poses.dgx").estimate(seen).confidence
     assert loaded is not None

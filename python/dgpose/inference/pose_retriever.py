@@ -22,13 +22,14 @@ __all__ = ["LOW_CONFIDENCE", "PoseEstimate", "PoseRetriever"]
 Storage = Literal["auto", "int8", "bfloat16", "float32"]
 
 LOW_CONFIDENCE = 0.05
-"""Below it, an estimate looks worse than nearly all calibration images do."""
+"""Below it lie 5 % of the images that are of the calibration images' kind, and more of others."""
 
 _KIND = "max_margin"
 _BEST = 20
 _FEWEST_CALIBRATION = 20
 _IMAGES_AT_ONCE = 64
 _POSES_AT_ONCE = 4096
+_SHARES = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +49,10 @@ class PoseEstimate:
         auxiliary_mm: [B, J, 3], the pose that the auxiliary head regresses; None without one.
         auxiliary_distance_mm: [B], its mean joint distance from the mean of the 20 best: large
             where the candidates hold nothing like what the network sees. None without such a head.
-        confidence: [B] in 0 to 1, against the images of `PoseRetriever.calibrate`: the share of
-            them whose best score is lower and the share whose `auxiliary_distance_mm` is larger,
-            averaged (without auxiliary head the first alone). An image of their kind has any value
-            with the same chance; below `LOW_CONFIDENCE`, the image or its pose is unlike them.
-            None without calibration.
+        confidence: [B] in 0 to 1, the rank among the images of `PoseRetriever.calibrate`: by best
+            score and by `auxiliary_distance_mm` (without auxiliary head the first alone). An image
+            of their kind has any value with the same chance; below `LOW_CONFIDENCE`, the image or
+            its pose is unlike them. None without calibration.
     """
 
     pose_mm: Tensor
@@ -172,16 +172,14 @@ class PoseRetriever:
                 f"got {list(images.shape)}"
             )
         seen = self.estimate(images)
-        facts: dict[str, Any] = {"best_score": seen.scores[:, 0]}
-        if seen.auxiliary_distance_mm is not None:
-            facts["auxiliary_distance_mm"] = seen.auxiliary_distance_mm
-        shares = np.linspace(0, 1, 101)
+        measures = _measures(seen.scores[:, 0], seen.auxiliary_distance_mm)
+        quantiles = {name: _quantiles(values) for name, values in measures.items()}
         self._calibration = {
             "image_network": _digest(self.model),
             "images": len(images),
-            **{
-                name: np.quantile(values.numpy(), shares).tolist() for name, values in facts.items()
-            },
+            "measures": quantiles,
+            # The mean of several ranks is no rank: it is ranked once more.
+            "mean_rank": _quantiles(_mean_rank(measures, quantiles)),
         }
         self.index.metadata = self.index.metadata | {"calibration": self._calibration}
 
@@ -287,12 +285,31 @@ class PoseRetriever:
     def _confidence(self, best_score: Tensor, distance: Tensor | None) -> Tensor | None:
         if self._calibration is None:
             return None
-        shares = np.linspace(0, 1, 101)
-        ranks = [np.interp(best_score.numpy(), self._calibration["best_score"], shares)]
-        if distance is not None:
-            of_distance = self._calibration["auxiliary_distance_mm"]
-            ranks.append(1 - np.interp(distance.numpy(), of_distance, shares))
-        return torch.from_numpy(np.mean(ranks, axis=0)).float()
+        measures = _measures(best_score, distance)
+        mean = _mean_rank(measures, self._calibration["measures"])
+        return torch.from_numpy(np.interp(mean, self._calibration["mean_rank"], _SHARES)).float()
+
+
+def _measures(best_score: Tensor, distance: Tensor | None) -> dict[str, npt.NDArray[Any]]:
+    """What the confidence is made of, [B] each; more is better."""
+    measures = {"best_score": best_score.numpy()}
+    if distance is not None:
+        measures["auxiliary_distance_mm"] = -distance.numpy()
+    return measures
+
+
+def _quantiles(values: npt.NDArray[Any]) -> list[float]:
+    quantiles: list[float] = np.quantile(values, _SHARES).tolist()
+    return quantiles
+
+
+def _mean_rank(
+    measures: dict[str, npt.NDArray[Any]], quantiles: dict[str, list[float]]
+) -> npt.NDArray[np.float64]:
+    """Mean over the measures of the share of calibration images that have less, [B]."""
+    ranks = [np.interp(values, quantiles[name], _SHARES) for name, values in measures.items()]
+    mean: npt.NDArray[np.float64] = np.mean(ranks, axis=0)
+    return mean
 
 
 def _digest(model: MaxMarginModel) -> str:
