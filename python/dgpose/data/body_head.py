@@ -69,7 +69,8 @@ def place_head(
 ) -> FloatArray:
     """Place the head on the neck; returns the points of ``BodySurface.face_points``."""
     k = shape.size * shape.head
-    up = unit(j[:, 10] - j[:, 9])
+    # Where the head's joint is differs between data sets; the trunk keeps it from tipping over.
+    up = unit(0.75 * unit(j[:, 10] - j[:, 9]) + 0.25 * chest.up)
     turned = rotate_about(chest.left, up, np.radians(gesture.head_turn)[:, None])
     head = frame_of(turned, up)
     middle = head.at(j[:, 9], 0 * k, 86.0 * k, 20.0 * k)

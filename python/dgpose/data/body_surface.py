@@ -36,7 +36,7 @@ class BodySurface(NamedTuple):
 
     nodes [B, N, 3] mm, radii [B, N]; origins [B, P, 3]; axes [B, P, 3, 3]: rows across (the
     person's left), along and front; face_points [B, 5, 3]: nose, right eye, left eye, right ear,
-    left ear; floor [B]: y of the lowest point of the feet.
+    left ear; floor [B]: y of the body's lowest point.
     """
 
     nodes: FloatArray
@@ -62,10 +62,9 @@ def body_surface(joints_mm: FloatArray, shape: BodyShape, gesture: Gesture) -> B
     chest = frame_of(j[:, 11] - j[:, 14], spine_up)
     _trunk(build, j, shape, pelvis, chest)
     face_points = place_head(build, j, shape, gesture, chest)
-    feet = []
     for side in range(2):
         _arm(build, j, shape, gesture, chest, side)
-        feet.append(_leg(build, j, shape, gesture, pelvis, side))
+        _leg(build, j, shape, gesture, pelvis, side)
     _skirt(build, j, shape, pelvis)
     _bag(build, j, shape, chest)
     return BodySurface(
@@ -74,7 +73,7 @@ def body_surface(joints_mm: FloatArray, shape: BodyShape, gesture: Gesture) -> B
         build.origins,
         build.axes,
         face_points,
-        np.maximum(*feet),
+        _lowest(build),
     )
 
 
@@ -116,7 +115,7 @@ def _trunk(build: Builder, j: FloatArray, shape: BodyShape, pelvis: Frame, chest
         build.put(f"girdle_{side}", inward, 48.0 * (0.4 + 0.6 * girth) + 0.4 * loose)
         bust = chest.at(j[:, 8], sign * k * 66.0 * girth, -k * 48.0, k * (36.0 + 30.0 * shape.bust))
         build.put(f"bust_{side}", bust, (shape.bust > 0) * (62.0 + 6.0 * shape.bust) * girth)
-        hip = j[:, 1 if side == "right" else 4]
+        hip = _hip_flesh(j, 1 if side == "right" else 4, k)
         build.put(
             f"seat_{side}",
             pelvis.at(hip, -sign * k * 8.0, k * 2.0, -k * 34.0),
@@ -124,6 +123,27 @@ def _trunk(build: Builder, j: FloatArray, shape: BodyShape, pelvis: Frame, chest
         )
     build.frame("torso", hip_mid, waist)
     build.frame("skirt", hip_mid, pelvis)
+
+
+def _hip_flesh(j: FloatArray, joint: int, size: FloatArray) -> FloatArray:
+    """Where a thigh begins: at the hip, but no farther out than flesh is (Human3.6M's hips are)."""
+    middle = 0.5 * (j[:, 1] + j[:, 4])
+    out = j[:, joint] - middle
+    reach = np.sqrt(dot(out, out))
+    return middle + out * np.minimum(1.0, 92.0 * size[:, None] / np.maximum(reach, 1e-6))
+
+
+_FLESH = [
+    index for name, index in NODE.items() if not name.startswith(("skirt", "hem", "bag", "strap"))
+]
+
+
+def _lowest(build: Builder) -> FloatArray:
+    """y [B] of the lowest point of what is not cloth."""
+    radii = build.radii[:, _FLESH]
+    bottom = build.nodes[:, _FLESH, 1] + radii
+    lowest: FloatArray = np.where(radii > 0, bottom, -np.inf).max(axis=1)
+    return lowest
 
 
 def _arm(
@@ -180,14 +200,14 @@ def _leg(
     gesture: Gesture,
     pelvis: Frame,
     side: int,
-) -> FloatArray:
-    """Returns y [B] of the foot's lowest point."""
+) -> None:
     s, k, girth = SIDES[side], shape.size, shape.girth
     # Under a skirt the thighs must not show through.
     covered = shape.skirt > 0
     loose = np.where(covered, 0.0, shape.loose_bottom)
     top = np.where(covered, 74.0, 86.0) * girth
-    hip, knee, ankle = (j[:, i] for i in ((1, 2, 3) if side == 0 else (4, 5, 6)))
+    first = 1 if side == 0 else 4
+    hip, knee, ankle = _hip_flesh(j, first, k), j[:, first + 1], j[:, first + 2]
     outward = pelvis.left * (-1.0 if side == 0 else 1.0)
     build.put(
         f"{s}_hip", hip + outward * (np.where(covered, 2.0, 14.0) * k * girth)[:, None], top + loose
@@ -220,9 +240,6 @@ def _leg(
     build.put(f"{s}_ball", foot.at(ankle, 0 * k, -44.0 * k, 105.0 * k), 31.0)
     build.put(f"{s}_toe", foot.at(ankle, 0 * k, -51.0 * k, 160.0 * k), 24.0)
     build.frame(f"{s}_foot", ankle, foot)
-    ends = [NODE[f"{s}_{name}"] for name in ("heel", "ball", "toe")]
-    lowest_point: FloatArray = (build.nodes[:, ends, 1] + build.radii[:, ends]).max(axis=1)
-    return lowest_point
 
 
 def _skirt(build: Builder, j: FloatArray, shape: BodyShape, pelvis: Frame) -> None:
