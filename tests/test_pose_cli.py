@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from dgpose.data.human36m_pool import human36m_pool
 from dgpose.data.pose_pool import PosePool
 from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, load_model, save_model
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks: threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def invoke(*arguments: object) -> Any:

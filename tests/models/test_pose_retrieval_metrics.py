@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from human36m_files import write_mmpose
-from test_pose_retriever import images_of, model_of, poses_of
+from test_pose_retriever import images_of, model_of, one_thread, poses_of  # noqa: F401
 
 from dgpose.data.human36m import open_human36m
 from dgpose.data.human36m_pool import human36m_pool
