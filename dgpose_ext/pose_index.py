@@ -157,9 +157,13 @@ class PoseIndex:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The description given when the index was made; a copy."""
+        """The description of the rows: a copy; assign another one to change it."""
         metadata: dict[str, Any] = json.loads(self._metadata)
         return metadata
+
+    @metadata.setter
+    def metadata(self, value: Mapping[str, Any]) -> None:
+        self._metadata = json.dumps(dict(value))
 
     @property
     def memory_bytes(self) -> int:

@@ -51,6 +51,11 @@ def test_both_forms_agree(tmp_path: Path) -> None:
     ours, other = (open_human36m(tmp_path / form, "test", every=1) for form in "mv")
     assert ours.names == other.names
     assert ours.actions == other.actions
+    assert len(other.with_images()) == 0
+    (tmp_path / "m" / "images").rename(tmp_path / "v" / "images")
+    pictured = open_human36m(tmp_path / "v", "test", every=1).with_images()
+    assert len(pictured) == len(other)
+    assert pictured.crop(0, 16).std() > 0
     row = ours.names.index(
         f"S9/S9_Walking.{CAMERA_NUMBERS[1]}/S9_Walking.{CAMERA_NUMBERS[1]}_000001.jpg"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,18 @@ import dgpose.cli.reproduce_max_margin as reproduction
 from dgpose.cli.app import app
 from dgpose.data.human36m import open_human36m
 from dgpose.data.human36m_pool import human36m_pool
+from dgpose.data.pose_pool import PosePool
 from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, load_model, save_model
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks: threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def invoke(*arguments: object) -> Any:
@@ -146,13 +157,28 @@ def test_eval_and_embedding(tmp_path: Path, model: Path, index: Path) -> None:
     mean = np.mean([action["mpjpe_mm"] for action in by_action.values()])
     assert report["methods"]["Max"]["mpjpe_mean_of_actions_mm"] == pytest.approx(mean)
 
-    pool = human36m_pool(open_human36m(tmp_path / "h36m", "test", every=1), 24)
-    pool.save(tmp_path / "pool.safetensors")
+    result = invoke(
+        "pose", "pool", "--source", "h36m", "--data", tmp_path / "h36m", "--split", "test",
+        "--every", 1, "--size", 24, "--out", tmp_path / "pool.safetensors",
+    )  # fmt: skip
+    assert "48 crops of 24 pixels" in result.output
+    pool = PosePool.load(tmp_path / "pool.safetensors")
+    same = human36m_pool(open_human36m(tmp_path / "h36m", "test", every=1), 24)
+    assert torch.equal(pool.images, same.images)
     arguments = ("--source", "pool", "--data", tmp_path / "pool.safetensors")
     result = invoke("pose", "eval", model, index, *arguments, "--frames", 7)
     assert result.exit_code == 0, result.output
     assert "7 poses" in result.output
     assert "135.63" not in result.output  # published figures are of Human3.6M's test part
+    calibrated = tmp_path / "calibrated.dgx"
+    result = invoke(
+        "pose", "index", model, "--poses", tmp_path / "pool.safetensors", "--out", calibrated,
+        "--thin", "-1", "--calibration", tmp_path / "pool.safetensors",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert PoseRetriever.load(model, calibrated).estimate(pool.images).confidence is not None
+    result = invoke("pose", "eval", model, calibrated, *arguments)
+    assert "confidence" in result.output
     result = invoke("pose", "embedding", model, *arguments, "--out", tmp_path / "e.png")
     assert result.exit_code == 0, result.output
     assert "heading R" in result.output
@@ -166,9 +192,12 @@ def test_eval_and_embedding(tmp_path: Path, model: Path, index: Path) -> None:
 def test_people(tmp_path: Path, model: Path, data_dir: Path) -> None:
     """CMU's poses as candidates, rendered people as images."""
     out = tmp_path / "cmu.dgx"
-    arguments = ("--data", data_dir, "--split", "test", "--thin", 150, "--headings", 3)
+    arguments = ("--data", data_dir, "--thin", 250, "--headings", 3)
     result = invoke("pose", "index", model, "--poses", "cmu", "--out", out, *arguments)
     assert result.exit_code == 0, result.output
+    result = invoke("pose", "estimate", model, out, write_images(tmp_path / "images"))
+    assert result.exit_code == 0, result.output
+    assert "confidence 0." in result.output
     result = invoke("pose", "eval", model, out, "--data", data_dir, "--frames", 5)
     assert result.exit_code == 0, result.output
     assert "SyntheticPeople, CMU poses, test part by sequence" in result.output

@@ -548,6 +548,9 @@ def test_metadata_stays_with_the_file(tmp_path: Path) -> None:
     loaded.add(torch.ones(1, 4))
     loaded.save(path)
     assert PoseIndex.load(path).metadata == metadata
+    loaded.metadata = {"other": 1}
+    loaded.save(path)
+    assert PoseIndex.load(path).metadata == {"other": 1}
     PoseIndex(torch.eye(4)).save(path)
     assert b"metadata" not in path.read_bytes()  # as files were written before
     assert PoseIndex.load(path).metadata == {}

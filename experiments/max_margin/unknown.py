@@ -1,5 +1,5 @@
-"""Can one tell that nothing close is among the candidates? `python -m experiments.max_margin.unknown
-WEIGHTS`.
+"""Can one tell that nothing close is among the candidates?
+`python -m experiments.max_margin.unknown WEIGHTS`.
 
 WEIGHTS is a model of `variants train`. The same images of walking and running people are estimated
 twice: among all candidates, and among those of the other actions. Each quantity that an estimate
@@ -39,7 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_model(args.weights)
-    test = _of_actions(rendered_people(args.data, "sequence", args.out / "people").test)
+    people = rendered_people(args.data, "sequence", args.out / "people")
+    test = _of_actions(people.test)
     bodies = BodyPoses.load(args.data)
     rows = bodies.rows("train")
     poses = torch.from_numpy(bodies.positions[rows])
@@ -49,7 +50,9 @@ def main() -> None:
     estimates, errors, nearest = {}, {}, {}
     for name, part in (("all", kept), ("others", kept[others])):
         candidates = with_headings(poses[part], HEADINGS)
-        estimates[name] = PoseRetriever.build(model, candidates).estimate(test.images, 500)
+        retriever = PoseRetriever.build(model, candidates)
+        retriever.calibrate(people.val.images)
+        estimates[name] = retriever.estimate(test.images, 500)
         errors[name] = _mean_distance(estimates[name].pose_mm, test.poses)
         near = candidates[nearest_candidates(test.poses, candidates)]
         nearest[name] = _mean_distance(near, test.poses)
@@ -93,13 +96,13 @@ def _known_without_labels(estimates: dict[str, PoseEstimate]) -> dict[str, dict[
     for name, estimate in estimates.items():
         values = {
             "spread_mm": estimate.spread_mm,
-            "confidence": estimate.confidence,
             "best score": estimate.scores[:, 0],
+            "auxiliary_distance_mm": estimate.auxiliary_distance_mm,
+            "confidence": estimate.confidence,
         }
-        if estimate.auxiliary_distance_mm is not None:
-            values["auxiliary_distance_mm"] = estimate.auxiliary_distance_mm
         for quantity, value in values.items():
-            found.setdefault(quantity, {})[name] = value
+            if value is not None:
+                found.setdefault(quantity, {})[name] = value
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from human36m_files import write_mmpose
-from test_pose_retriever import images_of, model_of, poses_of
+from test_pose_retriever import images_of, model_of, one_thread, poses_of  # noqa: F401
 
 from dgpose.data.human36m import open_human36m
 from dgpose.data.human36m_pool import human36m_pool
@@ -52,9 +52,10 @@ def test_methods_and_bounds() -> None:
     single = report.methods["oracle"].errors_mm.mean(1)
     assert (single <= report.methods["Max"].errors_mm.mean(1) + 1e-6).all()
     assert set(report.methods["Max"].by_action) == {"Eating", "Walking"}
-    assert set(report.guesses) == {
-        "spread_mm", "confidence", "best score", "auxiliary_distance_mm",
-    }  # fmt: skip
+    assert set(report.guesses) == {"spread_mm", "best score", "auxiliary_distance_mm"}
+    retriever.calibrate(pool.images)
+    report = evaluate_retrieval(retriever, pool, counts=(5, 20))
+    assert -1 <= report.guesses["confidence"] <= 1
     assert report.close_share == 0
 
 

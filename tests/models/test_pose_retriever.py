@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgpose.inference.pose_retriever import AGREEMENT_MM, PoseRetriever
+from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, save_model
 from dgpose_ext import PoseIndex, topk_mean_pose
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks: threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def model_of(seed: int = 0, *, auxiliary: bool = True) -> MaxMarginModel:
@@ -48,26 +58,60 @@ def test_against_a_plain_loop(storage: str) -> None:
         assert torch.equal(estimate.best_mm[number], found[0])
         distances = (found[:20] - found[:20].mean(0)).norm(dim=-1).mean(1)
         torch.testing.assert_close(estimate.spread_mm[number], distances.mean())
-        near = (distances <= AGREEMENT_MM).float().mean()
-        torch.testing.assert_close(estimate.confidence[number], near)
     means = topk_mean_pose(model.embed_images(images), embeddings, relative, 30)
     torch.testing.assert_close(estimate.pose_mm, means, atol=1e-3, rtol=0)
     assert estimate.auxiliary_mm is not None
     assert estimate.auxiliary_distance_mm is not None
     torch.testing.assert_close(estimate.auxiliary_mm, model.estimate_auxiliary(images))
-    off = (estimate.auxiliary_mm - estimate.pose_mm).norm(dim=-1).mean(1)
+    means = topk_mean_pose(model.embed_images(images), embeddings, relative, 20)
+    off = (estimate.auxiliary_mm - means).norm(dim=-1).mean(1)
     torch.testing.assert_close(estimate.auxiliary_distance_mm, off)
+    assert estimate.confidence is None
+    few = retriever.estimate(images, k=3)  # what does not know the truth does not depend on k
+    assert torch.equal(few.rows, estimate.rows[:, :3])
+    assert few.auxiliary_distance_mm is not None
+    assert torch.equal(few.auxiliary_distance_mm, estimate.auxiliary_distance_mm)
+    assert torch.equal(few.spread_mm, estimate.spread_mm)
 
 
-def test_agreement_is_seen() -> None:
+def test_spread() -> None:
     model = model_of()
     alike = poses_of(1) + torch.randn(60, 17, 3)
-    apart = poses_of(60)
-    near, far = (PoseRetriever.build(model, p).estimate(images_of(3)) for p in (alike, apart))
-    assert (near.confidence == 1).all()
+    near, far = (
+        PoseRetriever.build(model, p).estimate(images_of(3)) for p in (alike, poses_of(60))
+    )
     assert (near.spread_mm < 3).all()
-    assert (far.confidence == 0).all()
     assert (far.spread_mm > 200).all()
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_confidence_is_the_rank_among_calibration_images(tmp_path: Path, auxiliary: bool) -> None:
+    model = model_of(auxiliary=auxiliary)
+    retriever = PoseRetriever.build(model, poses_of(60))
+    seen = images_of(101, seed=7)
+    retriever.calibrate(seen)
+    result = retriever.estimate(seen)
+    order = result.scores[:, 0].argsort().argsort().double()
+    if result.auxiliary_distance_mm is not None:
+        order += result.auxiliary_distance_mm.argsort(descending=True).argsort()
+    confidence = result.confidence
+    assert confidence is not None
+    for better, worse in ((60, 40), (90, 80), (100, 0)):
+        rows = order.argsort()[[worse, better]]
+        assert confidence[rows[0]] < confidence[rows[1]]
+    for share in (0.05, 0.3, 0.9):  # among their own kind every value is as likely
+        assert (confidence < share).float().mean().item() == pytest.approx(share, abs=0.035)
+    if not auxiliary:
+        torch.testing.assert_close(confidence, (order / 100).float(), atol=1e-5, rtol=0)
+    retriever.save(tmp_path / "poses.dgx")
+    loaded = PoseRetriever.load(model, tmp_path / "poses.dgx").estimate(seen).confidence
+    assert loaded is not None
+    assert torch.equal(loaded, confidence)
+    with torch.no_grad():
+        model.image_network.embedding[0].bias.add_(1)  # sees images otherwise from now on
+    assert PoseRetriever.load(model, tmp_path / "poses.dgx").estimate(seen).confidence is None
+    with pytest.raises(ValueError, match=r"images must have shape \[C, 3, S, S\] with C >= 20"):
+        retriever.calibrate(seen[:19])
 
 
 def test_one_image_or_a_batch_of_either_dtype() -> None:
@@ -140,7 +184,10 @@ def test_crop() -> None:
     retriever = PoseRetriever.build(model_of(), poses_of(9))
     picture = np.zeros((50, 80, 3), np.uint8)
     picture[10:34, 20:44] = 255
-    assert (retriever.crop(picture, (19.5, 9.5, 43.5, 33.5)) == 255).all()
+    tight = retriever.crop(picture, (21.5, 11.5, 41.5, 31.5))  # 20 pixels, and 20 % around them
+    assert (tight == 255).all()
+    with pytest.raises(ValueError, match="box must have x1 < x2 and y1 < y2"):
+        retriever.crop(picture, (5, 9, 5, 9))
     whole = retriever.crop(picture)
     assert whole.shape == (3, 24, 24)
     assert 0 < whole.float().mean() < 60

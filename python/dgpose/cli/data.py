@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dgpose.cli.data_human36m import check_human36m
 from dgpose.cli.hand import save_picture
+from dgpose.cli.options import Split, SplitBy
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.body_kinematics import with_bone_lengths
 from dgpose.data.hand_check import HandSetPart, HandSetReport, LookedAt, check_hand_set
@@ -47,21 +48,6 @@ class PoseSource(str, Enum):
     KINEMATIC = "kinematic"
     CMU = "cmu"
     MIXED = "mixed"
-
-
-class Split(str, Enum):
-    """Parts of a data set."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
-
-
-class SplitBy(str, Enum):
-    """How motion capture poses are split."""
-
-    SEQUENCE = "sequence"
-    ACTION = "action"
 
 
 @app.command()

@@ -142,7 +142,6 @@ def info(
     ] = False,
 ) -> None:
     """What a file holds. Its header and length are always checked, the arrays with --verify."""
-    import json
     import time
 
     from dgpose_ext import PoseIndex
@@ -158,7 +157,7 @@ def info(
         ("D", str(loaded.dim)),
         ("J", str(loaded.joints or "no poses")),
         ("storage", loaded.storage),
-        ("metadata", json.dumps(loaded.metadata) if loaded.metadata else "none"),
+        *((name, _short(value)) for name, value in loaded.metadata.items()),
         ("bytes", f"{size:,}, {size / max(len(loaded), 1):,.1f} a row"),
         ("version", str(FILE_VERSION)),
         ("checksum", "ok" if verify else "header ok, arrays not read (--verify)"),
@@ -275,6 +274,12 @@ def _read_queries(path: Path, dim: int) -> npt.NDArray[np.float32]:
             f"{path}: queries must be finite, got NaN or Inf in row {int(bad.argmax())}"
         )
     return rows
+
+
+def _short(value: Any) -> str:
+    """A value of the metadata on one line."""
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _describe(index: PoseIndex) -> str:

@@ -16,8 +16,10 @@ __all__ = [
     "Devices",
     "HandSetName",
     "Nodes",
-    "PoseSplit",
-    "PoseSplitBy",
+    "Split",
+    "SplitBy",
+    "SplitByOption",
+    "SplitOption",
     "Strategy",
     "TestCenters",
     "Threads",
@@ -66,6 +68,27 @@ class HandSetName(str, Enum):
     ICVL = "icvl"
     NYU = "nyu"
     MSRA = "msra"
+
+
+class Split(str, Enum):
+    """Parts of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class SplitBy(str, Enum):
+    """How motion capture poses are split."""
+
+    SEQUENCE = "sequence"
+    ACTION = "action"
+
+
+SplitOption = Annotated[Split, typer.Option(help="Part; of h36m train or test.")]
+SplitByOption = Annotated[
+    SplitBy, typer.Option(help="What no two parts share: takes, or actions (of CMU's poses).")
+]
 
 
 class TrainPrecision(str, Enum):

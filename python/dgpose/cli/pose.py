@@ -16,11 +16,12 @@ import typer
 from dgpose._errors import one_line
 from dgpose.cli.hand import save_picture
 from dgpose.cli.index import Storage
-from dgpose.cli.options import PoseSplit, PoseSplitBy, Threads
-from dgpose.cli.pose_eval import embedding, evaluate
+from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
+from dgpose.cli.pose_eval import embedding, evaluate, pool
 from dgpose.cli.terminal import counted, fail, progress
-from dgpose.data.pose_sources import candidate_poses, read_poses
-from dgpose.inference.pose_retriever import PoseEstimate, PoseRetriever
+from dgpose.cli.train_max_margin import train
+from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
+from dgpose.inference.pose_retriever import LOW_CONFIDENCE, PoseEstimate, PoseRetriever
 from dgpose.models.max_margin import load_model
 from dgpose.viz.body_pose import retrieval_picture
 from dgpose_ext.tensor_file import write_bytes_atomically
@@ -28,11 +29,14 @@ from dgpose_ext.tensor_file import write_bytes_atomically
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="3D body poses of person images, by retrieval.")
+app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(embedding)
+app.command()(pool)
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DRAWN = 20
+_CALIBRATION = 300
 
 Model = Annotated[Path, typer.Argument(help="Weight file of dgpose pose train.")]
 Index = Annotated[Path, typer.Argument(help="Index of dgpose pose index, for this model.")]
@@ -53,8 +57,8 @@ def index(
         Path | None,
         typer.Option(help="Folder of cmu (with mocap/) or of h36m.", envvar="DGPOSE_DATA"),
     ] = None,
-    split: PoseSplit = "train",
-    split_by: PoseSplitBy = "sequence",
+    split: SplitOption = Split.TRAIN,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
     every: Annotated[int, typer.Option(min=1, help="h36m: every so many frames.")] = 5,
     thin: Annotated[
         float, typer.Option(help="Leave out poses within so many mm of another one; -1: none.")
@@ -63,17 +67,30 @@ def index(
         int | None,
         typer.Option(min=1, help="Turn each pose so many times; 24 for cmu, else 1 by default."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pose pool whose images are the measure of confidence; of cmu, if not given, 300 "
+            "rendered people of the validation part."
+        ),
+    ] = None,
     storage: Annotated[
         Storage, typer.Option(help="Of the codes; results are exact with each.")
     ] = Storage.AUTO,
     threads: Threads = None,
 ) -> None:
-    """Embed candidate poses and write their index, which only this model can use."""
+    """Embed candidate poses and write their index, which only this model can use.
+
+    The index also keeps how the model scores images of a calibration pool: the confidence of an
+    estimate is its rank among them.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         networks = load_model(model)
-        read, name = read_poses(poses, data, split=split, split_by=split_by, every=every)
+        read, name = read_poses(
+            poses, data, split=split.value, split_by=split_by.value, every=every
+        )
         turns = headings if headings is not None else 24 if poses == "cmu" else 1
         candidates = candidate_poses(read, name, thin_mm=thin, headings=turns)
         with counted("embedding") as watch:
@@ -84,6 +101,20 @@ def index(
                 description=candidates.description,
                 progress=watch,
             )
+        if calibration is not None or (poses == "cmu" and split is Split.TRAIN):
+            with counted("calibrating") as watch:
+                seen = labelled_pool(
+                    "people" if calibration is None else "pool",
+                    calibration or data,
+                    networks.config.image_size,
+                    frames=_CALIBRATION if calibration is None else None,
+                    split="val",
+                    split_by=split_by.value,
+                    every=every,
+                    seed=0,
+                    progress=watch,
+                )
+            retriever.calibrate(seen.images)
         retriever.save(out)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
@@ -101,7 +132,7 @@ def estimate(
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     box: Annotated[
         str | None,
-        typer.Option(help="x1,y1,x2,y2 around the person, in pixels; else the whole image."),
+        typer.Option(help="x1,y1,x2,y2 tight around the person, in pixels; else the whole image."),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Candidates to average.")] = 500,
     out: Annotated[
@@ -114,9 +145,9 @@ def estimate(
 ) -> None:
     """Estimate the pose of one person an image: the mean of the k best candidates.
 
-    spread: how far the 20 best candidates lie from their mean; agreeing: share of them within 100
-    mm of it; apart: mean distance of the auxiliary head's pose from the mean of k. None of these
-    knows the truth: large distances say that the candidates, or the two ways to a pose, disagree.
+    confidence: the image's rank among the calibration images of the index, 0 to 1, "low" below
+    0.05; spread: how far the 20 best candidates lie from their mean; apart: how far the auxiliary
+    head's pose lies from it. None of these knows the truth.
 
     The exit code is 1 where an image could not be read; the others are estimated all the same.
     """
@@ -189,11 +220,11 @@ def _fields(path: Path, result: PoseEstimate) -> dict[str, Any]:
     def rounded(values: torch.Tensor) -> Any:
         return np.round(values.double().numpy(), 1).tolist()
 
-    apart = result.auxiliary_distance_mm
+    apart, sure = result.auxiliary_distance_mm, result.confidence
     return {
         "image": str(path),
         "spread_mm": rounded(result.spread_mm)[0],
-        "confidence": round(float(result.confidence[0]), 2),
+        "confidence": None if sure is None else round(float(sure[0]), 3),
         "auxiliary_distance_mm": None if apart is None else rounded(apart)[0],
         "best_score": float(result.scores[0, 0]),
         "best_row": int(result.rows[0, 0]),
@@ -203,10 +234,14 @@ def _fields(path: Path, result: PoseEstimate) -> dict[str, Any]:
 
 
 def _line(fields: dict[str, Any]) -> str:
-    line = f"{fields['image']}: spread {fields['spread_mm']:.0f} mm, "
-    line += f"agreeing {100 * fields['confidence']:.0f} %"
-    apart = fields["auxiliary_distance_mm"]
-    return line if apart is None else f"{line}, apart {apart:.0f} mm"
+    sure, apart = fields["confidence"], fields["auxiliary_distance_mm"]
+    facts = []
+    if sure is not None:
+        facts.append(f"confidence {sure:.2f}{' (low)' if sure < LOW_CONFIDENCE else ''}")
+    facts.append(f"spread {fields['spread_mm']:.0f} mm")
+    if apart is not None:
+        facts.append(f"apart {apart:.0f} mm")
+    return f"{fields['image']}: {', '.join(facts)}"
 
 
 def _name(path: Path, found: list[dict[str, Any]]) -> str:
@@ -219,11 +254,13 @@ def _picture(
     retriever: PoseRetriever, name: str, crop: torch.Tensor, result: PoseEstimate
 ) -> npt.NDArray[np.uint8]:
     rows = result.rows[0, :_DRAWN]
+    sure = result.confidence
+    told = "" if sure is None else f"confidence {float(sure[0]):.2f}, "
     return retrieval_picture(
         crop.numpy(),
         result.pose_mm[0].numpy(),
         retriever.index.poses(rows).numpy(),
         result.scores[0].tolist(),
-        f"{name}: the best 20 candidates lie {float(result.spread_mm[0]):.0f} mm from their mean",
+        f"{name}: {told}best 20 candidates {float(result.spread_mm[0]):.0f} mm from their mean",
         count=result.rows.shape[1],
     )

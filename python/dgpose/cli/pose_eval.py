@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.hand import save_picture
-from dgpose.cli.options import PoseSplit, PoseSplitBy, Threads, integers
+from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads, integers
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.pose_pool import PosePool
 from dgpose.data.pose_sources import labelled_pool
@@ -24,11 +24,11 @@ from dgpose.metrics.body import BodyErrors, pck3d
 from dgpose.metrics.embedding import EmbeddingAnalysis, analyse_embedding
 from dgpose.metrics.pose_retrieval import CLOSE_MM, RetrievalReport, evaluate_retrieval
 from dgpose.metrics.published import BODY_RESULTS
-from dgpose.models.max_margin import MaxMarginModel, load_model
+from dgpose.models.max_margin import load_model
 from dgpose.viz.embedding import embedding_picture
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-__all__ = ["embedding", "evaluate", "print_errors"]
+__all__ = ["embedding", "evaluate", "pool", "print_errors"]
 
 _BATCH = 64
 _SANITY = 1000
@@ -67,8 +67,8 @@ def evaluate(
     source: Source = PoolSource.PEOPLE,
     data: Data = None,
     frames: Frames = None,
-    split: PoseSplit = "test",
-    split_by: PoseSplitBy = "sequence",
+    split: SplitOption = Split.TEST,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
     every: Every = 5,
     seed: Seed = 0,
     counts: Annotated[str, typer.Option(help="Candidates to average, ascending.")] = "20,500",
@@ -82,25 +82,25 @@ def evaluate(
     try:
         averaged = integers("--counts", counts)
         retriever = PoseRetriever.load(model, index)
-        pool = _open_pool(
-            retriever.model, source, data, frames, split, split_by, every, seed, threads
+        crops = _open_pool(
+            retriever.image_size, source, data, frames, split, split_by, every, seed, threads
         )
         with counted("estimating") as watch:
-            report = evaluate_retrieval(retriever, pool, counts=averaged, progress=watch)
+            report = evaluate_retrieval(retriever, crops, counts=averaged, progress=watch)
         if out is not None:
-            text = json.dumps(_as_json(report, pool), indent=1) + "\n"
+            text = json.dumps(_as_json(report, crops), indent=1) + "\n"
             write_bytes_atomically(out, text.encode())
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    typer.echo(f"{pool.source}; {len(retriever.index):,} candidates")
+    typer.echo(f"{crops.source}; {len(retriever.index):,} candidates")
     print_errors(report.methods, published=source is PoolSource.H36M)
     typer.echo(
         f"best by score within {CLOSE_MM:.0f} mm of the truth: {100 * report.close_share:.1f} %"
     )
     told = ", ".join(f"{name} {value:+.2f}" for name, value in report.guesses.items())
     typer.echo(f"rank correlation of the error with what is known without labels: {told}")
-    if source is PoolSource.H36M and len(pool) < _SANITY:
-        typer.echo(f"{len(pool)} frames show that it runs, not how good it is")
+    if source is PoolSource.H36M and len(crops) < _SANITY:
+        typer.echo(f"{len(crops)} frames show that it runs, not how good it is")
     if out is not None:
         typer.echo(f"saved {out}")
 
@@ -111,8 +111,8 @@ def embedding(
     source: Source = PoolSource.PEOPLE,
     data: Data = None,
     frames: Frames = None,
-    split: PoseSplit = "test",
-    split_by: PoseSplitBy = "sequence",
+    split: SplitOption = Split.TEST,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
     every: Every = 5,
     seed: Seed = 0,
     threads: Threads = None,
@@ -124,27 +124,50 @@ def embedding(
     """
     try:
         networks = load_model(model)
-        pool = _open_pool(networks, source, data, frames, split, split_by, every, seed, threads)
-        images = torch.cat([networks.embed_images(part) for part in pool.images.split(_BATCH)])  # type: ignore[no-untyped-call]
-        embedded = {"poses": networks.embed_poses(pool.poses), "images": images}
+        size = networks.config.image_size
+        crops = _open_pool(size, source, data, frames, split, split_by, every, seed, threads)
+        images = torch.cat([networks.embed_images(part) for part in crops.images.split(_BATCH)])  # type: ignore[no-untyped-call]
+        embedded = {"poses": networks.embed_poses(crops.poses), "images": images}
         analyses = {
-            name: analyse_embedding(rows.numpy(), pool.poses.numpy())
+            name: analyse_embedding(rows.numpy(), crops.poses.numpy())
             for name, rows in embedded.items()
         }
-        save_picture(out, embedding_picture(analyses, pool.source))
+        save_picture(out, embedding_picture(analyses, crops.source))
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     _print_components(analyses)
     typer.echo(f"picture: {out}")
 
 
+def pool(
+    out: Annotated[Path, typer.Option(help="File to write, such as pool.safetensors.")],
+    size: Annotated[int, typer.Option(min=16, help="Edge of the crops in pixels.")],
+    source: Annotated[PoolSource, typer.Option(help="people or h36m.")] = PoolSource.PEOPLE,
+    data: Data = None,
+    frames: Frames = None,
+    split: SplitOption = Split.TRAIN,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
+    every: Every = 5,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Write labelled crops to one file, for dgpose pose train --pool and --source pool."""
+    try:
+        crops = _open_pool(size, source, data, frames, split, split_by, every, seed, threads)
+        crops.save(out)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    typer.echo(f"{crops.source}: {len(crops):,} crops of {size} pixels")
+    typer.echo(f"saved {out}: {out.stat().st_size:,} bytes")
+
+
 def _open_pool(
-    model: MaxMarginModel,
+    size: int,
     source: PoolSource,
     data: Path | None,
     frames: int | None,
-    split: str,
-    split_by: str,
+    split: Split,
+    split_by: SplitBy,
     every: int,
     seed: int,
     threads: int | None,
@@ -155,10 +178,10 @@ def _open_pool(
         return labelled_pool(
             source.value,
             data,
-            model.config.image_size,
+            size,
             frames=frames,
-            split=split,
-            split_by=split_by,
+            split=split.value,
+            split_by=split_by.value,
             every=every,
             seed=seed,
             progress=watch,

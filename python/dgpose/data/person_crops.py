@@ -9,11 +9,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PERSON_MARGIN", "person_box", "person_crop", "to_crop", "whole_image"]
+__all__ = [
+    "PERSON_MARGIN",
+    "person_box",
+    "person_crop",
+    "person_square",
+    "require_box",
+    "to_crop",
+    "whole_image",
+]
 
 PERSON_MARGIN = 1.2
-"""Edge of a person's square over the larger side of the box around the joints, as in MMPose's
-Human3.6M annotations."""
+"""Edge of a person's square over the larger side of the box around the joints (MMPose's Human3.6M
+annotations) or the person; that of rendered people lies between 1.06 and 1.32."""
 
 
 def person_box(joints_px: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -25,7 +33,12 @@ def person_box(joints_px: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     Returns:
         `[..., 4]`: x1, y1, x2, y2.
     """
-    low, high = joints_px.min(axis=-2), joints_px.max(axis=-2)
+    return person_square(np.concatenate([joints_px.min(axis=-2), joints_px.max(axis=-2)], axis=-1))
+
+
+def person_square(boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The square around a tight box, with `PERSON_MARGIN`: x1, y1, x2, y2, `[..., 4]` both."""
+    low, high = boxes[..., :2], boxes[..., 2:]
     half = PERSON_MARGIN * (high - low).max(axis=-1, keepdims=True) / 2
     middle = (low + high) / 2
     return np.concatenate([middle - half, middle + half], axis=-1).astype(np.float64)
@@ -54,15 +67,9 @@ def person_crop(
     Raises:
         ValueError: a box that is not finite, empty, or wholly outside the image.
     """
-    x1, y1, x2, y2 = (float(value) for value in box)
+    require_box(picture, box)
     height, width = picture.shape[:2]
-    if not (np.isfinite([x1, y1, x2, y2]).all() and x1 < x2 and y1 < y2):
-        raise ValueError(f"box must have x1 < x2 and y1 < y2, got {x1:g},{y1:g},{x2:g},{y2:g}")
-    if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
-        raise ValueError(
-            f"box must touch the image of {width}x{height} pixels, got {x1:g},{y1:g},{x2:g},{y2:g}"
-        )
-    left, top, edge = _square((x1, y1, x2, y2))
+    left, top, edge = _pixels(box)
     square = np.zeros((edge, edge, 3), np.uint8)
     rows = slice(max(top, 0), min(top + edge, height))
     columns = slice(max(left, 0), min(left + edge, width))
@@ -74,16 +81,27 @@ def person_crop(
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
 
+def require_box(picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArray[Any]) -> None:
+    """ValueError for a box that is not finite, empty, or wholly outside the `[H, W, 3]` image."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    height, width = picture.shape[:2]
+    got = f"got {x1:g},{y1:g},{x2:g},{y2:g}"
+    if not (np.isfinite([x1, y1, x2, y2]).all() and x1 < x2 and y1 < y2):
+        raise ValueError(f"box must have x1 < x2 and y1 < y2, {got}")
+    if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
+        raise ValueError(f"box must touch the image of {width}x{height} pixels, {got}")
+
+
 def to_crop(
     points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: int
 ) -> npt.NDArray[np.float64]:
     """Pixels `[..., 2]` of the image as pixels of `person_crop(picture, box, size)`."""
-    left, top, edge = _square(box)
+    left, top, edge = _pixels(box)
     inside = np.asarray(points_px, np.float64) - (left, top) + 0.5
     return inside * (size / edge) - 0.5
 
 
-def _square(box: Sequence[float] | npt.NDArray[Any]) -> tuple[int, int, int]:
+def _pixels(box: Sequence[float] | npt.NDArray[Any]) -> tuple[int, int, int]:
     """First column, first row and edge of the square that is cut out, in whole pixels."""
     x1, y1, x2, y2 = (float(value) for value in box)
     edge = max(1, round(max(x2 - x1, y2 - y1)))

@@ -1,6 +1,6 @@
 """Estimation on depth images: `HandEstimator` for one, `HandTracker` for a stream, `hand_from_crop`
-for crops that were made elsewhere; `CrossingNetsEstimator` runs Crossing Nets. `PoseRetriever` finds
-the 3D body pose of a photograph among candidates."""
+for crops that were made elsewhere; `CrossingNetsEstimator` runs Crossing Nets. On photographs:
+`PoseRetriever` finds 3D body poses among candidates."""
 
 from dgpose.inference.crossing_nets import CrossingNetsEstimator
 from dgpose.inference.hand_crop import CropPose, hand_from_crop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,41 +13,46 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgpose.data.person_crops import person_crop, whole_image
+from dgpose.data.person_crops import person_crop, person_square, require_box, whole_image
 from dgpose.models.max_margin import MaxMarginModel, load_model
 from dgpose_ext import PoseIndex
 
-__all__ = ["AGREEMENT_MM", "PoseEstimate", "PoseRetriever"]
+__all__ = ["LOW_CONFIDENCE", "PoseEstimate", "PoseRetriever"]
 
 Storage = Literal["auto", "int8", "bfloat16", "float32"]
 
-AGREEMENT_MM = 100.0
-"""How near to their mean the best candidates of an estimate must lie to count as agreeing."""
+LOW_CONFIDENCE = 0.05
+"""Below it lie 5 % of the images that are of the calibration images' kind, and more of others."""
 
 _KIND = "max_margin"
 _BEST = 20
+_FEWEST_CALIBRATION = 20
 _IMAGES_AT_ONCE = 64
 _POSES_AT_ONCE = 4096
+_SHARES = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, eq=False)
 class PoseEstimate:
     """What was found for B images; poses are root-relative, mm, x right, y DOWN, z forward.
 
-    None of the last four fields knows the truth: they say how well the candidates, and the two ways
-    to the pose, agree with each other.
+    None of the last four fields knows the truth. What they are worth depends on the model:
+    `dgpose pose eval` prints their rank correlation with the error.
 
     Attributes:
         pose_mm: [B, J, 3], the mean of the k best candidates: the paper's Avg(k).
         best_mm: [B, J, 3], the best candidate: the paper's Max.
         rows: [B, k] int64, ids of the candidates, the best first.
         scores: [B, k] float32, their inner products.
-        spread_mm: [B], mean joint distance of the 20 best candidates from their mean. Large where
-            different poses fit the image alike, or where nothing among the candidates fits.
-        confidence: [B], share of the 20 best candidates that lie within 100 mm of their mean.
+        spread_mm: [B], mean joint distance of the 20 best candidates from their mean: how much they
+            disagree. It is small, too, where all of them are wrong alike.
         auxiliary_mm: [B, J, 3], the pose that the auxiliary head regresses; None without one.
-        auxiliary_distance_mm: [B], its mean joint distance from `pose_mm`: large where the
-            candidates hold nothing like what the network sees. None without auxiliary head.
+        auxiliary_distance_mm: [B], its mean joint distance from the mean of the 20 best: large
+            where the candidates hold nothing like what the network sees. None without such a head.
+        confidence: [B] in 0 to 1, the rank among the images of `PoseRetriever.calibrate`: by best
+            score and by `auxiliary_distance_mm` (without auxiliary head the first alone). An image
+            of their kind has any value with the same chance; below `LOW_CONFIDENCE`, the image or
+            its pose is unlike them. None without calibration.
     """
 
     pose_mm: Tensor
@@ -54,9 +60,9 @@ class PoseEstimate:
     rows: Tensor
     scores: Tensor
     spread_mm: Tensor
-    confidence: Tensor
     auxiliary_mm: Tensor | None
     auxiliary_distance_mm: Tensor | None
+    confidence: Tensor | None
 
     def __len__(self) -> int:
         return len(self.pose_mm)
@@ -106,6 +112,9 @@ class PoseRetriever:
                 f"got {len(index)} of {index.joints}"
             )
         self.model, self.index = model, index
+        self._calibration: dict[str, Any] | None = described.get("calibration")
+        if self._calibration and self._calibration["image_network"] != _digest(model):
+            self._calibration = None  # of a network that sees images otherwise
 
     @classmethod
     def build(
@@ -147,8 +156,36 @@ class PoseRetriever:
         index = PoseIndex(embeddings, poses=poses, storage=storage, metadata=metadata)
         return cls(model, index)
 
+    def calibrate(self, images: Tensor) -> None:
+        """Takes these images as the measure of `PoseEstimate.confidence`; `save` keeps it.
+
+        Args:
+            images: [C, 3, S, S] as for `estimate`, C >= 20, of the kind that will be asked for.
+                Nothing needs to be known about them; none should be a training image.
+
+        Raises:
+            ValueError: fewer images, or as `estimate`.
+        """
+        if images.dim() != 4 or len(images) < _FEWEST_CALIBRATION:
+            raise ValueError(
+                f"images must have shape [C, 3, S, S] with C >= {_FEWEST_CALIBRATION}, "
+                f"got {list(images.shape)}"
+            )
+        seen = self.estimate(images)
+        measures = _measures(seen.scores[:, 0], seen.auxiliary_distance_mm)
+        quantiles = {name: _quantiles(values) for name, values in measures.items()}
+        self._calibration = {
+            "image_network": _digest(self.model),
+            "images": len(images),
+            "measures": quantiles,
+            # The mean of several ranks is no rank: it is ranked once more.
+            "mean_rank": _quantiles(_mean_rank(measures, quantiles)),
+        }
+        self.index.metadata = self.index.metadata | {"calibration": self._calibration}
+
     def save(self, path: str | Path) -> None:
-        """Writes the index: rows, poses, and which network embedded them; not the network."""
+        """Writes the index: rows, poses, calibration, and which network embedded the poses; not
+        the network."""
         self.index.save(path)
 
     @classmethod
@@ -183,13 +220,17 @@ class PoseRetriever:
 
         Args:
             picture: [H, W, 3] RGB.
-            box: x1, y1, x2, y2 pixels around the person; of it and some margin the square is taken
-                (see `dgpose.data.person_crops`); None: the whole image.
+            box: x1, y1, x2, y2 pixels, tight around the person, as a detector gives it: the square
+                around it with a margin of 20 % is taken (`person_square`), black where it reaches
+                beyond the image; None: the whole image, in a square.
 
         Raises:
             ValueError: an empty box, or one outside the image.
         """
-        around = whole_image(picture) if box is None else box
+        around: npt.NDArray[Any] | Sequence[float] = whole_image(picture)
+        if box is not None:
+            require_box(picture, box)  # the error names this box, not the square around it
+            around = person_square(np.asarray(box, np.float64))
         return torch.from_numpy(person_crop(picture, around, self.image_size))
 
     def estimate(self, images: Tensor, k: int = 500) -> PoseEstimate:
@@ -222,25 +263,62 @@ class PoseRetriever:
         images = images.to(next(self.model.parameters()).device)
         queries, auxiliary = self.model.embed_and_estimate(images)
         queries = queries.cpu()
-        scores, rows = self.index.search(queries, min(k, len(self.index)))
+        scores, rows = self.index.search(queries, min(max(k, _BEST), len(self.index)))
         poses = self.index.poses(rows.flatten()).view(*rows.shape, -1, 3)
-        mean = poses.mean(dim=1, dtype=torch.float64).float()
         best = poses[:, :_BEST]
-        distances = (best - best.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=-1)
+        middle = best.mean(dim=1, keepdim=True)
         distance = None
         if auxiliary is not None:
             auxiliary = auxiliary.cpu()
-            distance = (auxiliary - mean).norm(dim=-1).mean(dim=-1)
+            distance = (auxiliary[:, None] - middle).norm(dim=-1).mean(dim=(1, 2))
         return PoseEstimate(
-            pose_mm=mean,
+            pose_mm=poses[:, :k].mean(dim=1, dtype=torch.float64).float(),
             best_mm=poses[:, 0].clone(),
-            rows=rows,
-            scores=scores,
-            spread_mm=distances.mean(dim=1),
-            confidence=(distances <= AGREEMENT_MM).float().mean(dim=1),
+            rows=rows[:, :k],
+            scores=scores[:, :k],
+            spread_mm=(best - middle).norm(dim=-1).mean(dim=(1, 2)),
             auxiliary_mm=auxiliary,
             auxiliary_distance_mm=distance,
+            confidence=self._confidence(scores[:, 0], distance),
         )
+
+    def _confidence(self, best_score: Tensor, distance: Tensor | None) -> Tensor | None:
+        if self._calibration is None:
+            return None
+        measures = _measures(best_score, distance)
+        mean = _mean_rank(measures, self._calibration["measures"])
+        return torch.from_numpy(np.interp(mean, self._calibration["mean_rank"], _SHARES)).float()
+
+
+def _measures(best_score: Tensor, distance: Tensor | None) -> dict[str, npt.NDArray[Any]]:
+    """What the confidence is made of, [B] each; more is better."""
+    measures = {"best_score": best_score.numpy()}
+    if distance is not None:
+        measures["auxiliary_distance_mm"] = -distance.numpy()
+    return measures
+
+
+def _quantiles(values: npt.NDArray[Any]) -> list[float]:
+    quantiles: list[float] = np.quantile(values, _SHARES).tolist()
+    return quantiles
+
+
+def _mean_rank(
+    measures: dict[str, npt.NDArray[Any]], quantiles: dict[str, list[float]]
+) -> npt.NDArray[np.float64]:
+    """Mean over the measures of the share of calibration images that have less, [B]."""
+    ranks = [np.interp(values, quantiles[name], _SHARES) for name, values in measures.items()]
+    mean: npt.NDArray[np.float64] = np.mean(ranks, axis=0)
+    return mean
+
+
+def _digest(model: MaxMarginModel) -> str:
+    """SHA-256 of what an image goes through."""
+    digest = hashlib.sha256()
+    for part in (model.image_network, model.auxiliary):
+        for tensor in part.state_dict().values() if part is not None else ():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _require_finite(name: str, item: str, values: Tensor) -> None:

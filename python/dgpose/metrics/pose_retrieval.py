@@ -36,9 +36,9 @@ class RetrievalReport:
         methods: "Max", "Avg(20)", ..., "auxiliary" where there is such a head, "oracle",
             "mean pose" where they were asked for.
         guesses: rank correlation (Spearman) of the error of the last Avg with what is known
-            without labels: "spread_mm", "confidence", "best score" and, where there is an
-            auxiliary head, "auxiliary_distance_mm". 1 or -1 would tell the order of all errors,
-            0 says nothing.
+            without labels: "best score", "spread_mm" and, where they are there,
+            "auxiliary_distance_mm" and "confidence". 1 or -1 would tell the order of all errors, 0
+            says nothing.
     """
 
     methods: dict[str, BodyErrors]
@@ -85,11 +85,12 @@ def evaluate_retrieval(
         poses = retriever.index.poses(estimate.rows.flatten()).view(*estimate.rows.shape, -1, 3)
         estimates = {"Max": estimate.best_mm}
         estimates |= {f"Avg({count})": poses[:, :count].mean(dim=1) for count in counts}
-        facts = {"spread_mm": estimate.spread_mm, "confidence": estimate.confidence}
-        facts["best score"] = estimate.scores[:, 0]
+        facts = {"best score": estimate.scores[:, 0], "spread_mm": estimate.spread_mm}
         if estimate.auxiliary_mm is not None and estimate.auxiliary_distance_mm is not None:
             estimates["auxiliary"] = estimate.auxiliary_mm
             facts["auxiliary_distance_mm"] = estimate.auxiliary_distance_mm
+        if estimate.confidence is not None:
+            facts["confidence"] = estimate.confidence
         if bounds:
             estimates["oracle"] = candidates[nearest_candidates(truth, candidates)]
             estimates["mean pose"] = mean.expand(truth.shape)

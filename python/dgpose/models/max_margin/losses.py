@@ -61,11 +61,12 @@ def softmax_margin_loss(
     margin_weight: float,
     temperature: float,
 ) -> Tensor:
-    """The hinge of `dgpose_ext.max_margin_loss` with both maxima softened, mean over images:
+    """The hinge with its maximum softened, mean over images:
 
-        T log(1 + sum over n of exp((<q, x_n> + margin_weight MPJPE(y_n, y) - <q, p>) / T))
+        T log(sum over n of exp((<q, x_n> + margin_weight MPJPE(y_n, y)) / T)) - <q, p>
 
-    Every violated pose has a gradient then, not the most violated alone. T -> 0 is the hinge.
+    where n runs over the violated poses and the true poses of the batch, the image's own among
+    them. Each of them has a gradient then, not the most violated alone.
 
     Args:
         queries [B, D]; embeddings [U, D], poses [U, J, 3] mm; targets [B, J, 3] mm; positives
@@ -73,11 +74,13 @@ def softmax_margin_loss(
         margin_weight: score of 1 mm.
         temperature: T > 0, in scores.
     """
+    poses = torch.cat((targets, poses))
+    embeddings = torch.cat((positives, embeddings)).float()
     with torch.no_grad():
         margins = margin_weight * (targets[:, None] - poses[None]).norm(dim=3).mean(2)
-    queries, embeddings, positives = queries.float(), embeddings.float(), positives.float()
-    violation = queries @ embeddings.T + margins - (queries * positives).sum(1, keepdim=True)
-    loss: Tensor = F.softplus((violation / temperature).logsumexp(1)).mean() * temperature
+    augmented = (queries.float() @ embeddings.T + margins) / temperature
+    own = (queries.float() * positives.float()).sum(1)
+    loss: Tensor = (temperature * augmented.logsumexp(1) - own).mean()
     return loss
 
 

@@ -1,0 +1,254 @@
+"""`dgpose pose train`: max-margin pose retrieval, on rendered people or on a pool of crops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from dgpose.cli.options import (
+    Accelerator,
+    Devices,
+    Nodes,
+    SplitBy,
+    SplitByOption,
+    Strategy,
+    Threads,
+    TrainPrecision,
+)
+from dgpose.cli.terminal import counted, fail
+from dgpose.cli.train_crossing_nets import is_first_rank
+from dgpose.data.pose_pool import PosePool
+from dgpose.data.pose_sources import candidate_poses, labelled_pool
+from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel
+from dgpose.train.max_margin import WEIGHTS_NAME, MaxMarginTrainConfig, train_max_margin
+from dgpose.train.run import check_devices, require_resume
+
+__all__ = ["train"]
+
+_STEPS = 20_000
+
+
+class Recipe(str, Enum):
+    """Configurations (see `MaxMarginConfig`)."""
+
+    PAPER = "paper"
+    STRONG = "strong"
+
+
+class CandidateSearch(str, Enum):
+    """Where violators are looked for (see `MaxMarginRecipe`)."""
+
+    SAMPLED = "sampled"
+    FULL = "full"
+
+
+class PoseLayers(str, Enum):
+    """Pose networks (see `MaxMarginConfig`)."""
+
+    RAW = "raw"
+    RANDOM = "random"
+    ONE = "one"
+    TWO = "two"
+
+
+class Loss(str, Enum):
+    """Losses (see `MaxMarginConfig`)."""
+
+    HINGE = "hinge"
+    SOFTMAX = "softmax"
+    NONE = "none"
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    config: Annotated[Recipe, typer.Option(help="Networks and recipe.")] = Recipe.STRONG,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data folder with mocap/: rendered people in its poses are learned from.",
+            envvar="DGPOSE_DATA",
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="People to render.")] = 20_000,
+    validation_frames: Annotated[
+        int, typer.Option(min=1, help="People to render that the best weights are chosen by.")
+    ] = 1000,
+    split_by: SplitByOption = SplitBy.SEQUENCE,
+    pool: Annotated[
+        Path | None,
+        typer.Option(help="Pose pool to learn from, not rendered people; needs --validation."),
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Pose pool that the best weights are chosen by.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Edge of the crops in pixels; else 128 (paper), 64 (strong).")
+    ] = None,
+    loss: Annotated[
+        Loss | None,
+        typer.Option(help="Of the margin; none: plain regression. By default the recipe's."),
+    ] = None,
+    pose_layers: Annotated[
+        PoseLayers, typer.Option(help="Learned layers of the pose network; random: one, fixed.")
+    ] = PoseLayers.TWO,
+    auxiliary: Annotated[
+        bool, typer.Option("--auxiliary/--no-auxiliary", help="Regress the pose, too.")
+    ] = True,
+    end_to_end: Annotated[
+        bool | None,
+        typer.Option(
+            "--end-to-end/--frozen",
+            help="Whether the margin teaches the convolutions, too; by default strong, not paper.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        CandidateSearch | None,
+        typer.Option(help="Violators among a sample or all; by default the recipe's."),
+    ] = None,
+    refresh: Annotated[
+        int | None, typer.Option(help="Steps between embeddings of all candidates.")
+    ] = None,
+    thin: Annotated[
+        float,
+        typer.Option(help="Leave out candidates within so many mm of another one; -1: none."),
+    ] = 10.0,
+    batch: Annotated[int | None, typer.Option(help="Images a step and device.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help=f"Optimiser steps; {_STEPS} where --minutes is not given."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Wall-clock budget without validations: such a run cannot be repeated number for "
+            "number."
+        ),
+    ] = None,
+    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 500,
+    precision: Annotated[
+        TrainPrecision | None,
+        typer.Option(help="While training; by default 32-true (paper), bf16-mixed (strong)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, people, batches, noise.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
+    ] = False,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train max-margin pose retrieval: images and poses embedded so that inner products find poses.
+
+    Learns from rendered people or a pose pool, against the poses of the training images as
+    candidates. The best weights by validation go to OUT/weights.safetensors; TensorBoard reads OUT.
+    Ctrl-C stops at a checkpoint.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        model = _configuration(
+            config,
+            image_size,
+            {"loss": loss, "pose_layers": pose_layers},
+            {"candidates": candidates, "refresh": refresh, "batch": batch},
+            auxiliary=auxiliary,
+            end_to_end=end_to_end,
+        )
+        if precision is None:
+            strong = config is Recipe.STRONG
+            precision = TrainPrecision.BFLOAT16 if strong else TrainPrecision.FLOAT32
+        run = MaxMarginTrainConfig(
+            out,
+            model=model,
+            steps=_STEPS if steps is None and minutes is None else steps,
+            minutes=minutes,
+            seed=seed,
+            resume=resume,
+            validate_every=validate_every,
+            precision=precision.value,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            strategy=strategy,
+        )
+        require_resume(run)
+        check_devices(run)
+        if (pool is None) != (validation is None):
+            raise ValueError("--pool and --validation must be given together")
+        counts = {"train": frames, "val": validation_frames}
+        parts = [
+            _crops(split, file, data, model.image_size, counts[split], split_by.value, seed)
+            for split, file in (("train", pool), ("val", validation))
+        ]
+        images, judged = parts
+        found = candidate_poses(images.poses, "training poses", thin_mm=thin, headings=1)
+        if is_first_rank():
+            parameters = sum(weight.numel() for weight in MaxMarginModel(model).parameters())
+            typer.echo(f"{images.source}: {len(images):,} crops; {len(judged):,} for validation")
+            typer.echo(f"{len(found.poses_mm):,} candidates: {found.description}")
+            typer.echo(f"{parameters:,} parameters")
+        result = train_max_margin(run, images, judged, found.poses_mm, data=images.source)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    if not is_first_rank():
+        return
+    if not result.finished:
+        typer.echo("stopped; the same command with --resume goes on")
+    if result.validations:
+        typer.echo(f"weights, the best by validation: {out / WEIGHTS_NAME}")
+
+
+def _configuration(
+    recipe: Recipe,
+    image_size: int | None,
+    model_changes: dict[str, Enum | None],
+    recipe_changes: dict[str, Any],
+    *,
+    auxiliary: bool,
+    end_to_end: bool | None,
+) -> MaxMarginConfig:
+    """The configuration with what was asked for; None leaves a value as it is."""
+    make = MaxMarginConfig.strong if recipe is Recipe.STRONG else MaxMarginConfig.paper
+    config = make() if image_size is None else make(image_size)
+    changes = {k: v.value if isinstance(v, Enum) else v for k, v in recipe_changes.items()}
+    if end_to_end is not None:
+        changes["freeze_convolutions"] = not end_to_end
+    return replace(
+        config,
+        **{name: value.value for name, value in model_changes.items() if value is not None},
+        auxiliary=auxiliary,
+        recipe=replace(config.recipe, **{k: v for k, v in changes.items() if v is not None}),
+    )
+
+
+def _crops(
+    split: str,
+    file: Path | None,
+    data: Path | None,
+    size: int,
+    count: int,
+    split_by: str,
+    seed: int,
+) -> PosePool:
+    """A part of rendered people, or the pool in a file."""
+    if file is None and data is None:
+        raise ValueError("--data must name the folder with mocap/, or --pool a pose pool")
+    with counted("rendering" if file is None else "reading", shown=is_first_rank()) as watch:
+        return labelled_pool(
+            "people" if file is None else "pool",
+            data if file is None else file,
+            size,
+            frames=count if file is None else None,
+            split=split,
+            split_by=split_by,
+            every=1,
+            seed=seed,
+            progress=watch,
+        )
