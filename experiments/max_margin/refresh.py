@@ -2,7 +2,7 @@
 
 The violated pose of an image is looked for among 2,000 random candidates and the 10 most frequent
 violators, embedded anew in each step, or among all candidates, embedded anew every R steps. Same
-network (`strong`), same minutes on one core; the time of searches and refreshes is part of them.
+network (`strong`), same minutes of one core; the time of searches and refreshes is part of them.
 Writes experiments/results/max_margin_refresh.json and docs/systems/img/max_margin_refresh.png.
 """
 
@@ -88,7 +88,7 @@ def _figure(models: list[dict[str, Any]]) -> Any:
             errors = [v[3] for v in model["validations"]]
             label = name if model["seed"] == 0 else None
             axes.plot(minutes, errors, color=f"C{number}", label=label, linewidth=1)
-    axes.set(xlabel="minutes of training on one core", ylabel="Avg(20) on validation people, mm")
+    axes.set(xlabel="minutes of one core", ylabel="Avg(20) on validation people, mm")
     axes.set_yscale("log")
     axes.legend()
     return figure

@@ -1,7 +1,7 @@
 """What each part of max-margin retrieval gains: `python -m experiments.max_margin.variants
 train|report`.
 
-Every model gets the same minutes on one core, the same people and the same candidates; weights are
+Every model gets the same minutes of one core, the same people and the same candidates; weights are
 the best by validation. `train` goes through the models, writes a file for each under --out, and can
 be stopped and started again; `report` gathers them into
 experiments/results/max_margin_variants.json and prints the tables.
@@ -80,6 +80,7 @@ def train_variant(
             out,
             model=config,
             minutes=minutes,
+            processor_time=True,
             seed=seed,
             resume=True,
             validate_every=200 if learned_by_adamw else 100,

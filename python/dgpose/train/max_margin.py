@@ -56,6 +56,8 @@ class MaxMarginTrainConfig:
         steps: optimiser steps.
         minutes: wall-clock budget of all but validation, which the stages and the learning rate
             then follow: such a run cannot be repeated number for number.
+        processor_time: minutes of this process's processors instead: on one thread, what a quiet
+            machine would need by the clock.
         seed: of weights, batches and all noise.
         resume: continue the run in `out`, or start it where there is none yet.
         validate_every, save_every, log_every: steps between validations, checkpoints and
@@ -70,6 +72,7 @@ class MaxMarginTrainConfig:
     model: MaxMarginConfig = field(default_factory=MaxMarginConfig)
     steps: int | None = None
     minutes: float | None = None
+    processor_time: bool = False
     seed: int = 0
     resume: bool = False
     validate_every: int = 500
@@ -137,8 +140,10 @@ class _Run:
         self.fabric = make_fabric(config)
         self.fabric.launch()
         self.fabric.seed_everything(config.seed, verbose=False)
-        self.learner = MaxMarginLearner(self.fabric, config.model, pool, candidates, config.seed)
-        self.clock = Clock()
+        self.learner = MaxMarginLearner(
+            self.fabric, config.model, pool, candidates, config.seed, config.processor_time
+        )
+        self.clock = Clock(config.processor_time)
         self.validations: list[Validation] = []
         self._start_or_resume()
 
@@ -183,6 +188,7 @@ class _Run:
             "model": json.loads(json.dumps(asdict(self.config.model))),
             "steps": self.config.steps,
             "minutes": self.config.minutes,
+            "processor_time": self.config.processor_time,
             "precision": self.config.precision,
             "seed": self.config.seed,
             **self._data_facts(),

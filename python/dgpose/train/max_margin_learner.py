@@ -40,6 +40,7 @@ class MaxMarginLearner:
         pool: what to learn from.
         candidates: poses [N, J, 3] mm.
         seed: of batches and all noise; weights are drawn from torch's own generator.
+        processor_time: of the two clocks.
 
     Attributes:
         model: the networks.
@@ -55,6 +56,7 @@ class MaxMarginLearner:
         pool: PosePool,
         candidates: Tensor,
         seed: int,
+        processor_time: bool = False,
     ) -> None:
         self.fabric, self.config, self.recipe = fabric, config, config.recipe
         self.pool, self.seed = pool, seed
@@ -67,7 +69,8 @@ class MaxMarginLearner:
             self.candidates, self.model.pose_network, self.recipe, config.margin_weight
         ).to(fabric.device)
         self.colors = color_components(pool.images)
-        self.search_clock, self.refresh_clock = Clock(), Clock()
+        self.search_clock = Clock(processor_time)
+        self.refresh_clock = Clock(processor_time)
         self.step = 0
         self.step_length = 1e-2  # of the line search, where it begins
         self.enter_stage(0 if self.recipe.pretrain_share else 1)

@@ -129,18 +129,23 @@ def progress_bar(fabric: Fabric) -> Progress:
 
 
 class Clock:
-    """Seconds of a part of the training; earlier runs count."""
+    """Seconds of a part of the training; earlier runs count.
 
-    def __init__(self) -> None:
+    Args:
+        processor: seconds of this process's processors instead of the wall clock's.
+    """
+
+    def __init__(self, processor: bool = False) -> None:
         self.seconds = 0.0
         self._started: float | None = None
+        self._time = time.process_time if processor else time.monotonic
 
     def __enter__(self) -> None:
-        self._started = time.monotonic()
+        self._started = self._time()
 
     def __exit__(self, *_: object) -> None:
         self.seconds, self._started = self.now(), None
 
     def now(self) -> float:
-        running = 0.0 if self._started is None else time.monotonic() - self._started
+        running = 0.0 if self._started is None else self._time() - self._started
         return self.seconds + running
