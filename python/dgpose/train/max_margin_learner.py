@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -231,8 +232,11 @@ class MaxMarginLearner:
             # The found poses are embedded anew, with gradients: what the search went by may be old.
             found = torch.unique(rows[rows >= 0])
             others = self.candidates[found]
-            embedded = model.pose_network(torch.cat((poses, others))).float()
-            positives, embeddings = embedded.split((len(poses), len(found)))
+            # As many rows in each step: on a CPU each new shape in bfloat16 keeps 2 MB and more.
+            idle = rows.numel() - len(found)
+            given = F.pad(torch.cat((poses, others)), (0, 0, 0, 0, 0, idle))
+            embedded = model.pose_network(given).float()
+            positives, embeddings, _ = embedded.split((len(poses), len(found), idle))
             terms["margin"] = margin_loss(config, queries, embeddings, others, poses, positives)
             violated = values[:, 0] > (queries * positives).sum(1).detach()
             violators = rows[violated, 0]

@@ -73,12 +73,15 @@ def softmax_margin_loss(
             [B, D]: as for `dgpose_ext.max_margin_loss`.
         margin_weight: score of 1 mm.
         temperature: T > 0, in scores.
+
+    Computes in float32, under autocast, too.
     """
     poses = torch.cat((targets, poses))
     embeddings = torch.cat((positives, embeddings)).float()
     with torch.no_grad():
         margins = margin_weight * (targets[:, None] - poses[None]).norm(dim=3).mean(2)
-    augmented = (queries.float() @ embeddings.T + margins) / temperature
+    with torch.autocast(queries.device.type, enabled=False):  # scores need more than 8 bits
+        augmented = (queries.float() @ embeddings.T + margins) / temperature
     own = (queries.float() * positives.float()).sum(1)
     loss: Tensor = (temperature * augmented.logsumexp(1) - own).mean()
     return loss
