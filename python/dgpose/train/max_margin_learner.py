@@ -199,7 +199,7 @@ class MaxMarginLearner:
 
         terms, violators = all_terms()
         self._descend(terms, lambda: _total(all_terms()[0]))
-        if self.recipe.candidates == "sampled":
+        if self.recipe.candidates == "sampled" and self.config.loss != "none":
             self._count(violators)
         return terms
 
