@@ -25,7 +25,7 @@ from dgpose.data.pose_pool import PosePool
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, MaxMarginRecipe, load_model
 from dgpose.train.line_search import line_search
 from dgpose.train.max_margin import MaxMarginTrainConfig, MaxMarginTrainResult, train_max_margin
-from dgpose.train.max_margin_learner import MaxMarginLearner
+from dgpose.train.max_margin_learner import _DROPOUT, _SAMPLE, MaxMarginLearner
 from dgpose.train.pose_validation import retrieval_errors
 
 
@@ -193,7 +193,7 @@ def test_step_of_the_line_search_lowers_the_loss_of_its_batch() -> None:
         found = run.step_length
         images, poses, _ = first_batch
         run.step = 0  # the noise and the sample of the first step
-        torch.manual_seed(run._number(3))
+        torch.manual_seed(run._number(_DROPOUT))
         with torch.no_grad():
             terms, _ = run._margin_terms(run.model.image_network.maps(images), poses)
         return float(sum(terms.values())), found
@@ -202,6 +202,34 @@ def test_step_of_the_line_search_lowers_the_loss_of_its_batch() -> None:
     loss, found = loss_after(None)
     for other in (0.0, found * 10**-0.5, found * 10**0.5):
         assert loss < loss_after(other)[0]
+
+
+@pytest.mark.parametrize("search", ["full", "sampled"])
+def test_margin_is_the_plain_double_loop(search: str) -> None:
+    """Over all candidates, or those of the step's sample."""
+    config = with_recipe(replace(STRONG, margin_unit_mm=150.0), candidates=search, refresh=1)
+    config = with_recipe(config, sampled_candidates=5, frequent_violators=2)
+    run = learner(config)
+    run.search.refresh(run.model.pose_network)
+    images, poses, _ = run._batch()
+    terms, violators = run._margin_terms(run.model.image_network.maps(images), poses)
+    rows = list(range(len(run.candidates)))
+    if search == "sampled":
+        rows = run.search.sample(run._generator(_SAMPLE)).tolist()
+    with torch.no_grad():
+        queries = run.model.image_network(images).embedding
+        embeddings = run.model.pose_network(run.candidates)
+        positives = run.model.pose_network(poses)
+    hinges, worst_rows = [], []
+    for query, pose, positive in zip(queries, poses, positives, strict=True):
+        values = []
+        for row in rows:
+            distance = (run.candidates[row] - pose).norm(dim=1).mean()
+            values.append(float(query @ embeddings[row] - query @ positive + distance / 150))
+        hinges.append(max(0.0, *values))
+        worst_rows.append(rows[values.index(max(values))])
+    assert float(terms["margin"].detach()) == pytest.approx(sum(hinges) / 4, rel=1e-4)
+    assert violators.tolist() == worst_rows
 
 
 def test_violators_are_counted() -> None:
@@ -280,7 +308,7 @@ def test_paper_learns_the_toy_set(tmp_path: Path) -> None:
     "model",
     [
         PAPER,
-        with_recipe(replace(STRONG, loss="softmax"), violators=3),
+        with_recipe(STRONG, violators=3),
         with_recipe(replace(STRONG, dropout=0.5), pretrain_share=0.5, candidates="sampled"),
     ],
     ids=["paper", "full", "sampled"],
