@@ -359,15 +359,24 @@ def test_sampled_search_is_by_the_network_as_it_is() -> None:
 
 
 def test_sample_holds_the_most_frequent_violators() -> None:
+    """And as many others that its size is always the same."""
     found, _ = search(MaxMarginRecipe(sampled_candidates=5, frequent_violators=3))
-    generator = torch.Generator().manual_seed(0)
-    plain = set(found.sample(generator).tolist())
+    generator = torch.Generator()
+    plain = found.sample(generator.manual_seed(0)).tolist()
+    assert len(set(plain)) == 8
     found.counts[torch.tensor([7, 21, 33, 48])] = torch.tensor([2, 9, 1, 4])
-    sample = found.sample(generator.manual_seed(0))
-    assert set(sample.tolist()) == plain | {21, 48, 7}
-    assert sample.tolist() == sorted(sample.tolist())
+    sample = found.sample(generator.manual_seed(0)).tolist()
+    assert sample == sorted(set(sample))
+    assert len(sample) == 8
+    assert {21, 48, 7} < set(sample) <= {*plain, 21, 48, 7}
     found.counts.zero_()[3] = 1  # fewer than K were ever found
-    assert set(found.sample(generator.manual_seed(0)).tolist()) == plain | {3}
+    sample = found.sample(generator.manual_seed(0)).tolist()
+    assert len(sample) == 8
+    assert 3 in sample
+    drawn = [found.sample(generator.manual_seed(seed)) for seed in range(200)]
+    assert torch.cat(drawn).unique().tolist() == list(range(50))
+    few, _ = search(MaxMarginRecipe(sampled_candidates=5, frequent_violators=3), count=6)
+    assert few.sample(generator).tolist() == list(range(6))
 
 
 # ---- augmentation ----

@@ -251,6 +251,21 @@ def test_candidates_are_embedded_anew_every_so_many_steps(refresh: int) -> None:
     assert same == ([True] * 4 + [False] + [True] if refresh == 5 else [False] * 6)
 
 
+@pytest.mark.parametrize("candidates", ["sampled", "full"])
+def test_pose_network_sees_the_same_shapes_in_all_steps(candidates: str) -> None:
+    """Each new shape costs memory that is never given back: gigabytes in a long run in bfloat16."""
+    run = learner(with_recipe(STRONG, candidates=candidates, violators=3, sampled_candidates=9))
+    shapes = set()
+    run.model.pose_network.register_forward_hook(
+        lambda _, inputs, output: shapes.add(tuple(inputs[0].shape))
+    )
+    run.learn(0.0)
+    first = set(shapes)
+    for step in range(8):
+        run.learn(step / 8)
+    assert shapes == first
+
+
 def test_regression_alone_searches_nothing() -> None:
     run = learner(replace(STRONG, loss="none"))
     terms = run.learn(0.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -198,7 +199,7 @@ class MaxMarginLearner:
 
         terms, violators = all_terms()
         self._descend(terms, lambda: _total(all_terms()[0]))
-        if self.recipe.candidates == "sampled":
+        if self.recipe.candidates == "sampled" and self.config.loss != "none":
             self._count(violators)
         return terms
 
@@ -231,8 +232,11 @@ class MaxMarginLearner:
             # The found poses are embedded anew, with gradients: what the search went by may be old.
             found = torch.unique(rows[rows >= 0])
             others = self.candidates[found]
-            embedded = model.pose_network(torch.cat((poses, others))).float()
-            positives, embeddings = embedded.split((len(poses), len(found)))
+            # As many rows in each step: on a CPU each new shape in bfloat16 keeps 2 MB and more.
+            idle = rows.numel() - len(found)
+            given = F.pad(torch.cat((poses, others)), (0, 0, 0, 0, 0, idle))
+            embedded = model.pose_network(given).float()
+            positives, embeddings, _ = embedded.split((len(poses), len(found), idle))
             terms["margin"], _ = max_margin_loss(
                 queries, embeddings, others, poses, positives, margin_weight=config.margin_weight
             )
