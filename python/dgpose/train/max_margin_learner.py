@@ -17,13 +17,13 @@ from dgpose.models.max_margin.config import MaxMarginConfig
 from dgpose.models.max_margin.losses import (
     auxiliary_loss,
     detection_loss,
-    margin_loss,
     weight_penalty,
 )
 from dgpose.models.max_margin.networks import MaxMarginModel, PretrainingHeads
 from dgpose.models.max_margin.violators import ViolatorSearch
 from dgpose.train.line_search import line_search
 from dgpose.train.run import Clock, average_gradients, learning_rate_factor
+from dgpose_ext import max_margin_loss
 
 __all__ = ["STAGES", "MaxMarginLearner"]
 
@@ -237,7 +237,9 @@ class MaxMarginLearner:
             given = F.pad(torch.cat((poses, others)), (0, 0, 0, 0, 0, idle))
             embedded = model.pose_network(given).float()
             positives, embeddings, _ = embedded.split((len(poses), len(found), idle))
-            terms["margin"] = margin_loss(config, queries, embeddings, others, poses, positives)
+            terms["margin"], _ = max_margin_loss(
+                queries, embeddings, others, poses, positives, margin_weight=config.margin_weight
+            )
             violated = values[:, 0] > (queries * positives).sum(1).detach()
             violators = rows[violated, 0]
         if model.auxiliary is not None:
