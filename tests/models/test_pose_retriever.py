@@ -162,6 +162,7 @@ def test_bad_input() -> None:
         (images, 5, "images must be finite, got NaN or Inf in image 3"),
         (images_of(2), 0, "k must be at least 1, got 0"),
         (images_of(0), 5, "images must hold at least one image, got none"),
+        (255 * torch.rand(2, 3, 24, 24), 5, r"images must be uint8 or lie in \[0, 1\], got 25"),
         (images_of(2)[..., :20], 5, r"images must have shape \[B, 3, 24, 24\]"),
     ):
         with pytest.raises(ValueError, match=message):

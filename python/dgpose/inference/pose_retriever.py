@@ -27,6 +27,7 @@ LOW_CONFIDENCE = 0.05
 _KIND = "max_margin"
 _BEST = 20
 _FEWEST_CALIBRATION = 20
+_BRIGHTEST = 2.0  # resizing overshoots, but not that far: bytes that were made floating point
 _IMAGES_AT_ONCE = 64
 _POSES_AT_ONCE = 4096
 _SHARES = np.linspace(0, 1, 101)
@@ -244,8 +245,8 @@ class PoseRetriever:
             Tensors on the CPU, of B images (1 for a single one).
 
         Raises:
-            ValueError: another shape, k below 1, or an image that is not finite (its number is
-                named).
+            ValueError: another shape, k below 1, an image that is not finite (its number is
+                named), or floating point up to 255.
             TypeError: another dtype.
         """
         if images.dim() == 3:
@@ -254,6 +255,10 @@ class PoseRetriever:
             raise ValueError(f"k must be at least 1, got {k}")
         if images.is_floating_point():
             _require_finite("images", "image", images)
+            if images.numel() and float(images.max()) > _BRIGHTEST:
+                raise ValueError(
+                    f"images must be uint8 or lie in [0, 1], got {float(images.max()):g}"
+                )
         if not len(images):
             raise ValueError("images must hold at least one image, got none")
         parts = [self._estimate(part, k) for part in torch.split(images, _IMAGES_AT_ONCE)]
