@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -349,6 +350,8 @@ def test_cmu_poses_are_drawn_from_their_split(data_dir: Path) -> None:
         ({"split_by": "actor"}, "split_by must be one of sequence, action, got 'actor'"),
         ({"size": 8}, r"size must be S or \(H, W\), 16 to 1024 each, got 8"),
         ({"size": (64, 2000)}, r"size must be S or \(H, W\)"),
+        ({"size": (64,)}, r"size must be S or \(H, W\)"),
+        ({"size": 64.5}, r"size must be S or \(H, W\)"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], message: str) -> None:
@@ -373,3 +376,17 @@ def test_bad_samples_are_named() -> None:
         people.posed(pose, [2000, 2001], [0])
     with pytest.raises(ValueError, match="identities must be integers"):
         people.posed(pose, [2000.5], [0])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"identities": 0}, "identities must be at least 1, got 0"),
+        ({"kinematic_share": 2.0}, r"kinematic_share must lie in \[0, 1\], got 2.0"),
+        ({"distance_mm": (5000.0, 2500.0)}, "distance_mm must have 0 < low <= high, got 5000.0"),
+        ({"margin": (0.0, 1.0)}, "margin must have 0 < low <= high, got 0.0 and 1.0"),
+    ],
+)
+def test_what_cannot_vary_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SyntheticPeopleConfig(**options)

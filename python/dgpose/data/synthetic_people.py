@@ -60,12 +60,28 @@ class SyntheticPeopleConfig(IdentityConfig, ViewConfig):
     """What varies in the rendered people, and by how much.
 
     How people differ is in ``IdentityConfig``, where cameras are in ``ViewConfig``.
+
+    Raises:
+        ValueError: nobody, nothing to wear, a share outside [0, 1], or a distance or margin that is
+            not positive and ascending.
     """
 
     identities: int = 2000  # of each split
     outfits: int = 1200  # of each split
     kinematic_share: float = 0.3  # of poses="mixed"
     occluder_chance: float = 0.06
+
+    def __post_init__(self) -> None:
+        for name in ("identities", "outfits"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("kinematic_share", "occluder_chance", "hat_chance", "bag_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("distance_mm", "margin"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < np.inf:
+                raise ValueError(f"{name} must have 0 < low <= high, got {low} and {high}")
 
 
 class PeopleBatch(NamedTuple):
@@ -128,9 +144,12 @@ class SyntheticPeople:
         _require_option("poses", poses, ("auto", "kinematic", "cmu", "mixed"))
         _require_option("split", split, SPLITS)
         _require_option("split_by", split_by, SPLIT_KINDS)
-        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        if not all(16 <= edge <= 1024 for edge in self.size):
+        edges = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if len(edges) != 2 or not all(
+            isinstance(edge, int) and 16 <= edge <= 1024 for edge in edges
+        ):
             raise ValueError(f"size must be S or (H, W), 16 to 1024 each, got {size}")
+        self.size: tuple[int, int] = (edges[0], edges[1])
         folder = data_dir if data_dir is not None else os.environ.get("DGPOSE_DATA")
         if poses == "auto":
             known = folder is not None and (Path(folder) / POSE_FILE).is_file()
