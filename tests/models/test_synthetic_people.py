@@ -316,9 +316,11 @@ def test_works_without_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (people.batch([0, 1]).pose_row == -1).all()
     with pytest.raises(FileNotFoundError, match="needs data_dir, the folder that holds mocap"):
         SyntheticPeople(0, poses="cmu")
-    with pytest.raises(FileNotFoundError, match=r"data_dir must hold mocap/cmu_h36m17\.npz, got"):
-        SyntheticPeople(0, poses="mixed", data_dir=tmp_path)
-    assert SyntheticPeople(0, data_dir=tmp_path).poses == "kinematic"
+    for poses in ("mixed", "auto"):  # a folder that is given must be right
+        with pytest.raises(FileNotFoundError, match="data_dir must hold mocap/cmu_h36m17"):
+            SyntheticPeople(0, poses=poses, data_dir=tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setenv("DGPOSE_DATA", str(tmp_path))  # the environment's need not be
+    assert SyntheticPeople(0).poses == "kinematic"
 
 
 def test_cmu_poses_are_drawn_from_their_split(data_dir: Path) -> None:
@@ -349,6 +351,7 @@ def test_cmu_poses_are_drawn_from_their_split(data_dir: Path) -> None:
         ({"split_by": "actor"}, "split_by must be one of sequence, action, got 'actor'"),
         ({"size": 8}, r"size must be S or \(H, W\), 16 to 1024 each, got 8"),
         ({"size": (64, 2000)}, r"size must be S or \(H, W\)"),
+        ({"size": (64,)}, r"size must be S or \(H, W\)"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], message: str) -> None:

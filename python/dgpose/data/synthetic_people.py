@@ -94,8 +94,7 @@ class SyntheticPeople:
     Args:
         seed: another seed, another endless data set.
         poses: "kinematic" (joint limits only), "cmu" (motion capture), "mixed" (both, by
-            ``config.kinematic_share``), or "auto": "mixed" if the data folder is there, else
-            "kinematic".
+            ``config.kinematic_share``), or "auto": "mixed" with a data folder, else "kinematic".
         data_dir: folder with ``mocap``; default: the environment's DGPOSE_DATA.
         split: "train", "val" or "test". Identities, outfits, cloth, places and CMU poses of one
             split are in no other; patterns and surfaces of some kinds are in "test" alone.
@@ -111,7 +110,8 @@ class SyntheticPeople:
 
     Raises:
         ValueError: an unknown option, a size out of range.
-        FileNotFoundError: ``poses`` needs the data folder and it is not there.
+        FileNotFoundError: ``poses`` needs the data folder and it is not there, or ``data_dir`` has
+            no poses.
     """
 
     def __init__(
@@ -128,12 +128,15 @@ class SyntheticPeople:
         _require_option("poses", poses, ("auto", "kinematic", "cmu", "mixed"))
         _require_option("split", split, SPLITS)
         _require_option("split_by", split_by, SPLIT_KINDS)
-        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        if not all(16 <= edge <= 1024 for edge in self.size):
-            raise ValueError(f"size must be S or (H, W), 16 to 1024 each, got {size}")
+        edges = (size, size) if isinstance(size, int) else tuple(size)
+        if len(edges) != 2 or not all(isinstance(e, int) and 16 <= e <= 1024 for e in edges):
+            raise ValueError(f"size must be S or (H, W), 16 to 1024 each, got {size!r}")
+        self.size = (edges[0], edges[1])
         folder = data_dir if data_dir is not None else os.environ.get("DGPOSE_DATA")
         if poses == "auto":
             known = folder is not None and (Path(folder) / POSE_FILE).is_file()
+            if data_dir is not None and not known:
+                raise FileNotFoundError(f"data_dir must hold {POSE_FILE}, got {data_dir}")
             poses = "mixed" if known else "kinematic"
         self.poses: Literal["kinematic", "cmu", "mixed"] = poses
         self.config = config if config is not None else SyntheticPeopleConfig()
