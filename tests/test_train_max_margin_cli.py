@@ -55,11 +55,10 @@ def test_options_reach_the_configuration(pools: list[object], tmp_path: Path) ->
     done = invoke(
         "--out", out, *pools, "--config", "paper", "--steps", 2, "--accelerator", "cpu",
         "--pose-layers", "one", "--no-auxiliary", "--end-to-end", "--candidates", "full",
-        "--loss", "softmax",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     config = load_model(out / "weights.safetensors").config
-    assert (config.backbone, config.pose_layers, config.loss) == ("paper", "one", "softmax")
+    assert (config.backbone, config.pose_layers, config.loss) == ("paper", "one", "hinge")
     assert not config.auxiliary
     assert not config.recipe.freeze_convolutions
     assert config.recipe.candidates == "full"
@@ -70,7 +69,7 @@ def test_options_reach_the_configuration(pools: list[object], tmp_path: Path) ->
     [
         (["--steps", 0], "steps must be at least 1, got 0"),
         (["--image-size", 64], "crops must have 64 pixels"),
-        (["--loss", "none", "--no-auxiliary"], "auxiliary must be true where loss is none"),
+        (["--regression", "--no-auxiliary"], "auxiliary must be true where loss is none"),
         (["--refresh", 0], "refresh must be at least 1, got 0"),
         (["--thin", "nan"], "distance must not be negative, got nan"),
     ],

@@ -22,9 +22,9 @@ from dgpose.models.crossing_nets import (
 )
 from experiments.crossing_nets.grid_models import grid_models, groups_of
 from experiments.crossing_nets.refinement import measure
-from experiments.report import mean_std
 from experiments.crossing_nets.smoothness import STEPS, along_walks, measures
 from experiments.crossing_nets.viewpoint import angle_to_nearest_view, by_view, turned
+from experiments.report import mean_std
 
 TINY = CrossingNetsConfig(image_size=32, channels=4, hidden=10)
 

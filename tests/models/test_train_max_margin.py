@@ -1,9 +1,8 @@
-"""Training of max-margin retrieval: its line search, its stages, and that a resumed run is the run
+"""Training of max-margin retrieval: its stages, and that a resumed run is the run
 that was not interrupted."""
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -23,9 +22,8 @@ from torch import Tensor, distributed
 
 from dgpose.data.pose_pool import PosePool
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel, MaxMarginRecipe, load_model
-from dgpose.train.line_search import line_search
 from dgpose.train.max_margin import MaxMarginTrainConfig, MaxMarginTrainResult, train_max_margin
-from dgpose.train.max_margin_learner import MaxMarginLearner
+from dgpose.train.max_margin_learner import _DROPOUT, _SAMPLE, MaxMarginLearner
 from dgpose.train.pose_validation import retrieval_errors
 
 
@@ -93,47 +91,6 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, other[name]), name
 
 
-# ---- line search ----
-
-
-@pytest.mark.parametrize("start", [1e-7, 1e-3, 0.05, 100.0, 1e9])
-def test_line_search_finds_the_best_step_of_its_grid(start: float) -> None:
-    grid = [1e-7 * 10 ** (k / 2) for k in range(19)]
-    assert grid[-1] == pytest.approx(1e2)
-
-    def loss_at(step: float) -> float:
-        tried.append(step)
-        return (math.log10(step) + 2.4) ** 2
-
-    tried: list[float] = []
-    step = line_search(loss_at, start, 1e-7, 1e2)
-    assert step == min(tuple(tried), key=loss_at)
-    assert step == pytest.approx(min(grid, key=loss_at))
-
-
-def test_line_search_tries_no_step_twice_and_stops_behind_the_valley() -> None:
-    tried: list[float] = []
-
-    def loss_at(step: float) -> float:
-        tried.append(step)
-        return abs(math.log10(step))
-
-    assert line_search(loss_at, 1.0, 1e-7, 1e2) == pytest.approx(1)
-    assert len(tried) == len(set(tried)) == 3
-
-
-def test_line_search_leaves_steps_too_long_for_any_number() -> None:
-    def loss_at(step: float) -> float:
-        return math.nan if step > 2e-5 else 1 - step
-
-    assert line_search(loss_at, 1.0, 1e-7, 1e2) == pytest.approx(1e-5)
-
-
-def test_line_search_stays_between_its_bounds() -> None:
-    assert line_search(lambda step: -step, 1.0, 1e-7, 1e2) == pytest.approx(1e2)
-    assert line_search(lambda step: step, 1.0, 1e-7, 1e2) == 1e-7
-
-
 # ---- one step ----
 
 
@@ -193,7 +150,7 @@ def test_step_of_the_line_search_lowers_the_loss_of_its_batch() -> None:
         found = run.step_length
         images, poses, _ = first_batch
         run.step = 0  # the noise and the sample of the first step
-        torch.manual_seed(run._number(3))
+        torch.manual_seed(run._number(_DROPOUT))
         with torch.no_grad():
             terms, _ = run._margin_terms(run.model.image_network.maps(images), poses)
         return float(sum(terms.values())), found
@@ -202,6 +159,34 @@ def test_step_of_the_line_search_lowers_the_loss_of_its_batch() -> None:
     loss, found = loss_after(None)
     for other in (0.0, found * 10**-0.5, found * 10**0.5):
         assert loss < loss_after(other)[0]
+
+
+@pytest.mark.parametrize("search", ["full", "sampled"])
+def test_margin_is_the_plain_double_loop(search: str) -> None:
+    """Over all candidates, or those of the step's sample."""
+    config = with_recipe(replace(STRONG, margin_unit_mm=150.0), candidates=search, refresh=1)
+    config = with_recipe(config, sampled_candidates=5, frequent_violators=2)
+    run = learner(config)
+    run.search.refresh(run.model.pose_network)
+    images, poses, _ = run._batch()
+    terms, violators = run._margin_terms(run.model.image_network.maps(images), poses)
+    rows = list(range(len(run.candidates)))
+    if search == "sampled":
+        rows = run.search.sample(run._generator(_SAMPLE)).tolist()
+    with torch.no_grad():
+        queries = run.model.image_network(images).embedding
+        embeddings = run.model.pose_network(run.candidates)
+        positives = run.model.pose_network(poses)
+    hinges, worst_rows = [], []
+    for query, pose, positive in zip(queries, poses, positives, strict=True):
+        values = []
+        for row in rows:
+            distance = (run.candidates[row] - pose).norm(dim=1).mean()
+            values.append(float(query @ embeddings[row] - query @ positive + distance / 150))
+        hinges.append(max(0.0, *values))
+        worst_rows.append(rows[values.index(max(values))])
+    assert float(terms["margin"].detach()) == pytest.approx(sum(hinges) / 4, rel=1e-4)
+    assert violators.tolist() == worst_rows
 
 
 def test_violators_are_counted() -> None:
@@ -221,6 +206,21 @@ def test_candidates_are_embedded_anew_every_so_many_steps(refresh: int) -> None:
         embedded.append(run.search.embeddings)
     same = [bool(torch.equal(a, b)) for a, b in pairwise(embedded)]
     assert same == ([True] * 4 + [False] + [True] if refresh == 5 else [False] * 6)
+
+
+@pytest.mark.parametrize("candidates", ["sampled", "full"])
+def test_pose_network_sees_the_same_shapes_in_all_steps(candidates: str) -> None:
+    """Each new shape costs memory that is never given back: gigabytes in a long run in bfloat16."""
+    run = learner(with_recipe(STRONG, candidates=candidates, violators=3, sampled_candidates=9))
+    shapes = set()
+    run.model.pose_network.register_forward_hook(
+        lambda _, inputs, output: shapes.add(tuple(inputs[0].shape))
+    )
+    run.learn(0.0)
+    first = set(shapes)
+    for step in range(8):
+        run.learn(step / 8)
+    assert shapes == first
 
 
 def test_regression_alone_searches_nothing() -> None:
@@ -280,7 +280,7 @@ def test_paper_learns_the_toy_set(tmp_path: Path) -> None:
     "model",
     [
         PAPER,
-        with_recipe(replace(STRONG, loss="softmax"), violators=3),
+        with_recipe(STRONG, violators=3),
         with_recipe(replace(STRONG, dropout=0.5), pretrain_share=0.5, candidates="sampled"),
     ],
     ids=["paper", "full", "sampled"],

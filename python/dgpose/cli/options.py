@@ -39,10 +39,6 @@ CenterOption = Annotated[
     str | None,
     typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
 ]
-PoseSplit = Annotated[str, typer.Option(help="Part: train, val or test; h36m has no val.")]
-PoseSplitBy = Annotated[
-    str, typer.Option(help="What no two parts share: sequence, or action (of CMU's poses).")
-]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices a machine.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]

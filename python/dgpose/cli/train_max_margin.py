@@ -56,14 +56,6 @@ class PoseLayers(str, Enum):
     TWO = "two"
 
 
-class Loss(str, Enum):
-    """Losses (see `MaxMarginConfig`)."""
-
-    HINGE = "hinge"
-    SOFTMAX = "softmax"
-    NONE = "none"
-
-
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     config: Annotated[Recipe, typer.Option(help="Networks and recipe.")] = Recipe.STRONG,
@@ -90,10 +82,9 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Edge of the crops in pixels; else 128 (paper), 64 (strong).")
     ] = None,
-    loss: Annotated[
-        Loss | None,
-        typer.Option(help="Of the margin; none: plain regression. By default the recipe's."),
-    ] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="The auxiliary task alone: plain regression.")
+    ] = False,
     pose_layers: Annotated[
         PoseLayers, typer.Option(help="Learned layers of the pose network; random: one, fixed.")
     ] = PoseLayers.TWO,
@@ -157,10 +148,17 @@ def train(
         model = _configuration(
             config,
             image_size,
-            {"loss": loss, "pose_layers": pose_layers},
-            {"candidates": candidates, "refresh": refresh, "batch": batch},
-            auxiliary=auxiliary,
-            end_to_end=end_to_end,
+            {
+                "loss": "none" if regression else "hinge",
+                "pose_layers": pose_layers.value,
+                "auxiliary": auxiliary,
+            },
+            {
+                "candidates": None if candidates is None else candidates.value,
+                "refresh": refresh,
+                "batch": batch,
+                "freeze_convolutions": None if end_to_end is None else not end_to_end,
+            },
         )
         if precision is None:
             strong = config is Recipe.STRONG
@@ -209,24 +207,14 @@ def train(
 def _configuration(
     recipe: Recipe,
     image_size: int | None,
-    model_changes: dict[str, Enum | None],
+    changes: dict[str, Any],
     recipe_changes: dict[str, Any],
-    *,
-    auxiliary: bool,
-    end_to_end: bool | None,
 ) -> MaxMarginConfig:
-    """The configuration with what was asked for; None leaves a value as it is."""
+    """The configuration with what was asked for; None leaves a value of the recipe as it is."""
     make = MaxMarginConfig.strong if recipe is Recipe.STRONG else MaxMarginConfig.paper
     config = make() if image_size is None else make(image_size)
-    changes = {k: v.value if isinstance(v, Enum) else v for k, v in recipe_changes.items()}
-    if end_to_end is not None:
-        changes["freeze_convolutions"] = not end_to_end
-    return replace(
-        config,
-        **{name: value.value for name, value in model_changes.items() if value is not None},
-        auxiliary=auxiliary,
-        recipe=replace(config.recipe, **{k: v for k, v in changes.items() if v is not None}),
-    )
+    given = {name: value for name, value in recipe_changes.items() if value is not None}
+    return replace(config, **changes, recipe=replace(config.recipe, **given))
 
 
 def _crops(

@@ -150,9 +150,10 @@ def people_pool(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    images, poses, pixels, rows = [], [], [], []
-    for batch in _batches(people, count, progress):
-        images.append((batch.image * 255).round().to(torch.uint8))
+    images = torch.empty(count, 3, *people.size, dtype=torch.uint8)
+    poses, pixels, rows = [], [], []
+    for first, batch in _batches(people, count, progress):
+        images[first : first + len(batch.image)] = (batch.image * 255).round()
         poses.append((batch.joints_mm - batch.joints_mm[:, :1]).float())
         pixels.append(batch.joints_px.float())
         rows.append(batch.pose_row)
@@ -162,14 +163,14 @@ def people_pool(
         of_row = torch.as_tensor(np.asarray(bodies.action)).long()
         names = (*bodies.action_names, "kinematic")
         actions = torch.where(row < 0, len(names) - 1, of_row[row.clamp_min(0)])
-    return PosePool(torch.cat(images), torch.cat(poses), torch.cat(pixels), actions, names, source)
+    return PosePool(images, torch.cat(poses), torch.cat(pixels), actions, names, source)
 
 
 def _batches(
     people: SyntheticPeople, count: int, progress: Callable[[int, int], None] | None
-) -> Iterable[PeopleBatch]:
+) -> Iterable[tuple[int, PeopleBatch]]:
     for first in range(0, count, _RENDERED_AT_ONCE):
         last = min(first + _RENDERED_AT_ONCE, count)
-        yield people.batch(np.arange(first, last))
+        yield first, people.batch(np.arange(first, last))
         if progress is not None:
             progress(last, count)

@@ -74,7 +74,7 @@ def evaluate_retrieval(
         raise ValueError(f"counts must ascend from 1 on, got {list(counts)}")
     if len(pool) == 0:
         raise ValueError("pool must hold at least one crop, got none")
-    candidates = torch.from_numpy(retriever.index.arrays()["poses"])
+    candidates = retriever.index.poses(retriever.index.ids() if bounds else [])
     mean = candidates.mean(dim=0, dtype=torch.float64)
     found: dict[str, list[Tensor]] = {}
     known: dict[str, list[Tensor]] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -16,13 +17,13 @@ from dgpose.models.max_margin.config import MaxMarginConfig
 from dgpose.models.max_margin.losses import (
     auxiliary_loss,
     detection_loss,
-    margin_loss,
     weight_penalty,
 )
 from dgpose.models.max_margin.networks import MaxMarginModel, PretrainingHeads
 from dgpose.models.max_margin.violators import ViolatorSearch
 from dgpose.train.line_search import line_search
 from dgpose.train.run import Clock, average_gradients, learning_rate_factor
+from dgpose_ext import max_margin_loss
 
 __all__ = ["STAGES", "MaxMarginLearner"]
 
@@ -198,7 +199,7 @@ class MaxMarginLearner:
 
         terms, violators = all_terms()
         self._descend(terms, lambda: _total(all_terms()[0]))
-        if self.recipe.candidates == "sampled":
+        if self.recipe.candidates == "sampled" and self.config.loss != "none":
             self._count(violators)
         return terms
 
@@ -231,9 +232,14 @@ class MaxMarginLearner:
             # The found poses are embedded anew, with gradients: what the search went by may be old.
             found = torch.unique(rows[rows >= 0])
             others = self.candidates[found]
-            embedded = model.pose_network(torch.cat((poses, others))).float()
-            positives, embeddings = embedded.split((len(poses), len(found)))
-            terms["margin"] = margin_loss(config, queries, embeddings, others, poses, positives)
+            # As many rows in each step: on a CPU each new shape in bfloat16 keeps 2 MB and more.
+            idle = rows.numel() - len(found)
+            given = F.pad(torch.cat((poses, others)), (0, 0, 0, 0, 0, idle))
+            embedded = model.pose_network(given).float()
+            positives, embeddings, _ = embedded.split((len(poses), len(found), idle))
+            terms["margin"], _ = max_margin_loss(
+                queries, embeddings, others, poses, positives, margin_weight=config.margin_weight
+            )
             violated = values[:, 0] > (queries * positives).sum(1).detach()
             violators = rows[violated, 0]
         if model.auxiliary is not None:

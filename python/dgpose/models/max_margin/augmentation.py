@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["add_color_noise", "color_components", "random_crops"]
 
-_PIXELS = 200_000
+_IMAGES, _PIXELS = 1000, 200_000
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -40,8 +40,9 @@ def color_components(images: Tensor) -> Tensor:
     Returns:
         [3, 3] whose columns are the scaled components, colours in [0, 1].
     """
-    step = max(1, images.shape[0] * images.shape[2] * images.shape[3] // _PIXELS)
-    pixels = images.permute(0, 2, 3, 1).reshape(-1, 3)[::step].double() / 255
+    some = torch.arange(0, len(images), max(1, len(images) // _IMAGES))  # a copy of all is large
+    few = images[some].permute(0, 2, 3, 1).reshape(-1, 3)
+    pixels = few[:: max(1, len(few) // _PIXELS)].double() / 255
     centred = pixels - pixels.mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(pixels))
     # The sign of an eigenvector is free, and what noise is drawn must not depend on it.

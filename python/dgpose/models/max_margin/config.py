@@ -12,7 +12,7 @@ __all__ = ["MaxMarginConfig", "MaxMarginRecipe"]
 
 Backbone = Literal["paper", "residual"]
 PoseLayers = Literal["raw", "random", "one", "two"]
-MarginLoss = Literal["hinge", "softmax", "none"]
+MarginLoss = Literal["hinge", "none"]
 AuxiliaryLoss = Literal["squared", "distance"]
 Optimizer = Literal["line_search", "adamw"]
 CandidateSearch = Literal["sampled", "full"]
@@ -45,8 +45,8 @@ class MaxMarginRecipe:
             were found most often so far, embedded anew in each step; "full" among all candidates.
         sampled_candidates, frequent_violators: C and K of the paper.
         refresh: steps between two embeddings of all candidates ("full").
-        violators: poses found for each image; those of the whole batch are then embedded with
-            gradients, and each image is held against all of them.
+        violators: poses found for each image, by embeddings that may be old. Those of the whole
+            batch are then embedded with gradients, and the worst of them all is what counts.
     """
 
     batch: int = 128
@@ -106,11 +106,8 @@ class MaxMarginConfig:
         pose_layers: of the pose network: "two", "one"; "random": one that stays as it starts;
             "raw": the pose itself is the embedding.
         pose_unit_mm: what the pose network sees as 1. [?]
-        loss: "hinge" on the most violated pose as published; "softmax": log-sum-exp over the
-            violated poses of the batch instead of the largest; "none": the auxiliary task alone,
-            a plain regression.
+        loss: "hinge" on the most violated pose; "none": the auxiliary task alone, plain regression.
         margin_unit_mm: mean joint distance that asks for a score larger by 1. [?]
-        temperature: of "softmax".
         auxiliary: whether h3 also estimates the pose.
         auxiliary_loss: "squared" error, or mean joint "distance". [?]
         auxiliary_unit_mm: what the auxiliary task's tanh sees as 1: coordinates beyond it cannot be
@@ -139,7 +136,6 @@ class MaxMarginConfig:
     pose_unit_mm: float = 500.0
     loss: MarginLoss = "hinge"
     margin_unit_mm: float = 100.0
-    temperature: float = 1.0
     auxiliary: bool = True
     auxiliary_loss: AuxiliaryLoss = "squared"
     auxiliary_unit_mm: float = 1500.0
@@ -171,7 +167,7 @@ class MaxMarginConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-        for name in ("pose_unit_mm", "margin_unit_mm", "temperature", "auxiliary_unit_mm"):
+        for name in ("pose_unit_mm", "margin_unit_mm", "auxiliary_unit_mm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.backbone == "residual" and self.recipe.optimizer == "line_search":
@@ -222,6 +218,7 @@ class MaxMarginConfig:
             "weight_penalty": 0.0,
             "recipe": MaxMarginRecipe(
                 optimizer="adamw",
+                learning_rate=2e-3,
                 weight_decay=0.05,
                 pretrain_share=0.0,
                 freeze_convolutions=False,

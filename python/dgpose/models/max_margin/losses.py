@@ -1,4 +1,5 @@
-"""Losses of max-margin retrieval: margin, auxiliary pose, weights; and those of the first stage."""
+"""Losses beside the margin, which is `dgpose_ext.max_margin_loss`: auxiliary pose, weights, and the
+joint detection of the first stage."""
 
 from __future__ import annotations
 
@@ -9,79 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgpose.models.max_margin.config import MaxMarginConfig
-from dgpose_ext import max_margin_loss
 
 __all__ = [
     "auxiliary_loss",
     "detection_loss",
-    "margin_loss",
-    "softmax_margin_loss",
     "weight_penalty",
 ]
-
-
-def margin_loss(
-    config: MaxMarginConfig,
-    queries: Tensor,
-    embeddings: Tensor,
-    poses: Tensor,
-    targets: Tensor,
-    positives: Tensor,
-) -> Tensor:
-    """The margin term for B images held against U poses, with gradients for all embeddings.
-
-    Args:
-        config: which loss, and what a margin of 1 is.
-        queries: embeddings of the images [B, D].
-        embeddings, poses: of the violated poses [U, D], [U, J, 3] mm.
-        targets: true poses [B, J, 3] mm; positives: their embeddings [B, D].
-    """
-    weight = config.margin_weight
-    if config.loss == "softmax":
-        return softmax_margin_loss(
-            queries,
-            embeddings,
-            poses,
-            targets,
-            positives,
-            margin_weight=weight,
-            temperature=config.temperature,
-        )
-    loss, _ = max_margin_loss(queries, embeddings, poses, targets, positives, margin_weight=weight)
-    return loss
-
-
-def softmax_margin_loss(
-    queries: Tensor,
-    embeddings: Tensor,
-    poses: Tensor,
-    targets: Tensor,
-    positives: Tensor,
-    *,
-    margin_weight: float,
-    temperature: float,
-) -> Tensor:
-    """The hinge with its maximum softened, mean over images:
-
-        T log(sum over n of exp((<q, x_n> + margin_weight MPJPE(y_n, y)) / T)) - <q, p>
-
-    where n runs over the violated poses and the true poses of the batch, the image's own among
-    them. Each of them has a gradient then, not the most violated alone.
-
-    Args:
-        queries [B, D]; embeddings [U, D], poses [U, J, 3] mm; targets [B, J, 3] mm; positives
-            [B, D]: as for `dgpose_ext.max_margin_loss`.
-        margin_weight: score of 1 mm.
-        temperature: T > 0, in scores.
-    """
-    poses = torch.cat((targets, poses))
-    embeddings = torch.cat((positives, embeddings)).float()
-    with torch.no_grad():
-        margins = margin_weight * (targets[:, None] - poses[None]).norm(dim=3).mean(2)
-    augmented = (queries.float() @ embeddings.T + margins) / temperature
-    own = (queries.float() * positives.float()).sum(1)
-    loss: Tensor = (temperature * augmented.logsumexp(1) - own).mean()
-    return loss
 
 
 def auxiliary_loss(config: MaxMarginConfig, estimates: Tensor, targets: Tensor) -> Tensor:

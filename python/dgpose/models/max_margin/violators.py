@@ -90,13 +90,14 @@ class ViolatorSearch(nn.Module):
         return values, torch.where(found < 0, found, rows[found.clamp_min(0)])
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """C random rows and the K most frequent violators, each once, ascending."""
-        drawn = torch.randint(
-            len(self.poses), (self.recipe.sampled_candidates,), generator=generator
-        ).to(self.counts.device)
+        """The K most frequent violators and random others, C + K rows in all (where there are as
+        many), each once, ascending."""
+        count = self.recipe.sampled_candidates + self.recipe.frequent_violators
         often = self.counts.argsort(descending=True, stable=True)[: self.recipe.frequent_violators]
-        rows: Tensor = torch.unique(torch.cat((drawn, often[self.counts[often] > 0])))
-        return rows
+        often = often[self.counts[often] > 0]
+        drawn = torch.randperm(len(self.poses), generator=generator)[:count].to(often.device)
+        drawn = drawn[~torch.isin(drawn, often)]
+        return torch.cat((often, drawn))[:count].sort().values
 
     def _search(
         self, queries: Tensor, embeddings: Tensor, poses: Tensor, targets: Tensor
