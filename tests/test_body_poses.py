@@ -125,20 +125,35 @@ def test_splits_hold_whole_sequences_or_actions(cmu: BodyPoses, split_by: str) -
     assert {cmu.action_names[a] for a in cmu.action} == set(names)
 
 
-def test_bad_files_and_words_are_named(cmu: BodyPoses, tmp_path: Path) -> None:
+def test_bad_files_and_words_are_named(cmu: BodyPoses, data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data_dir must hold mocap/cmu_h36m17\.npz, got"):
         BodyPoses.load(tmp_path)
-    (tmp_path / "mocap").mkdir()
-    np.savez(tmp_path / "mocap/cmu_h36m17.npz", pos=np.zeros((2, 17, 3)))
-    with pytest.raises(ValueError, match="must hold pos, seq and seq_names"):
+    path = tmp_path / "mocap/cmu_h36m17.npz"
+    path.parent.mkdir()
+    np.savez(path, pos=np.zeros((2, 17, 3)))
+    with pytest.raises(ValueError, match="must hold 'seq', which is not there"):
         BodyPoses.load(tmp_path)
     np.savez(
-        tmp_path / "mocap/cmu_h36m17.npz",
+        path,
         pos=np.zeros((2, 16, 3)),
         seq=np.zeros(2, np.int32),
         seq_names=np.array(["a/walk/1.txt"]),
     )
-    with pytest.raises(ValueError, match=r"must have shape \[N, 17, 3\]"):
+    with pytest.raises(ValueError, match=r"of shape \[N, 17, 3\], got \(2, 16, 3\)"):
+        BodyPoses.load(tmp_path)
+    with np.load(data_dir / "mocap/cmu_h36m17.npz") as file:
+        few = {name: file[name][::100] for name in ("pos", "seq")}
+        good = few | {"seq_names": file["seq_names"]}
+    for name, value, message in (
+        ("pos", np.full(good["pos"].shape, np.nan, np.float16), "pos must be finite"),
+        ("seq", good["seq"] + 99, "seq must be rows of the"),
+        ("seq_names", np.char.add("x", good["seq_names"]), "seq_names must hold test/basketball"),
+    ):
+        np.savez(path, **good | {name: value})
+        with pytest.raises(ValueError, match=message):
+            BodyPoses.load(tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cmu_h36m17\.npz: not a whole NPZ file"):
         BodyPoses.load(tmp_path)
     with pytest.raises(ValueError, match="split must be one of train, val, test, got 'dev'"):
         cmu.rows("dev")

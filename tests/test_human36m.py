@@ -179,6 +179,7 @@ def test_person_crop() -> None:
     for box, message in (
         ((5, 5, 5, 9), "box must have x1 < x2 and y1 < y2, got 5,5,5,9"),
         ((100, 5, 120, 9), "box must touch the image of 80x60 pixels"),
+        ((0, 0, 1e6, 1e6), "box must be at most 8 times as large as the image of 80x60 pixels"),
     ):
         with pytest.raises(ValueError, match=message):
             person_crop(picture, box, 8)

@@ -108,6 +108,18 @@ def test_anything_else_is_refused(tmp_path: Path, value: Any) -> None:
         read_array_pickle(path)
 
 
+@pytest.mark.parametrize(
+    "use", [b"}h\x32K\x01s", b"cnumpy\ndtype\nh\x32R", b"cnumpy\nndarray\nh\x32R"]
+)
+def test_a_small_file_cannot_keep_it_busy(tmp_path: Path, use: bytes) -> None:
+    """A tuple of twice the one before, fifty times: its hash or text would take for ever."""
+    doubled = b"".join(b"h%ch%c\x86\x94" % (i, i) for i in range(50))
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x04)\x94" + doubled + use + b".")
+    with pytest.raises(PickleFormatError):
+        read_array_pickle(path)
+
+
 def test_damage_is_an_error_with_the_files_name(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
     whole = pickle.dumps(CONTENT, 4)

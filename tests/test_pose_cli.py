@@ -76,6 +76,22 @@ def test_index_of_turned_poses(tmp_path: Path, model: Path, index: Path) -> None
     torch.testing.assert_close(heights, heights[:1].expand(6, -1))
 
 
+@pytest.mark.parametrize("name", ["poses.npz", "poses.npy"])
+def test_damaged_poses_are_an_error_with_the_files_name(
+    tmp_path: Path, model: Path, index: Path, name: str
+) -> None:
+    whole = (tmp_path / "poses.npz").read_bytes()
+    bad = tmp_path / "bad" / name
+    bad.parent.mkdir()
+    for content in (whole[: len(whole) // 2], b"no array" * 9, b""):
+        bad.write_bytes(content)
+        result = invoke("pose", "index", model, "--poses", bad, "--out", tmp_path / "no.dgx")
+        assert result.exit_code == 2, result.output
+        assert name in result.output
+        assert "allow_pickle" not in result.output
+    assert not (tmp_path / "no.dgx").exists()
+
+
 def write_images(folder: Path) -> Path:
     folder.mkdir()
     random = np.random.default_rng(1)
@@ -87,12 +103,16 @@ def write_images(folder: Path) -> Path:
 def test_estimate(tmp_path: Path, model: Path, index: Path) -> None:
     folder = write_images(tmp_path / "images")
     out = tmp_path / "out"
-    result = invoke("pose", "estimate", model, index, folder, folder / "a.png", "--out", out)
+    (folder / "b_2.jpg").write_bytes((folder / "b.jpg").read_bytes())
+    again = (folder / "a.png", folder / "b.jpg")
+    result = invoke("pose", "estimate", model, index, folder, *again, "--out", out)
     assert result.exit_code == 0, result.output
-    assert sorted(p.name for p in (out / "pictures").iterdir()) == ["a.png", "a_2.png", "b.png"]
+    pictures = sorted(p.stem for p in (out / "pictures").iterdir())
+    assert pictures == ["a", "a_2", "b", "b_2", "b_3"]
     poses = json.loads((out / "poses.json").read_text())["poses"]
-    assert [Path(pose["image"]).name for pose in poses] == ["a.png", "b.jpg", "a.png"]
-    assert poses[0] == poses[2]
+    named = [Path(pose["image"]).name for pose in poses]
+    assert named == ["a.png", "b.jpg", "b_2.jpg", "a.png", "b.jpg"]
+    assert poses[0] == poses[3]
     retriever = PoseRetriever.load(model, index)
     picture = np.ascontiguousarray(cv2.imread(str(folder / "a.png"))[..., ::-1])
     estimate = retriever.estimate(retriever.crop(picture))

@@ -1,5 +1,5 @@
 """One of two processes that train max-margin retrieval together; run by torchrun from
-test_train_max_margin.py. Writes the networks that it ends with to FOLDER/rank_R.safetensors."""
+test_train_max_margin.py. Writes the networks that it ends with, and counts of violators, to FOLDER/{paper,strong}_R.safetensors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from test_train_max_margin import PAPER, pool, settings
+from test_train_max_margin import PAPER, STRONG, pool, settings, with_recipe
 
-from dgpose.train.max_margin import train_max_margin
+from dgpose.train.max_margin import _Run
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    config = settings(folder / "run", model=PAPER, devices=2, strategy="ddp", steps=6)
-    result = train_max_margin(config, pool(), pool())
-    assert result.finished
-    weights = {name: tensor.contiguous() for name, tensor in result.model.state_dict().items()}
-    save_file(weights, folder / f"rank_{os.environ['RANK']}.safetensors")
+    strong = with_recipe(STRONG, pretrain_share=0.5, candidates="sampled")
+    for name, model in (("paper", PAPER), ("strong", strong)):
+        config = settings(
+            folder / name, model=model, devices=2, strategy="ddp", steps=6, validate_every=99
+        )
+        run = _Run(config, pool(), pool(), pool().poses, "")
+        assert run.run().finished
+        run.learner.learn(0.99)  # the run's end made some of it alike
+        weights = {
+            f"{part}.{key}": tensor.contiguous()
+            for part, module in run.learner.modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+        save_file(weights, folder / f"{name}_{os.environ['RANK']}.safetensors")

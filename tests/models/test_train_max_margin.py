@@ -397,5 +397,6 @@ def test_two_ranks_hold_the_same_networks(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
-    first, second = (load_file(tmp_path / f"rank_{rank}.safetensors") for rank in (0, 1))
-    same_bits(first, second)
+    for name in ("paper", "strong"):
+        first, second = (load_file(tmp_path / f"{name}_{rank}.safetensors") for rank in (0, 1))
+        same_bits(first, second)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,6 +20,7 @@ from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threa
 from dgpose.cli.pose_eval import embedding, evaluate, pool
 from dgpose.cli.terminal import counted, fail, progress
 from dgpose.cli.train_max_margin import train
+from dgpose.data.image_files import IMAGE_SUFFIXES, read_image
 from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
 from dgpose.inference.pose_retriever import LOW_CONFIDENCE, PoseEstimate, PoseRetriever
 from dgpose.models.max_margin import load_model
@@ -31,7 +32,6 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="3D body poses of person images, by retrieval.")
 app.command()(train)
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DRAWN = 20
 _CALIBRATION = 300
 
@@ -152,6 +152,7 @@ def estimate(
     if threads is not None:
         torch.set_num_threads(threads)
     found: list[dict[str, Any]] = []
+    taken: set[str] = set()
     unread = 0
     try:
         around = None if box is None else _parse_box(box)
@@ -159,9 +160,10 @@ def estimate(
         retriever = PoseRetriever.load(model, index)
         for path in progress(files, len(files)):
             try:
-                crop = retriever.crop(_read(path), around)
-            except ValueError as error:
-                typer.echo(f"error: {path}: {one_line(error)}", err=True)
+                crop = retriever.crop(read_image(path), around)
+            except (ValueError, OSError) as error:
+                said = one_line(error)
+                typer.echo(f"error: {said if str(path) in said else f'{path}: {said}'}", err=True)
                 unread += 1
                 continue
             result = retriever.estimate(crop, k)
@@ -169,7 +171,7 @@ def estimate(
             typer.echo(json.dumps(found[-1]) if as_json else _line(found[-1]))
             if out is not None:
                 save_picture(
-                    out / "pictures" / f"{_name(path, found)}.png",
+                    out / "pictures" / f"{_free_name(path.stem, taken)}.png",
                     _picture(retriever, path.name, crop, result),
                 )
         if out is not None and found:
@@ -195,18 +197,10 @@ def _image_files(paths: list[Path]) -> Iterator[Path]:
                 raise FileNotFoundError(f"{path}: no such file")
             yield path
             continue
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES)
+        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
         if not inside:
-            raise ValueError(f"{path}: must hold images ({', '.join(_SUFFIXES)}), got none")
+            raise ValueError(f"{path}: must hold images ({', '.join(IMAGE_SUFFIXES)}), got none")
         yield from inside
-
-
-def _read(path: Path) -> npt.NDArray[np.uint8]:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise ValueError("the image cannot be decoded")
-    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _parse_box(text: str) -> tuple[float, float, float, float]:
@@ -247,10 +241,12 @@ def _line(fields: dict[str, Any]) -> str:
     return f"{fields['image']}: {', '.join(facts)}"
 
 
-def _name(path: Path, found: list[dict[str, Any]]) -> str:
-    """The image's name, with a number where an earlier one had the same."""
-    same = sum(Path(fields["image"]).stem == path.stem for fields in found)
-    return path.stem if same == 1 else f"{path.stem}_{same}"
+def _free_name(stem: str, taken: set[str]) -> str:
+    """The image's name, with a number where an earlier picture has it; added to `taken`."""
+    names = chain([stem], (f"{stem}_{number}" for number in count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def _picture(

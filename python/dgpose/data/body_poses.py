@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dgpose.data.body_kinematics import REFERENCE_BONES_MM, with_bone_lengths
+from dgpose.data.pickled_arrays import read_array_npz
 
 __all__ = ["POSE_FILE", "SPLITS", "SPLIT_KINDS", "BodyPoses"]
 
@@ -82,15 +83,17 @@ class BodyPoses:
         path = Path(data_dir) / POSE_FILE
         if not path.is_file():
             raise FileNotFoundError(f"data_dir must hold {POSE_FILE}, got {data_dir}")
-        with np.load(path, allow_pickle=False) as file:
-            missing = {"pos", "seq", "seq_names"} - set(file.files)
-            if missing:
-                raise ValueError(f"{path} must hold pos, seq and seq_names, got {file.files}")
-            positions = file["pos"].astype(np.float64)
-            sequence = file["seq"].astype(np.int64)
-            names = tuple(str(name) for name in file["seq_names"])
-        if positions.shape != (len(sequence), 17, 3):
-            raise ValueError(f"pos in {path} must have shape [N, 17, 3], got {positions.shape}")
+        arrays = (read_array_npz(path, key) for key in ("pos", "seq", "seq_names"))
+        read, sequence, listed = (np.asarray(array) for array in arrays)
+        names = tuple(str(name) for name in listed)
+        if read.shape != (sequence.size, 17, 3) or not np.isfinite(read).all():
+            raise ValueError(f"{path}: pos must be finite, of shape [N, 17, 3], got {read.shape}")
+        if not np.isin(sequence, np.arange(len(names))).all():
+            raise ValueError(f"{path}: seq must be rows of the {len(names)} seq_names")
+        lost = {name for part in ("val", "test") for name in _HELD_OUT["sequence", part]}
+        if lost - set(names):
+            raise ValueError(f"{path}: seq_names must hold {min(lost - set(names))}")
+        positions, sequence = read.astype(np.float64), sequence.astype(np.int64)
         actions = [name.split("/")[-2] for name in names]
         known = tuple(sorted(set(actions)))
         # The file has y up; half a turn about x keeps right what is right.

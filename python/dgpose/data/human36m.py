@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dgpose.data.image_files import ImageFormatError
+from dgpose.data.image_files import read_image
 from dgpose.data.person_crops import person_box, person_crop, to_crop
 from dgpose.data.pickled_arrays import read_array_npz, read_array_pickle
 from dgpose.skeletons import H36M17
@@ -211,12 +210,7 @@ class Human36M:
             FileNotFoundError: it is not there.
             ImageFormatError: it cannot be decoded.
         """
-        path = self.image_path(row)
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if picture is None:
-            raise ImageFormatError(f"{path}: the image cannot be decoded")
-        return np.ascontiguousarray(picture[..., ::-1])
+        return read_image(self.image_path(row))
 
     def crop(self, row: int, size: int) -> npt.NDArray[np.uint8]:
         """The square around the person, `[3, S, S]` uint8; errors as for `image`."""

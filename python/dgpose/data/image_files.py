@@ -11,13 +11,35 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ImageFiles", "ImageFormatError"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "ImageFormatError", "read_image"]
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class ImageFormatError(ValueError):
     """An image cannot be decoded. The message names the file."""
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """A whole image, `[H, W, 3]` RGB.
+
+    Raises:
+        ImageFormatError: it cannot be decoded.
+        OSError: it cannot be read.
+    """
+    return _decoded(path.read_bytes(), path)
+
+
+def _decoded(content: bytes, file: Path) -> npt.NDArray[np.uint8]:
+    data = np.frombuffer(content, np.uint8)
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # more pixels than OpenCV reads
+        picture = None
+    if picture is None:
+        raise ImageFormatError(f"{file}: the image cannot be decoded")
+    rgb: npt.NDArray[np.uint8] = np.ascontiguousarray(picture[..., ::-1])
+    return rgb
 
 
 class ImageFiles:
@@ -49,7 +71,7 @@ class ImageFiles:
                     f"{self.path}: images must be a folder or a .zip: {error}"
                 ) from None
             names = self._zip.namelist()
-        self._names = frozenset(name for name in names if name.lower().endswith(_SUFFIXES))
+        self._names = frozenset(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
         self._similar: dict[str, str | None] = {}
         for name in self._names:
             key = _simplified(name)
@@ -69,22 +91,14 @@ class ImageFiles:
             content = file.read_bytes() if self._zip is None else self._zip.read(found)
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise ImageFormatError(f"{file}: {error}") from None
-        data = np.frombuffer(content, np.uint8)
-        try:
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except cv2.error:  # more pixels than OpenCV reads
-            picture = None
-        if picture is None:
-            raise ImageFormatError(f"{file}: the image cannot be decoded")
-        rgb: npt.NDArray[np.uint8] = np.ascontiguousarray(picture[..., ::-1])
-        return rgb
+        return _decoded(content, file)
 
     def _find(self, name: str) -> str | None:
         if name in self._names:
             return name
         parts = PurePosixPath(name)
         inside = not parts.is_absolute() and ".." not in parts.parts
-        image = parts.suffix.lower() in _SUFFIXES
+        image = parts.suffix.lower() in IMAGE_SUFFIXES
         if self._zip is None and inside and image and (self.path / name).is_file():
             return name
         return self._similar.get(_simplified(name))
@@ -93,7 +107,7 @@ class ImageFiles:
 def _simplified(name: str) -> str:
     """The name without folder and ending, in one of DeepFashion's spellings."""
     stem = PurePosixPath(name).name
-    if stem.lower().endswith(_SUFFIXES):
+    if stem.lower().endswith(IMAGE_SUFFIXES):
         stem = stem.rpartition(".")[0]
     if stem.startswith(("fashion", "fasion")):
         stem = stem.replace("fashion", "fasion", 1).replace("_", "")

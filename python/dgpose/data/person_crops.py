@@ -23,6 +23,8 @@ PERSON_MARGIN = 1.2
 """Edge of a person's square over the larger side of the box around the joints (MMPose's Human3.6M
 annotations) or the person; that of rendered people lies between 1.06 and 1.32."""
 
+_LARGEST_BOX = 8
+
 
 def person_box(joints_px: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The square around a person's joints, with `PERSON_MARGIN`.
@@ -65,7 +67,7 @@ def person_crop(
         `[3, S, S]` uint8.
 
     Raises:
-        ValueError: a box that is not finite, empty, or wholly outside the image.
+        ValueError: as `require_box`.
     """
     require_box(picture, box)
     height, width = picture.shape[:2]
@@ -82,7 +84,8 @@ def person_crop(
 
 
 def require_box(picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArray[Any]) -> None:
-    """ValueError for a box that is not finite, empty, or wholly outside the `[H, W, 3]` image."""
+    """ValueError for a box that is not finite, empty, wholly outside the `[H, W, 3]` image, or more
+    than eight times as large."""
     x1, y1, x2, y2 = (float(value) for value in box)
     height, width = picture.shape[:2]
     got = f"got {x1:g},{y1:g},{x2:g},{y2:g}"
@@ -90,6 +93,11 @@ def require_box(picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArr
         raise ValueError(f"box must have x1 < x2 and y1 < y2, {got}")
     if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
         raise ValueError(f"box must touch the image of {width}x{height} pixels, {got}")
+    if max(x2 - x1, y2 - y1) > _LARGEST_BOX * max(width, height):  # it would be drawn in memory
+        raise ValueError(
+            f"box must be at most {_LARGEST_BOX} times as large as the image of {width}x{height} "
+            f"pixels, {got}"
+        )
 
 
 def to_crop(

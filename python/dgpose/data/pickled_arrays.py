@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickletools
 import re
+import reprlib
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -33,6 +34,11 @@ _GLOBALS = {
 }
 _NUMERIC = re.compile(r"[biufc]\d+|[SU]\d+|O\d*")
 _MARK = object()
+# What following instructions that make no sense can end in.
+_DAMAGE = (
+    *(ValueError, TypeError, AttributeError, LookupError, OverflowError),
+    *(RecursionError, MemoryError),
+)
 
 
 class PickleFormatError(ValueError):
@@ -63,7 +69,7 @@ def read_array_npz(path: str | PathLike[str], key: str) -> Any:
             data = file.read(f"{key}.npy")
     except KeyError:
         raise PickleFormatError(f"{path}: must hold {key!r}, which is not there") from None
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise PickleFormatError(f"{path}: not a whole NPZ file ({error})") from None
     stream = io.BytesIO(data)
     try:
@@ -90,7 +96,7 @@ def _parsed(data: bytes, name: str) -> Any:
             machine.step(opcode.name, argument)
     except PickleFormatError as error:
         raise PickleFormatError(f"{name}: {error}") from None
-    except (ValueError, TypeError, IndexError, KeyError, RecursionError, MemoryError) as error:
+    except _DAMAGE as error:
         raise PickleFormatError(f"{name}: the pickle is damaged ({error})") from None
     raise PickleFormatError(f"{name}: the pickle is cut short")
 
@@ -100,7 +106,9 @@ class _Dtype:
 
     def __init__(self, code: object) -> None:
         if not (isinstance(code, str) and _NUMERIC.fullmatch(code)):
-            raise PickleFormatError(f"arrays must be numeric or text, got dtype {code!r}")
+            raise PickleFormatError(
+                f"arrays must be numeric or text, got dtype {reprlib.repr(code)}"
+            )
         self.value = np.dtype("O" if code.startswith("O") else code)
 
     def build(self, state: Any) -> None:
@@ -162,7 +170,7 @@ class _Machine:
                 _of(list, self.stack[-1]).extend(items)
         elif name in ("DICT", "SETITEMS", "SETITEM"):
             items = self._since_mark() if name != "SETITEM" else _popped(self.stack, 2)
-            pairs = dict(zip(items[::2], items[1::2], strict=True))
+            pairs = dict(zip(map(_key, items[::2]), items[1::2], strict=True))
             if name == "DICT":
                 self.stack.append(pairs)
             else:
@@ -216,7 +224,7 @@ def _called(what: _Global, arguments: Any) -> Any:
         return _Dtype(arguments[0])
     if what == _ENCODE and arguments[1] in ("latin1", "latin-1"):
         return arguments[0].encode("latin1")
-    raise PickleFormatError(f"must hold arrays alone, calls {what} with {str(arguments)[:60]}")
+    raise PickleFormatError(f"must hold arrays alone, calls {what} with {reprlib.repr(arguments)}")
 
 
 def _popped(stack: list[Any], count: int) -> list[Any]:
@@ -228,6 +236,13 @@ def _popped(stack: list[Any], count: int) -> list[Any]:
 def _of(kind: type, value: Any) -> Any:
     if not isinstance(value, kind):
         raise PickleFormatError(f"must hold arrays alone, changes a {type(value).__name__}")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """Names and numbers, or a tuple of them: of deeper ones a hash can take for ever."""
+    if not all(isinstance(v, (str, int)) for v in (value if isinstance(value, tuple) else [value])):
+        raise PickleFormatError("must have names or numbers as keys of dictionaries")
     return value
 
 

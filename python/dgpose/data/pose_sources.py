@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from dgpose.data.body_poses import SPLITS, BodyPoses
 from dgpose.data.counter_rng import CounterRng
 from dgpose.data.human36m import Split, open_human36m
 from dgpose.data.human36m_pool import human36m_pool
+from dgpose.data.pickled_arrays import read_array_npz
 from dgpose.data.pose_candidates import require_millimetres, thin_poses, with_headings
 from dgpose.data.pose_pool import PosePool, people_pool
 from dgpose.data.synthetic_people import SyntheticPeople
@@ -70,16 +72,27 @@ def read_poses(
             f"{path}: no such file (poses must be cmu, h36m, kinematic or a file)"
         )
     if path.suffix in (".npz", ".npy"):
-        loaded = np.load(path, allow_pickle=False)
-        if path.suffix == ".npz":
-            if "poses" not in loaded:
-                raise ValueError(f"{path}: must hold poses [N, 17, 3], got {', '.join(loaded)}")
-            loaded = loaded["poses"]
-        poses = np.asarray(loaded, np.float32)
-        if poses.ndim != 3 or poses.shape[1:] != (17, 3):
-            raise ValueError(f"{path}: poses must have shape [N, 17, 3], got {list(poses.shape)}")
+        poses = _read_array(path)
+        if poses.dtype.kind not in "fiu" or poses.ndim != 3 or poses.shape[1:] != (17, 3):
+            raise ValueError(
+                f"{path}: poses must be numbers of shape [N, 17, 3], "
+                f"got {poses.dtype} of shape {list(poses.shape)}"
+            )
+        poses = poses.astype(np.float32)
         return torch.from_numpy(poses - poses[:, :1]), path.name
     return PosePool.load(path).poses, path.name
+
+
+def _read_array(path: Path) -> npt.NDArray[Any]:
+    """What an .npy holds, or an .npz under `poses`."""
+    if path.suffix == ".npz":
+        return np.asarray(read_array_npz(path, "poses"))
+    try:
+        with path.open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError):
+        raise ValueError(f"{path}: must be a whole .npy file of numbers") from None
+    return array
 
 
 def candidate_poses(poses_mm: Tensor, name: str, *, thin_mm: float, headings: int) -> Candidates:

@@ -160,10 +160,6 @@ class _Run:
     def _validate(self) -> str:
         """Errors on the validation pool; writes the weights where they are the best so far."""
         learner = self.learner
-        if self.fabric.world_size > 1:
-            # Batch statistics are each rank's own: judge, and keep, those of rank 0.
-            for buffer in learner.model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
         learner.model.eval()
         errors = retrieval_errors(learner.model, self.validation, learner.candidates)
         learner.learn_mode()

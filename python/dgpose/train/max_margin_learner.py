@@ -178,6 +178,11 @@ class MaxMarginLearner:
             with self.fabric.autocast():
                 terms = self._pretraining_terms(images, poses, pixels)
             self._descend(terms)
+        if self.fabric.world_size > 1:
+            # Batch statistics are each rank's own: all go on with those of rank 0, as DDP does, so
+            # that what is judged and kept, and where a resumed run begins, is the same.
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
