@@ -193,6 +193,8 @@ def test_crop() -> None:
     assert (tight == 255).all()
     with pytest.raises(ValueError, match="box must have x1 < x2 and y1 < y2"):
         retriever.crop(picture, (5, 9, 5, 9))
+    with pytest.raises(ValueError, match=r"box must be x1, y1, x2, y2, got \(5, 9, 7\)"):
+        retriever.crop(picture, (5, 9, 7))
     for wrong in (picture[..., 0], picture / 255):
         with pytest.raises(ValueError, match=r"picture must be uint8 of shape \[H, W, 3\], got"):
             retriever.crop(wrong)
