@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dgpose.data.body_poses import BodyPoses
@@ -19,6 +18,7 @@ from dgpose.data.pose_pool import PosePool, people_pool
 from dgpose.data.pose_sources import candidate_poses, read_poses
 from dgpose.data.synthetic_people import SyntheticPeople, SyntheticPeopleConfig
 from dgpose.metrics.pose_retrieval import nearest_candidates
+from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
 SIZE = 64
 FRAMES = {"train": 20_000, "val": 500, "test": 2_000}
@@ -41,20 +41,34 @@ class People:
 
 
 def rendered_people(data: Path, split_by: str, folder: Path) -> People:
-    """All of it for one kind of split; pools are rendered once, and kept in `folder`."""
+    """All of it for one kind of split; pools are rendered once, and kept in `folder`.
+
+    Raises:
+        ValueError: `folder` holds those of other settings.
+    """
     pools = {}
     for split, frames in FRAMES.items():
         path = folder / f"{split_by}_{split}.safetensors"
+        said = f"SyntheticPeople, CMU poses, {split} part by {split_by}, {frames} frames, {CONFIG}"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             part: Any = {"split": split, "split_by": split_by}
             people = SyntheticPeople(poses="cmu", data_dir=data, size=SIZE, config=CONFIG, **part)
-            said = f"SyntheticPeople, CMU poses, {split} part by {split_by}"
             people_pool(people, frames, bodies=BodyPoses.load(data), source=said).save(path)
         pools[split] = PosePool.load(path)
+        _require_settings(path, pools[split].source, said)
     poses, name = read_poses("cmu", data, split="train", split_by=split_by, every=1)
-    candidates = candidate_poses(poses, name, thin_mm=THIN_MM, headings=HEADINGS).poses_mm
-    kept = folder / f"{split_by}_nearest.pt"
-    if not kept.exists():
-        torch.save(nearest_candidates(pools["test"].poses, candidates), kept)
-    return People(**pools, candidates=candidates, nearest=torch.load(kept, weights_only=True))
+    candidates, _, _, described = candidate_poses(poses, name, thin_mm=THIN_MM, headings=HEADINGS)
+    path = folder / f"{split_by}_nearest.safetensors"
+    said = f"{pools['test'].source}; {described}"
+    kind: Any = {"kind": "nearest_candidates", "version": 1}
+    if not path.exists():
+        rows = nearest_candidates(pools["test"].poses, candidates)
+        write_tensor_file(path, {"rows": rows}, metadata={"of": said}, **kind)
+    tensors, metadata = read_tensor_file(path, **kind)
+    _require_settings(path, metadata["of"], said)
+    return People(**pools, candidates=candidates, nearest=tensors["rows"])
+
+
+def _require_settings(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ValueError(f"{path} must hold {wanted!r}, got {found!r}: delete it")

@@ -1,5 +1,6 @@
 """One of two processes that train max-margin retrieval together; run by torchrun from
-test_train_max_margin.py. Writes the networks that it ends with, and counts of violators, to FOLDER/{paper,strong}_R.safetensors."""
+test_train_max_margin.py. Writes the networks that it ends with, and counts of violators, to
+FOLDER/{paper,strong}_R.safetensors."""
 
 from __future__ import annotations
 

@@ -29,10 +29,9 @@ from dgpose.cli.options import (
     three_steps,
 )
 from dgpose.cli.reproduce_max_margin import max_margin
-from dgpose.cli.terminal import fail
+from dgpose.cli.terminal import fail, is_first_rank
 from dgpose.cli.train_crossing_nets import (
     describe,
-    is_first_rank,
     networks_for,
     open_images,
     read_pool,

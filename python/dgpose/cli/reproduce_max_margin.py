@@ -16,8 +16,7 @@ import typer
 
 from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
 from dgpose.cli.pose_eval import print_errors
-from dgpose.cli.terminal import counted, fail
-from dgpose.cli.train_crossing_nets import is_first_rank
+from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.human36m import ACTIONS, Human36M, action_name, open_human36m
 from dgpose.data.human36m_pool import human36m_pool
 from dgpose.inference.pose_retriever import PoseRetriever

@@ -10,7 +10,7 @@ import typer
 
 from dgpose._errors import one_line
 
-__all__ = ["counted", "fail", "progress"]
+__all__ = ["counted", "fail", "is_first_rank", "progress"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,13 @@ def fail(error: Exception) -> NoReturn:
     """One line on stderr, and exit code 2."""
     typer.echo(f"error: {one_line(error)}", err=True)
     raise typer.Exit(code=2)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one of several that talks."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def progress(items: Iterable[T], total: int | None, what: str = "estimating") -> Iterator[T]:

@@ -22,7 +22,7 @@ from dgpose.cli.options import (
     integers,
     three_steps,
 )
-from dgpose.cli.terminal import counted, fail
+from dgpose.cli.terminal import counted, fail, is_first_rank
 
 if TYPE_CHECKING:
     from dgpose.data.hand_datasets import HandSet
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = [
     "crossing_nets",
     "describe",
-    "is_first_rank",
     "networks_for",
     "open_images",
     "read_pool",
@@ -280,13 +279,6 @@ def networks_for(
         gan=replace(networks.gan, batch=batch),
         joint=replace(networks.joint, batch=batch),
     )
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one of several that talks."""
-    from lightning_fabric.utilities.rank_zero import rank_zero_only
-
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def _refuse_idle_options(

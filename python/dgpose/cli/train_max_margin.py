@@ -20,8 +20,7 @@ from dgpose.cli.options import (
     Threads,
     TrainPrecision,
 )
-from dgpose.cli.terminal import counted, fail
-from dgpose.cli.train_crossing_nets import is_first_rank
+from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.pose_pool import PosePool
 from dgpose.data.pose_sources import candidate_poses, labelled_pool
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel
