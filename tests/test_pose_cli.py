@@ -223,6 +223,42 @@ def test_people(tmp_path: Path, model: Path, data_dir: Path) -> None:
     assert "SyntheticPeople, CMU poses, test part by sequence" in result.output
 
 
+def test_kinematic_people_need_no_data(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DGPOSE_DATA", raising=False)
+    out = tmp_path / "kinematic.dgx"
+    result = invoke(
+        "pose", "index", model, "--poses", "kinematic", "--out", out, "--thin", 200, "--headings", 2
+    )
+    assert result.exit_code == 0, result.output
+    assert "5,000 poses" in result.output
+    result = invoke("pose", "eval", model, out, "--frames", 5)
+    assert result.exit_code == 0, result.output
+    assert "SyntheticPeople, kinematic poses, test part" in result.output
+    assert "confidence" in result.output  # calibrated on people of the validation part
+    result = invoke("pose", "index", model, "--poses", "cmu", "--out", out)
+    assert result.exit_code == 2
+    assert "--data must name the folder of cmu's poses" in result.output
+
+
+@pytest.mark.parametrize(
+    ("poses", "message"),
+    [
+        (np.random.default_rng(0).normal(0, 0.3, (9, 17, 3)), "must be in millimetres"),
+        (np.full((9, 17, 3), np.nan), "must be finite"),
+    ],
+)
+def test_bad_candidates_are_named(
+    poses: np.ndarray[Any, Any], message: str, tmp_path: Path, model: Path
+) -> None:
+    np.savez(tmp_path / "odd.npz", poses=poses)
+    out = tmp_path / "i.dgx"
+    result = invoke("pose", "index", model, "--poses", tmp_path / "odd.npz", "--out", out)
+    assert result.exit_code == 2
+    assert f"odd.npz {message}" in result.output
+
+
 def test_reproduce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mmpose(tmp_path / "h36m", frames=12)
     command = (

@@ -162,7 +162,7 @@ def test_bad_input() -> None:
         (images, 5, "images must be finite, got NaN or Inf in image 3"),
         (images_of(2), 0, "k must be at least 1, got 0"),
         (images_of(0), 5, "images must hold at least one image, got none"),
-        (255 * torch.rand(2, 3, 24, 24), 5, r"images must be uint8 or lie in \[0, 1\], got 25"),
+        (2 * images_of(2) - 1, 5, r"images must lie in \[0, 1\], got image 0 in \[-"),
         (images_of(2)[..., :20], 5, r"images must have shape \[B, 3, 24, 24\]"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -175,6 +175,10 @@ def test_bad_input() -> None:
         PoseRetriever.build(model, poses)
     with pytest.raises(ValueError, match=r"poses_mm must have shape \[N, 17, 3\], got \[5, 51\]"):
         PoseRetriever.build(model, poses.flatten(1))
+    with pytest.raises(
+        ValueError, match=r"must be in millimetres, got poses that reach \d\.\d+ mm"
+    ):
+        PoseRetriever.build(model, poses_of(5) / 1000)
     with pytest.raises(ValueError, match="index must hold poses of 17 joints, got 0 of 17"):
         PoseRetriever.build(model, poses[:0])
     with pytest.raises(ValueError, match="model must be in eval mode"):
@@ -189,6 +193,11 @@ def test_crop() -> None:
     assert (tight == 255).all()
     with pytest.raises(ValueError, match="box must have x1 < x2 and y1 < y2"):
         retriever.crop(picture, (5, 9, 5, 9))
+    with pytest.raises(ValueError, match=r"box must be x1, y1, x2, y2, got \(5, 9, 7\)"):
+        retriever.crop(picture, (5, 9, 7))
+    for wrong in (picture[..., 0], picture / 255):
+        with pytest.raises(ValueError, match=r"picture must be uint8 of shape \[H, W, 3\], got"):
+            retriever.crop(wrong)
     whole = retriever.crop(picture)
     assert whole.shape == (3, 24, 24)
     assert 0 < whole.float().mean() < 60

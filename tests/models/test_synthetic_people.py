@@ -317,9 +317,11 @@ def test_works_without_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (people.batch([0, 1]).pose_row == -1).all()
     with pytest.raises(FileNotFoundError, match="needs data_dir, the folder that holds mocap"):
         SyntheticPeople(0, poses="cmu")
-    with pytest.raises(FileNotFoundError, match=r"data_dir must hold mocap/cmu_h36m17\.npz, got"):
-        SyntheticPeople(0, poses="mixed", data_dir=tmp_path)
-    assert SyntheticPeople(0, data_dir=tmp_path).poses == "kinematic"
+    for poses in ("mixed", "auto"):  # a folder that is given must be right
+        with pytest.raises(FileNotFoundError, match="data_dir must hold mocap/cmu_h36m17"):
+            SyntheticPeople(0, poses=poses, data_dir=tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setenv("DGPOSE_DATA", str(tmp_path))  # the environment's need not be
+    assert SyntheticPeople(0).poses == "kinematic"
 
 
 def test_cmu_poses_are_drawn_from_their_split(data_dir: Path) -> None:

@@ -1,7 +1,4 @@
-"""The command line: `dgpose hand run|live|generate|refine`, `dgpose models`, `dgpose heatmap`,
-`dgpose crop`, `dgpose index build`, `dgpose export hand`, `dgpose demo`, `dgpose bench`,
-`dgpose eval hand`, `dgpose train hand|crossing-nets`, `dgpose data check`,
-`dgpose reproduce crossing-nets`."""
+"""The command line, `dgpose`; `dgpose.cli.app` puts it together from a module for each family."""
 
 from __future__ import annotations
 

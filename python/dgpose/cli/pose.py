@@ -31,9 +31,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="3D body poses of person images, by retrieval.")
 app.command()(train)
-app.command(name="eval")(evaluate)
-app.command()(embedding)
-app.command()(pool)
 
 _DRAWN = 20
 _CALIBRATION = 300
@@ -48,8 +45,8 @@ def index(
     poses: Annotated[
         str,
         typer.Option(
-            help="cmu, h36m, or a file: a pose pool, .npz with poses [N,17,3] mm relative to the "
-            "hip (x right, y down, z forward), or .npy."
+            help="cmu, h36m, kinematic (needs no data), or a file: a pose pool, .npz with poses "
+            "[N,17,3] mm relative to the hip (x right, y down, z forward), or .npy."
         ),
     ],
     out: Annotated[Path, typer.Option(help="File to write, such as poses.dgx.")],
@@ -65,13 +62,13 @@ def index(
     ] = 10.0,
     headings: Annotated[
         int | None,
-        typer.Option(min=1, help="Turn each pose so many times; 24 for cmu, else 1 by default."),
+        typer.Option(min=1, help="Turn each pose so many times; 24 for cmu, kinematic, else 1."),
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Pose pool whose images are the measure of confidence; of cmu, if not given, 300 "
-            "rendered people of the validation part."
+            help="Pose pool whose images are the measure of confidence; of cmu and kinematic, if "
+            "not given, 300 rendered people of the validation part."
         ),
     ] = None,
     storage: Annotated[
@@ -91,7 +88,8 @@ def index(
         read, name = read_poses(
             poses, data, split=split.value, split_by=split_by.value, every=every
         )
-        turns = headings if headings is not None else 24 if poses == "cmu" else 1
+        upright = poses in ("cmu", "kinematic")  # without a camera
+        turns = headings if headings is not None else 24 if upright else 1
         candidates = candidate_poses(read, name, thin_mm=thin, headings=turns)
         with counted("embedding") as watch:
             retriever = PoseRetriever.build(
@@ -101,11 +99,11 @@ def index(
                 description=candidates.description,
                 progress=watch,
             )
-        if calibration is not None or (poses == "cmu" and split is Split.TRAIN):
+        if calibration is not None or (upright and split is Split.TRAIN):
             with counted("calibrating") as watch:
                 seen = labelled_pool(
                     "people" if calibration is None else "pool",
-                    calibration or data,
+                    calibration or (data if poses == "cmu" else None),
                     networks.config.image_size,
                     frames=_CALIBRATION if calibration is None else None,
                     split="val",
@@ -184,6 +182,11 @@ def estimate(
         fail(error)
     if unread:
         raise typer.Exit(1)
+
+
+app.command(name="eval")(evaluate)
+app.command()(embedding)
+app.command()(pool)
 
 
 def _image_files(paths: list[Path]) -> Iterator[Path]:

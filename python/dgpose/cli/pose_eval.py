@@ -42,14 +42,12 @@ class PoolSource(str, Enum):
     POOL = "pool"
 
 
-Source = Annotated[
-    PoolSource, typer.Option(help="people (rendered, CMU poses), h36m, or pool (a pose pool).")
-]
+Source = Annotated[PoolSource, typer.Option(help="people (rendered), h36m, or pool (a pose pool).")]
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="people: folder with mocap/; h36m: its folder, or a label file of MMPose's form; "
-        "pool: the file.",
+        help="people: folder with mocap/, without it they are in kinematic poses; h36m: its "
+        "folder, or a label file of MMPose's form; pool: the file.",
         envvar="DGPOSE_DATA",
     ),
 ]
@@ -142,7 +140,7 @@ def embedding(
 def pool(
     out: Annotated[Path, typer.Option(help="File to write, such as pool.safetensors.")],
     size: Annotated[int, typer.Option(min=16, help="Edge of the crops in pixels.")],
-    source: Annotated[PoolSource, typer.Option(help="people or h36m.")] = PoolSource.PEOPLE,
+    source: Source = PoolSource.PEOPLE,
     data: Data = None,
     frames: Frames = None,
     split: SplitOption = Split.TRAIN,

@@ -61,7 +61,8 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Data folder with mocap/: rendered people in its poses are learned from.",
+            help="Data folder with mocap/, whose poses rendered people are in; without it they are "
+            "in kinematic ones.",
             envvar="DGPOSE_DATA",
         ),
     ] = None,
@@ -225,8 +226,6 @@ def _crops(
     seed: int,
 ) -> PosePool:
     """A part of rendered people, or the pool in a file."""
-    if file is None and data is None:
-        raise ValueError("--data must name the folder with mocap/, or --pool a pose pool")
     with counted("rendering" if file is None else "reading", shown=is_first_rank()) as watch:
         return labelled_pool(
             "people" if file is None else "pool",

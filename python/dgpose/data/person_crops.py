@@ -84,8 +84,10 @@ def person_crop(
 
 
 def require_box(picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArray[Any]) -> None:
-    """ValueError for a box that is not finite, empty, wholly outside the `[H, W, 3]` image, or more
-    than eight times as large."""
+    """ValueError for a box that is not four finite numbers, empty, wholly outside the `[H, W, 3]`
+    image, or more than eight times as large."""
+    if len(box) != 4:
+        raise ValueError(f"box must be x1, y1, x2, y2, got {box!r}")
     x1, y1, x2, y2 = (float(value) for value in box)
     height, width = picture.shape[:2]
     got = f"got {x1:g},{y1:g},{x2:g},{y2:g}"

@@ -10,9 +10,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["thin_poses", "with_headings"]
+__all__ = ["require_millimetres", "thin_poses", "with_headings"]
 
 FloatArray = npt.NDArray[np.float64]
+
+_SMALLEST_MM = 20.0
+
+
+def require_millimetres(name: str, poses: Tensor) -> None:
+    """ValueError where most poses [N, J, 3] (hip at 0) end before 20 mm from the hip: metres."""
+    reach = poses.norm(dim=-1).amax(dim=-1)
+    if len(reach) and float(reach.median()) < _SMALLEST_MM:
+        raise ValueError(
+            f"{name} must be in millimetres, got poses that reach {float(reach.median()):.3g} mm "
+            "from the hip"
+        )
 
 
 def thin_poses(poses: Tensor, distance_mm: float = 10.0) -> Tensor:

@@ -110,8 +110,7 @@ class SyntheticPeople:
     Args:
         seed: another seed, another endless data set.
         poses: "kinematic" (joint limits only), "cmu" (motion capture), "mixed" (both, by
-            ``config.kinematic_share``), or "auto": "mixed" if the data folder is there, else
-            "kinematic".
+            ``config.kinematic_share``), or "auto": "mixed" with a data folder, else "kinematic".
         data_dir: folder with ``mocap``; default: the environment's DGPOSE_DATA.
         split: "train", "val" or "test". Identities, outfits, cloth, places and CMU poses of one
             split are in no other; patterns and surfaces of some kinds are in "test" alone.
@@ -127,7 +126,8 @@ class SyntheticPeople:
 
     Raises:
         ValueError: an unknown option, a size out of range.
-        FileNotFoundError: ``poses`` needs the data folder and it is not there.
+        FileNotFoundError: ``poses`` needs the data folder and it is not there, or ``data_dir`` has
+            no poses.
     """
 
     def __init__(
@@ -153,6 +153,8 @@ class SyntheticPeople:
         folder = data_dir if data_dir is not None else os.environ.get("DGPOSE_DATA")
         if poses == "auto":
             known = folder is not None and (Path(folder) / POSE_FILE).is_file()
+            if data_dir is not None and not known:
+                raise FileNotFoundError(f"data_dir must hold {POSE_FILE}, got {data_dir}")
             poses = "mixed" if known else "kinematic"
         self.poses: Literal["kinematic", "cmu", "mixed"] = poses
         self.config = config if config is not None else SyntheticPeopleConfig()

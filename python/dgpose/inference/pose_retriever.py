@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dgpose.data.person_crops import person_crop, person_square, require_box, whole_image
+from dgpose.data.pose_candidates import require_millimetres
 from dgpose.models.max_margin import MaxMarginModel, load_model
 from dgpose_ext import PoseIndex
 
@@ -27,7 +28,6 @@ LOW_CONFIDENCE = 0.05
 _KIND = "max_margin"
 _BEST = 20
 _FEWEST_CALIBRATION = 20
-_BRIGHTEST = 2.0  # resizing overshoots, but not that far: bytes that were made floating point
 _IMAGES_AT_ONCE = 64
 _POSES_AT_ONCE = 4096
 _SHARES = np.linspace(0, 1, 101)
@@ -137,8 +137,8 @@ class PoseRetriever:
             progress: called with (poses embedded, all).
 
         Raises:
-            ValueError: as for the class; another shape, or a pose that is not finite (its row is
-                named).
+            ValueError: as for the class; another shape, a pose that is not finite (its row is
+                named), or poses so small that they cannot be in millimetres.
         """
         poses = torch.as_tensor(poses_mm, dtype=torch.float32)
         joints = model.config.joints
@@ -146,6 +146,7 @@ class PoseRetriever:
             raise ValueError(f"poses_mm must have shape [N, {joints}, 3], got {list(poses.shape)}")
         _require_finite("poses_mm", "row", poses)
         poses = poses - poses[:, :1]
+        require_millimetres("poses_mm", poses)
         device = next(model.parameters()).device
         embeddings = torch.empty(len(poses), model.config.embedding_size)
         for start in range(0, len(poses), _POSES_AT_ONCE):
@@ -226,8 +227,13 @@ class PoseRetriever:
                 beyond the image; None: the whole image, in a square.
 
         Raises:
-            ValueError: an empty box, or one outside the image.
+            ValueError: a picture of another shape or dtype; an empty box, or one outside it.
         """
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise ValueError(
+                f"picture must be uint8 of shape [H, W, 3], got {picture.dtype} of shape "
+                f"{list(picture.shape)}"
+            )
         around: npt.NDArray[Any] | Sequence[float] = whole_image(picture)
         if box is not None:
             require_box(picture, box)  # the error names this box, not the square around it
@@ -245,22 +251,19 @@ class PoseRetriever:
             Tensors on the CPU, of B images (1 for a single one).
 
         Raises:
-            ValueError: another shape, k below 1, an image that is not finite (its number is
-                named), or floating point up to 255.
+            ValueError: another shape, k below 1, or an image that is not finite or not in [0, 1]
+                (its number is named).
             TypeError: another dtype.
         """
         if images.dim() == 3:
             images = images[None]
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        if images.is_floating_point():
-            _require_finite("images", "image", images)
-            if images.numel() and float(images.max()) > _BRIGHTEST:
-                raise ValueError(
-                    f"images must be uint8 or lie in [0, 1], got {float(images.max()):g}"
-                )
         if not len(images):
             raise ValueError("images must hold at least one image, got none")
+        if images.is_floating_point():
+            _require_finite("images", "image", images)
+            _require_unit_range(images)
         parts = [self._estimate(part, k) for part in torch.split(images, _IMAGES_AT_ONCE)]
         return PoseEstimate.joined(parts)
 
@@ -331,4 +334,15 @@ def _require_finite(name: str, item: str, values: Tensor) -> None:
     if not bool(finite.all()):
         raise ValueError(
             f"{name} must be finite, got NaN or Inf in {item} {int(finite.int().argmin())}"
+        )
+
+
+def _require_unit_range(images: Tensor) -> None:
+    lowest, highest = images.flatten(1).aminmax(dim=1)
+    wrong = (lowest < 0) | (highest > 1)
+    if bool(wrong.any()):
+        number = int(wrong.int().argmax())
+        raise ValueError(
+            f"images must lie in [0, 1], got image {number} in "
+            f"[{float(lowest[number]):g}, {float(highest[number]):g}]"
         )

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dgpose.skeletons import H36M17
-from dgpose.viz.drawing import BACKGROUND, Color, Picture, draw_skeleton, page_of_tiles, write_text
+from dgpose.viz.drawing import (
+    BACKGROUND,
+    BODY_LEGEND,
+    Color,
+    Picture,
+    draw_skeleton,
+    page_of_tiles,
+    write_text,
+)
 
 __all__ = ["pose_view", "pose_views", "retrieval_picture"]
 
@@ -98,4 +106,4 @@ def retrieval_picture(
     ]
     for rank, (candidate, score) in enumerate(zip(candidates_mm[:4], scores, strict=False)):
         tiles.append((pose_view(candidate, size), f"candidate {rank + 1}, score {score:.4g}"))
-    return page_of_tiles(tiles, title, columns=4)
+    return page_of_tiles(tiles, title, BODY_LEGEND, columns=4)

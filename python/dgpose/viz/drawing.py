@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dgpose.skeletons import Skeleton
+from dgpose.skeletons import BODY_COLORS, Skeleton
 
 __all__ = [
     "BACKGROUND",
+    "BODY_LEGEND",
     "PAGE",
     "TEXT",
     "LegendEntry",
@@ -97,6 +98,10 @@ class LegendEntry(NamedTuple):
     name: str
     color: Color
     thickness: int = 4
+
+
+BODY_LEGEND = tuple(LegendEntry(k.replace("_", " "), v) for k, v in BODY_COLORS.items())
+"""Of skeletons and parts of bodies."""
 
 
 def page_of_tiles(

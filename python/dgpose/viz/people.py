@@ -8,7 +8,7 @@ import numpy as np
 from dgpose.data.body_capsules import BODY_PARTS
 from dgpose.data.synthetic_people import PeopleBatch
 from dgpose.skeletons import BODY_COLORS, H36M17
-from dgpose.viz.drawing import PAGE, LegendEntry, Picture, draw_skeleton, page_of_tiles
+from dgpose.viz.drawing import BODY_LEGEND, PAGE, Picture, draw_skeleton, page_of_tiles
 
 __all__ = ["PART_COLORS", "people_sheet"]
 
@@ -75,9 +75,8 @@ def people_sheet(
             rows.append(_enlarged(np.repeat(grey[..., None], 3, 2), factor, cv2.INTER_NEAREST))
         caption = f"{int(batch.identity[b])} / {int(batch.outfit[b])}"
         tiles.append((np.vstack(rows), caption))
-    legend = [LegendEntry(name.replace("_", " "), color) for name, color in BODY_COLORS.items()]
     columns = min(len(batch.image), max(1, 1700 // (width * factor + 8)))
-    return page_of_tiles(tiles, title, legend if skeleton or parts else (), columns=columns)
+    return page_of_tiles(tiles, title, BODY_LEGEND if skeleton or parts else (), columns=columns)
 
 
 def _enlarged(picture: Picture, factor: int, how: int) -> Picture:
