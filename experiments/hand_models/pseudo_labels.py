@@ -2,7 +2,7 @@
 WEIGHTS --out OUT`.
 
 The frames (60 of a Kinect v2, one of MSRA15; no frame of NYU) get labels from WEIGHTS: the mean
-estimate over `TURNS` in-plane rotations, of frames whose estimate passes the estimator's check and
+estimate over small turns in the image, of frames whose estimate passes the estimator's check and
 whose rotated estimates agree within `AGREE_MM`. Training goes on from WEIGHTS with every
 `EVERY`-th frame one of these, rotated, shifted and scaled anew each time; with --none it goes on
 for as long without. Chosen, as always, by rendered validation frames.
@@ -11,7 +11,6 @@ for as long without. Chosen, as always, by rendered validation frames.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +31,7 @@ from dgpose_ext import depth_crop
 
 FRAMES = {"kinect2": "hand/kinect2_real", "msra": "hand/msra/depth_real"}
 EVERY = 8
-TURNS = 12
+TURNS = (-0.4, -0.2, 0.0, 0.2, 0.4)
 AGREE_MM = 25.0
 _CENTER_STD_MM, _CUBE_STD = 6.0, 0.05
 
@@ -78,9 +77,9 @@ class PseudoLabelled:
     def __init__(self, rendered: SyntheticHands, frames: list[Frame], model: HandRegressor) -> None:
         self.rendered, self.frames, self.labels = rendered, [], []
         for frame in frames:
-            crop = _crop(frame, np.zeros(3), CUBE_MM).expand(TURNS, -1, -1, -1)
-            angle = torch.arange(TURNS) * (2 * math.pi / TURNS)
-            views, _ = turned(crop, torch.zeros(TURNS, 1, 3), angle)
+            crop = _crop(frame, np.zeros(3), CUBE_MM).expand(len(TURNS), -1, -1, -1)
+            angle = torch.tensor(TURNS)
+            views, _ = turned(crop, torch.zeros(len(TURNS), 1, 3), angle)
             with torch.no_grad():
                 estimates = model(views.contiguous())
             _, upright = turned(views, estimates, -angle)
