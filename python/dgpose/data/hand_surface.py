@@ -53,6 +53,22 @@ _PALM_NODES: dict[str, tuple[float, float, float, float]] = {
     "wrist_centre": (-6.6, -56.8, -1.5, 20.0),
 }
 _FLESHY = ("edge_upper", "edge_lower", "thumb_belly")
+# How far these move (x, y, z) in a full hand, times ``bulk``. From unlabelled Kinect frames: there
+# the back between knuckles and wrist and the ball of the little finger lay up to 15 mm nearer to the
+# camera than the surface without.
+_BULGE = {
+    "edge_upper": (1.0, -2.0, -12.0),
+    "edge_lower": (0.0, 0.0, -14.0),
+    "thumb_belly": (0.0, 0.0, 7.0),
+}
+# The arch of the back: one node a metacarpal, which rises from within the palm by ``bulk``.
+_ARCH: dict[str, tuple[float, float, float, float]] = {
+    "little": (-20.0, -8.0, 5.0, 16.0),
+    "ring": (-9.0, -8.0, 7.0, 17.0),
+    "middle": (2.0, -8.0, 7.5, 17.5),
+    "index": (15.0, -4.0, 10.0, 17.5),
+}
+_ARCH_SUNK_MM = -9.0
 # Nodes that follow the fingers; their places are computed in ``hand_capsules``.
 _MOVING_NODES = (
     "fill_little_ring",
@@ -68,6 +84,11 @@ _MOVING_NODES = (
     "thumb_web_thumb",
     "thumb_web_middle",
     "thumb_web_index",
+    "arch_little",
+    "arch_ring",
+    "arch_middle",
+    "arch_index",
+    "interosseous",
 )
 _FOREARM_NODES = tuple(
     f"{part}_{row}_{column}"
@@ -90,7 +111,12 @@ def _edges() -> npt.NDArray[np.int64]:
     named: list[tuple[str, str]] = [
         (f"joint_{6 * f + k}", f"joint_{6 * f + k + 1}") for f in range(5) for k in range(5)
     ]
-    named += [(f"joint_{j}", f"root_{name}") for name, j in _KNUCKLES.items()]
+    for name, j in _KNUCKLES.items():
+        named += [
+            (f"joint_{j}", f"root_{name}"),
+            (f"joint_{j}", f"arch_{name}"),
+            (f"arch_{name}", f"root_{name}"),
+        ]
     for a, b in _PAIRS:
         named += [
             (f"fill_{a}_{b}", f"fill_root_{a}_{b}"),
@@ -112,6 +138,7 @@ def _edges() -> npt.NDArray[np.int64]:
         ("thumb_web_middle", "thumb_belly"),
         ("thumb_web_index", "thumb_belly"),
         ("thumb_belly", "root_index"),
+        ("interosseous", "arch_index"),
         ("wrist_little", "wrist_centre"),
         ("wrist_centre", "wrist_thumb"),
         ("root_little", "wrist_little"),
@@ -139,6 +166,7 @@ class SurfaceShape:
     joint_radius: FloatArray  # [B, 36] factors on JOINT_RADIUS_MM
     palm_thickness: FloatArray  # [B] factor on the radii of the palm's nodes
     flesh: FloatArray  # [B] factor on the balls of the thumb and the little finger
+    bulk: FloatArray  # [B] bulges of the palm and the back: 0 flat, 1 those of full hands
     web: FloatArray  # [B, 3] reach of the webs along the proximal bones, as a share of A-B
     thumb_web: FloatArray  # [B] middle of the thumb's web: 0 in the palm, 1 between the knuckles
     wrist_bend: FloatArray  # [B, 3] rotation vector of the forearm against the hand, palm frame
@@ -208,6 +236,7 @@ def sample_surface(
         joint_radius=joint,
         palm_thickness=common[:, 0] * factor("palm", std=0.07),
         flesh=common[:, 0] * factor("flesh", std=0.09),
+        bulk=np.clip(rng.normal(f"{stream}.bulk", std=0.35) + 0.7, 0.0, 1.4),
         web=rng.uniform(f"{stream}.web", 3, low=0.25, high=0.65),
         thumb_web=rng.uniform(f"{stream}.thumb_web", low=0.55, high=1.05),
         wrist_bend=bend,
@@ -249,7 +278,8 @@ def hand_capsules(joints_mm: FloatArray, shape: SurfaceShape) -> tuple[FloatArra
     nodes[:, :36] = joints_mm
     radii[:, :36] = JOINT_RADIUS_MM * shape.joint_radius * size[:, None]
     for name, (x, y, z, radius) in _PALM_NODES.items():
-        place = apply_rotation(np.array([x, y, z]), to_camera)
+        bulge = shape.bulk[:, None] * np.array(_BULGE.get(name, (0.0, 0.0, 0.0)))
+        place = apply_rotation(np.array([x, y, z]) + bulge, to_camera)
         thickness = shape.flesh if name in _FLESHY else shape.palm_thickness
         put(name, place + origin[:, 0], radius * thickness * size)
 
@@ -265,6 +295,14 @@ def hand_capsules(joints_mm: FloatArray, shape: SurfaceShape) -> tuple[FloatArra
         reach = shape.web[:, k, None]
         thin = 0.5 * (radii[:, i] + radii[:, j]) * (0.78 - 0.35 * shape.web[:, k])
         put(f"web_{a}_{b}", middle + reach * ahead, thin)
+    for name, (x, y, z, radius) in _ARCH.items():
+        risen = _ARCH_SUNK_MM + (z - _ARCH_SUNK_MM) * shape.bulk
+        place = np.stack([np.full(batch, x), np.full(batch, y), risen], axis=1)
+        put(
+            f"arch_{name}",
+            apply_rotation(place, to_camera) + origin[:, 0],
+            radius * palm_scale[:, 0],
+        )
     put(
         "edge_knuckle",
         joint(5) + apply_rotation(np.array([1.0, -9.0, -5.0]), to_camera),
@@ -280,6 +318,13 @@ def hand_capsules(joints_mm: FloatArray, shape: SurfaceShape) -> tuple[FloatArra
     put("thumb_web_thumb", thumb, 12.5 * shape.flesh * size)
     put("thumb_web_middle", web, 10.0 * shape.flesh * size)
     put("thumb_web_index", index, 12.0 * shape.flesh * size)
+    # The muscle between the metacarpals of thumb and index finger, seen from the back.
+    muscle = 0.25 * (joint(27) + joint(28)) + 0.5 * joint(23)
+    put(
+        "interosseous",
+        muscle + (28.0 * shape.bulk - 6.0)[:, None] * back,
+        13.0 * shape.flesh * size,
+    )
 
     _put_forearm(nodes, radii, rotation, size, shape)
     grown = np.maximum(radii + shape.growth[:, None], 0.5)

@@ -109,6 +109,7 @@ def _mean_shape() -> SurfaceShape:
         joint_radius=np.ones((1, 36)),
         palm_thickness=one,
         flesh=one,
+        bulk=np.full(1, 0.7),
         web=np.full((1, 3), 0.45),
         thumb_web=np.full(1, 0.65),
         wrist_bend=np.zeros((1, 3)),
