@@ -54,8 +54,8 @@ _PALM_NODES: dict[str, tuple[float, float, float, float]] = {
 }
 _FLESHY = ("edge_upper", "edge_lower", "thumb_belly")
 # How far these move (x, y, z) in a full hand, times ``bulk``. From unlabelled Kinect frames: there
-# the back between knuckles and wrist and the ball of the little finger lay up to 15 mm nearer to the
-# camera than the surface without.
+# the back between knuckles and wrist and the ball of the little finger lay up to 15 mm nearer to
+# the camera than the surface without.
 _BULGE = {
     "edge_upper": (1.0, -2.0, -12.0),
     "edge_lower": (0.0, 0.0, -14.0),
