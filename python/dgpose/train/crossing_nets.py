@@ -37,7 +37,7 @@ from dgpose.train.run import (
     CHECKPOINT_NAME,
     agree_to_stop,
     average_gradients,
-    make_fabric,
+    launch_fabric,
     progress_bar,
     require_resume,
     require_same,
@@ -141,8 +141,7 @@ class _Run:
         self.config = config
         self.pool = pool
         self.data = data
-        self.fabric = make_fabric(config)
-        self.fabric.launch()
+        self.fabric = launch_fabric(config)
         self.fabric.seed_everything(config.seed, verbose=False)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
         self.nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -42,8 +42,8 @@ from dgpose.train.checkpoint import load_checkpoint, save_checkpoint
 from dgpose.train.interrupts import stop_requests
 from dgpose.train.panel import skeleton_panel
 from dgpose.train.run import (
+    launch_fabric,
     learning_rate_factor,
-    make_fabric,
     progress_bar,
 )
 from dgpose_ext import crop_to_uvd
@@ -271,8 +271,7 @@ class _Run:
         self.error_mm = math.inf
         self.best_error_mm = math.inf
 
-        self.fabric = make_fabric(config)
-        self.fabric.launch()
+        self.fabric = launch_fabric(config)
         self.fabric.seed_everything(config.seed, verbose=False)
         if config.init is None:
             model = HandRegressor(config.network)

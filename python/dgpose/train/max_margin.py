@@ -28,7 +28,7 @@ from dgpose.train.run import (
     CHECKPOINT_NAME,
     Clock,
     agree_to_stop,
-    make_fabric,
+    launch_fabric,
     progress_bar,
     require_resume,
     require_same,
@@ -137,8 +137,7 @@ class _Run:
         data: str,
     ) -> None:
         self.config, self.validation, self.data = config, validation, data
-        self.fabric = make_fabric(config)
-        self.fabric.launch()
+        self.fabric = launch_fabric(config)
         self.fabric.seed_everything(config.seed, verbose=False)
         self.learner = MaxMarginLearner(
             self.fabric, config.model, pool, candidates, config.seed, config.processor_time

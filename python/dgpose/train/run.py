@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 from collections.abc import Iterable
@@ -21,8 +22,8 @@ __all__ = [
     "agree_to_stop",
     "average_gradients",
     "check_devices",
+    "launch_fabric",
     "learning_rate_factor",
-    "make_fabric",
     "progress_bar",
     "require_resume",
     "require_same",
@@ -72,7 +73,7 @@ def require_same(name: str, before: Any, now: Any) -> None:
         raise ValueError(f"{name} must be that of the resumed run, {before!r}, got {now!r}")
 
 
-def make_fabric(settings: RunSettings) -> Fabric:
+def _make_fabric(settings: RunSettings) -> Fabric:
     """Fabric of these devices, not launched; TensorBoard's events go to `out`."""
     return Fabric(
         accelerator=settings.accelerator,
@@ -84,13 +85,28 @@ def make_fabric(settings: RunSettings) -> Fabric:
     )
 
 
+def launch_fabric(settings: RunSettings) -> Fabric:
+    """Fabric of these devices, launched."""
+    fabric = _make_fabric(settings)
+    fabric.launch()
+    if fabric.world_size > 1:
+        # Fabric leaves a group of gloo to the end of the interpreter, whose order may abort it.
+        atexit.register(_leave_group)
+    return fabric
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def check_devices(settings: RunSettings) -> None:
     """Refuses devices that are not there, so that nobody reads a data set first to hear it.
 
     Raises:
         ValueError, RuntimeError: Fabric's, of accelerator, devices or strategy.
     """
-    make_fabric(settings)
+    _make_fabric(settings)
 
 
 def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
