@@ -9,7 +9,7 @@ from dgpose.skeletons import MEDIAPIPE21
 from dgpose_ext import depth_crop
 
 # A rendered frame, and a box around its hand such as a detector gives.
-frame = SyntheticHands(seed=5, poses="kinematic").frame(0)
+frame = SyntheticHands(seed=8, poses="kinematic").frame(0)
 u, v, mm = project(frame.joints_mm[34], frame.camera).tolist()
 left, top = round(u) - 110, round(v) - 120
 box = frame.depth[top : top + 230, left : left + 220]  # uint16 mm
