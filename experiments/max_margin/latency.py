@@ -8,7 +8,6 @@ experiments/results/max_margin_latency.json and prints the table.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.models.max_margin import load_model
 from experiments.report import print_header, save_results, table_row
 
-from .people import THIN_MM, rendered_people
+from .people import THIN_MM, command_line, rendered_people
 
 HEADINGS = {"40 thousand": 8, "a million": 192}
 K, QUERIES = 500, 64
@@ -29,11 +28,8 @@ K, QUERIES = 500, 64
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, threads=2)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/max_margin"))
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_model(args.weights)

@@ -7,6 +7,7 @@ mocap.cs.cmu.edu; that database was created with funding from NSF EIA-0196217.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ THIN_MM, HEADINGS = 10.0, 24
 # Candidates are turned about the vertical axis alone: what the camera tilts, none of them reaches.
 # The default's tilts of up to 20 degrees and more would move joints by 61 mm on average.
 CONFIG = SyntheticPeopleConfig(elevation_deg=(-5.0, 5.0), roll_std_deg=2.0)
+
+
+def command_line(description: str | None, threads: int) -> argparse.ArgumentParser:
+    """The options that all these experiments have: --data, --out (runs and pools), --threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/max_margin"))
+    parser.add_argument("--threads", type=int, default=threads)
+    return parser
 
 
 @dataclass(frozen=True, eq=False)

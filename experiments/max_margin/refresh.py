@@ -19,7 +19,7 @@ import torch
 from dgpose_ext.tensor_file import write_bytes_atomically
 from experiments.report import mean_std, print_header, save_figure, save_results, table_row
 
-from .people import rendered_people
+from .people import command_line, rendered_people
 from .variants import COLUMNS, STRONG, errors_of, train_variant, with_recipe
 
 SEARCHES = {
@@ -96,13 +96,10 @@ def _figure(models: list[dict[str, Any]]) -> Any:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, threads=1)
     parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/max_margin"))
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     (_train if args.what == "train" else _report)(args)

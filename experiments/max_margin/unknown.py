@@ -9,7 +9,6 @@ where it cannot, 1 where it always can. Writes experiments/results/max_margin_un
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +23,15 @@ from dgpose.metrics.pose_retrieval import nearest_candidates
 from dgpose.models.max_margin import load_model
 from experiments.report import print_header, save_results, table_row
 
-from .people import HEADINGS, THIN_MM, rendered_people
+from .people import HEADINGS, THIN_MM, command_line, rendered_people
 
 LEFT_OUT = ("walking", "running")
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, threads=2)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/max_margin"))
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_model(args.weights)

@@ -28,7 +28,7 @@ from dgpose.train.max_margin import MaxMarginTrainConfig, MaxMarginTrainResult, 
 from dgpose_ext.tensor_file import write_bytes_atomically
 from experiments.report import mean_std, print_header, save_results, table_row
 
-from .people import FRAMES, HEADINGS, SIZE, THIN_MM, People, rendered_people
+from .people import FRAMES, HEADINGS, SIZE, THIN_MM, People, command_line, rendered_people
 
 STRONG, PAPER = MaxMarginConfig.strong(SIZE), MaxMarginConfig.paper(SIZE)
 
@@ -181,14 +181,11 @@ def _report(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, threads=1)
     parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/max_margin"))
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--splits", nargs="+", choices=("sequence", "action"))
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     (_train if args.what == "train" else _report)(args)
