@@ -3,8 +3,8 @@ WEIGHTS --out OUT`.
 
 The frames (60 of a Kinect v2, one of MSRA15; no frame of NYU) get labels from WEIGHTS: the mean
 estimate over small turns in the image, of frames whose estimate passes the estimator's check and
-whose rotated estimates agree within `AGREE_MM`. Training goes on from WEIGHTS with every
-`EVERY`-th frame one of these, rotated, shifted and scaled anew each time; with --none it goes on
+whose turned estimates agree within `AGREE_MM`. Training goes on from WEIGHTS with every
+`EVERY`-th frame one of these, turned, shifted and scaled anew each time; with --none it goes on
 for as long without. Chosen, as always, by rendered validation frames.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dgpose.data.cameras import CAMERAS, Camera
-from dgpose.data.counter_rng import CounterRng
+from dgpose.data.counter_rng import CounterRng, FloatArray
 from dgpose.data.depth_io import open_source
 from dgpose.data.synthetic_hands import CUBE_MM, HandBatch, SyntheticHands
 from dgpose.inference.depth_input import Place
@@ -107,7 +107,7 @@ class PseudoLabelled:
         return drawn._replace(crop=crop, joints=joints, cube_mm=cubes)
 
 
-def _crop(frame: Frame, shift_mm: np.ndarray, cube: float) -> Tensor:
+def _crop(frame: Frame, shift_mm: FloatArray, cube: float) -> Tensor:
     """[1, 1, S, S]; the centre moved by mm: right, down, away. The window moves with its depth,
     but for the perspective of a few millimetres, which the labels leave out."""
     u, v, z = frame.center
@@ -130,9 +130,11 @@ def main() -> None:
     model, _ = load_weights(args.weights)
     rendered = SyntheticHands(3, poses="mixed", data_dir=args.data)
     train: SyntheticHands | PseudoLabelled = rendered
+    data = "rendered hands (SyntheticHands), right, mixed poses, NYU actors 0, 1"
     if not args.none:
         train = PseudoLabelled(rendered, found_frames(args.data, args.weights), model.eval())
-        print(f"{len(train.frames)} real frames")
+        data += f", and {len(train.frames)} pseudo-labelled real frames"
+        print(data)
     config = HandTrainConfig(
         args.out,
         steps=None,
@@ -143,8 +145,7 @@ def main() -> None:
         init=args.weights,
     )
     validation = SyntheticHands(3, poses="mixed", data_dir=args.data, split="val")
-    result = train_hand(config, train, validation, data="rendered hands and pseudo-labelled frames")
-    print(result)
+    print(train_hand(config, train, validation, data=data))
 
 
 if __name__ == "__main__":
