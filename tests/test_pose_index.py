@@ -83,6 +83,12 @@ def adversarial_sets() -> dict[str, tuple[Tensor, Tensor]]:
         "opposite signs": (one * signs, queries),
         "a far mean": (normal(3000, 40) + 1e4, queries),
         "a far mean, far queries": (normal(3000, 40) + 1e4, queries + 1e4),
+        "queries along the mean": ((one + normal(3000, 40) * 1e-6), one * normal(13, 1) * 1e5),
+        "long queries, a mean of denormals": ((one + normal(3000, 40)) * 1e-38, one * 1e30),
+        "long queries, b underflows": (
+            (one + normal(3000, 40)) * 1e-20,
+            one * 1e-14 + queries * 1e-20,
+        ),
         "one outlier": (torch.cat([normal(2000, 40), normal(1, 40) * 1e8]), queries),
         "a zero query": (normal(2000, 40), torch.zeros(2, 40)),
         "overflow to Inf": (normal(2000, 40) * 1e25, queries * 1e20),
@@ -413,6 +419,15 @@ def test_statistics() -> None:
     assert stats.seconds > 0
     assert index.memory_bytes >= rows.numel() * 5  # float32 rows and int8 codes
     assert repr(index) == "PoseIndex(N=6000, D=64, storage='int8')"
+
+
+def test_short_queries_are_bounded_by_their_own_length() -> None:
+    # Images among poses: far from the rows' mean, whose length says nothing about them.
+    rows = relu_rows(6000, 64, 19) + 5
+    queries = torch.randn(10, 64, generator=torch.Generator().manual_seed(20)) * 0.05
+    index = PoseIndex(rows, storage="int8")
+    index.search(queries, 20)
+    assert index.stats.survivors_per_query < 600
 
 
 def test_searches_and_changes_from_many_threads() -> None:

@@ -1,18 +1,19 @@
 // The screen: bounds of many scores at low precision, to find the few rows worth an exact score.
 //
 // Rows x are split as x = mu + x^ + e with a common vector mu, a code x^ and its error e; queries
-// as q = mu + q^ + f. With b = mu.(x - mu), a number a row, and c = q.mu, one a query,
+// as q = t mu + r, r = q^ + f, with the number t that makes ||r|| least: q need not lie near mu.
+// With b = mu.(x - mu), a number a row, and c = q.mu, one a query,
 //
-//   q.x = c + b + (q - mu).(x - mu),
-//   |(q - mu).(x - mu) - q^.x^| <= ||q - mu|| ||e|| + ||f|| ||x^||        (Cauchy-Schwarz),
+//   q.x = c + t b + r.(x - mu),
+//   |r.(x - mu) - q^.x^| <= ||r|| ||e|| + ||f|| ||x^||        (Cauchy-Schwarz),
 //
-// so that with s = b + fl(q^.x^), what the kernel computes, |q.x - c - s| is at most
+// so that with s = t b + fl(q^.x^), what the kernel computes, |q.x - c - s| is at most
 //
-//   error = ||q - mu|| ||e|| + (||f|| + rounding ||q^||) ||x^|| + 2^-21 ||mu|| ||x - mu|| + wide.
+//   error = ||r|| ||e|| + (||f|| + rounding ||q^||) ||x^|| + 2^-21 |t| ||mu|| ||x - mu|| + wide.
 //
 // `rounding` covers the sum (exact for int8; for floats, one rounding a term: (D + 8) 2^-24, and
 // (D + 8) 2^-23 for bfloat16, whose instruction rounds twice), the conversion, the scaling and the
-// addition of b, whose own rounding is the next term. `wide` covers float64: the defined score and
+// addition of t b, whose own roundings are the next term. `wide` covers float64: the defined score and
 // c are sums that may cancel, (D + 8) 2^-53 ||q|| (||x|| + ||mu||). The proof, term by term, stands
 // in docs/ops/pose_index.md. All norms are computed in float64 and rounded up. Denormals that an
 // instruction may flush are zero in codes already; what remains is below kTiny a term and is added.
@@ -59,6 +60,7 @@ struct RowBounds {
 struct QueryCode {
   const uint32_t* words;  // a group each: int8 (VNNI), a pair of float32 (bfloat16) or float32
   float scale;            // of the code, times what one unit of the product is worth
+  float mean_share;       // t
   int32_t zero;           // int8: 128 * sum of the code (rows are stored with 128 added)
   float error_factor;     // of ||e||
   float norm_factor;      // of ||x^||

@@ -50,7 +50,7 @@ float bfloat16_value(uint16_t bits) {
   return x;
 }
 
-// A vector minus the mean as codes: values[i] in units of `scale`.
+// A vector minus a share of the mean as codes: values[i] in units of `scale`.
 struct Coded {
   float scale;
   double norm, code_norm, error_norm;  // ||v||, ||v^||, ||v - v^||
@@ -58,9 +58,10 @@ struct Coded {
 
 // code(i, value) is told each coded value: an integer in -127 .. 127 for int8, else a float32.
 template <class Code>
-Coded encode(const QueryPlan& plan, const float* v, const Code& code) {
+Coded encode(const QueryPlan& plan, const float* v, float mean_share, const Code& code) {
+  const double share = static_cast<double>(mean_share);  // its product with a float32 is exact
   const auto centred = [&](int64_t i) {
-    return plan.mean ? static_cast<double>(v[i]) - static_cast<double>(plan.mean[i])
+    return plan.mean ? static_cast<double>(v[i]) - share * static_cast<double>(plan.mean[i])
                      : static_cast<double>(v[i]);
   };
   double squares = 0, largest = 0;
@@ -98,6 +99,20 @@ Coded encode(const QueryPlan& plan, const float* v, const Code& code) {
   out.code_norm = std::sqrt(code_squares);
   out.error_norm = std::sqrt(error_squares);
   return out;
+}
+
+// How much of the mean is in a query: what is left of it is shortest. Any number up to 2^20 would
+// do: beyond that, underflow in b would count.
+float share_of_mean(const QueryPlan& plan, const float* query) {
+  if (!plan.mean) return 0;
+  double along = 0, squares = 0;
+  for (int64_t i = 0; i < plan.dim; ++i) {
+    const double m = static_cast<double>(plan.mean[i]);
+    along += static_cast<double>(query[i]) * m;
+    squares += m * m;
+  }
+  const double share = along / squares;
+  return std::abs(share) < 0x1p20 ? static_cast<float>(share) : 0;
 }
 
 // Relative to ||q^|| ||x^||: the roundings of the product and of what follows it.
@@ -144,7 +159,8 @@ QueryCode encode_query(const QueryPlan& plan, const float* query, uint32_t* word
   const int64_t per_group = words_per_group(plan.storage);
   std::fill_n(words, group_count(plan.storage, plan.dim) * per_group, 0u);
   int32_t sum = 0;
-  const Coded coded = encode(plan, query, [&](int64_t i, float c) {
+  const float mean_share = share_of_mean(plan, query);
+  const Coded coded = encode(plan, query, mean_share, [&](int64_t i, float c) {
     switch (plan.storage) {
       case Storage::kInt8: {
         const auto code = static_cast<int32_t>(c);
@@ -172,14 +188,16 @@ QueryCode encode_query(const QueryPlan& plan, const float* query, uint32_t* word
   });
   const double rounding = product_rounding(plan.storage, plan.dim);
   // Of q.x and q.mu in float64, relative to ||q|| ||x||; ||q|| and ||x|| by way of mu.
-  const double wide = (static_cast<double>(plan.dim) + 8) * 0x1p-53 * (coded.norm + plan.mean_norm);
+  const double mean_norm = std::abs(static_cast<double>(mean_share)) * plan.mean_norm;
+  const double wide = (static_cast<double>(plan.dim) + 8) * 0x1p-53 * (coded.norm + mean_norm);
   QueryCode out;
   out.words = words;
   out.scale = coded.scale;
+  out.mean_share = mean_share;
   out.zero = 128 * sum;
   out.error_factor = round_up(coded.norm);
   out.norm_factor =
-      round_up(coded.error_norm + rounding * coded.code_norm + 8 * 0x1p-24 * plan.mean_norm + wide);
+      round_up(coded.error_norm + rounding * coded.code_norm + 8 * 0x1p-24 * mean_norm + wide);
   out.constant = round_up(kTiny * static_cast<double>(plan.dim + 8) + 2 * wide * plan.mean_norm);
   return out;
 }
@@ -193,7 +211,7 @@ void encode_panel(const QueryPlan& plan, const float* rows, int64_t count, int64
     bounds.offset[r] = bounds.error[r] = bounds.norm[r] = 0;
     if (r >= count) continue;
     const float* row = rows + r * stride;
-    const Coded coded = encode(plan, row, [&](int64_t i, float c) {
+    const Coded coded = encode(plan, row, 1, [&](int64_t i, float c) {
       uint8_t* at = panel + (i / group * kPanelRows + r) * 4;
       if (plan.storage == Storage::kInt8) {
         at[i % 4] = static_cast<uint8_t>(static_cast<int32_t>(c) + 128);

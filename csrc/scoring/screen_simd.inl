@@ -213,6 +213,7 @@ inline void bound_tile(const ScreenTile& tile, ScreenHits* hits) {
   for (int64_t q = 0; q < tile.query_count; ++q) {
     const QueryCode& query = tile.queries[q];
     const F32 scale = F32::set1(query.scale), threshold = F32::set1(tile.thresholds[q]);
+    const F32 mean_share = F32::set1(query.mean_share);
     const F32 error_factor = F32::set1(query.error_factor);
     const F32 norm_factor = F32::set1(query.norm_factor), constant = F32::set1(query.constant);
     const F32 lowest = F32::set1(-kLargestFloat);
@@ -222,7 +223,7 @@ inline void bound_tile(const ScreenTile& tile, ScreenHits* hits) {
       for (int64_t r = 0; r < kPanelRows; r += F32::kWidth) {
         const int64_t row = p * kPanelRows + r;
         const F32 s = F32::load(score + r) * (scale * F32::load(tile.rows.scale + row)) +
-                      F32::load(tile.rows.offset + row);
+                      mean_share * F32::load(tile.rows.offset + row);
         const F32 e = error_factor * F32::load(tile.rows.error + row) +
                       norm_factor * F32::load(tile.rows.norm + row) + constant;
         s.store(score + r);
