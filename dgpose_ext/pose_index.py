@@ -92,6 +92,8 @@ class PoseIndex:
         storage: of the codes that searches read first: "int8" (5 bytes a value in all, with the
             float32 row), "bfloat16" (6), "float32" (4), or "auto", which takes what costs the
             least on a sample of the rows.
+        sample_queries: [B, D] of the kind that will be asked, for "auto", where they are of
+            another kind than the rows, images among poses for example; None: some of the rows.
         metadata: JSON-serialisable description of the rows, which the file of `save` keeps: what
             embedded them, for example. The index itself reads nothing of it.
 
@@ -108,6 +110,7 @@ class PoseIndex:
         poses: Tensor | Array | None = None,
         ids: Tensor | Array | Sequence[int] | None = None,
         storage: Literal["auto"] | StorageName = "auto",
+        sample_queries: Tensor | Array | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self._metadata = json.dumps(dict(metadata or {}))
@@ -124,7 +127,10 @@ class PoseIndex:
         if pose_rows is not None and joints == 0:
             raise ValueError("poses must have at least one joint, got [N, 0, 3]")
         if storage == "auto":
-            storage = _best_storage(rows)
+            asked = None
+            if sample_queries is not None:
+                asked = _rows("sample_queries", sample_queries, "[B, D]", D=dim)
+            storage = _best_storage(rows, asked)
         if storage == "int8" and dim > _MAX_INT8_DIM:
             raise ValueError(f"storage int8 takes at most {_MAX_INT8_DIM} columns, got {dim}")
         self._storage: StorageName = storage
@@ -470,10 +476,10 @@ def _like(queries: Tensor | Array, array: Array) -> Tensor:
     return tensor.to(queries.device) if isinstance(queries, Tensor) else tensor
 
 
-def _best_storage(rows: Array) -> StorageName:
+def _best_storage(rows: Array, queries: Array | None = None) -> StorageName:
     """The storage whose search reads the least a row, judged on a sample.
 
-    Queries are rows of the sample; k is 1/400 of it (500 of 200,000). Deterministic.
+    Queries are rows of the sample, unless given; k is 1/400 of it (500 of 200,000). Deterministic.
     """
     count, dim = rows.shape
     if count < 4096:  # nothing to gain
@@ -481,14 +487,15 @@ def _best_storage(rows: Array) -> StorageName:
     sample = np.ascontiguousarray(rows[:: max(1, count // _SAMPLE_ROWS)][:_SAMPLE_ROWS])
     if not np.isfinite(sample).all():
         return "float32"  # add() refuses the rows and knows their numbers
-    queries = sample[:: max(1, len(sample) // _SAMPLE_QUERIES)][:_SAMPLE_QUERIES]
+    some = sample if queries is None or not len(queries) else queries
+    some = some[:: max(1, len(some) // _SAMPLE_QUERIES)][:_SAMPLE_QUERIES]
     best: tuple[float, StorageName] = (4.0 * dim, "float32")
     coded: tuple[tuple[StorageName, int], ...] = (("bfloat16", 2), ("int8", 1))
     for storage, code_bytes in coded:
         if storage == "int8" and dim > _MAX_INT8_DIM:
             continue
         index = PoseIndex(sample, storage=storage)
-        index.search(queries, max(1, len(sample) // 400))
+        index.search(some, max(1, len(sample) // 400))
         surviving = index.stats.survivors_per_query / len(sample)
         read = code_bytes * dim + surviving * _SURVIVOR_READS * 4 * dim
         best = min(best, (read, storage))

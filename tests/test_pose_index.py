@@ -408,6 +408,19 @@ def test_auto_takes_the_storage_that_reads_least() -> None:
     assert PoseIndex(near * torch.ones(16).cumsum(0)).storage in STORAGES
 
 
+def test_auto_asks_the_given_queries() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.zeros(6000, 128)
+    rows[:, :12] = torch.randn(6000, 12, generator=generator)
+    rows[:, 12:] = torch.randn(6000, 116, generator=generator) * 0.05
+    assert PoseIndex(rows).storage == "int8"
+    queries = torch.randn(16, 128, generator=generator)
+    queries[:, :12] = 0  # see only what 8 bits can hardly tell apart
+    assert PoseIndex(rows, sample_queries=queries).storage != "int8"
+    with pytest.raises(ValueError, match=r"sample_queries must have shape \[B, D\] with D = 128"):
+        PoseIndex(rows, sample_queries=queries[:, :5])
+
+
 def test_statistics() -> None:
     rows, queries = relu_rows(6000, 64, 19), relu_rows(10, 64, 20)
     index = PoseIndex(rows, storage="int8")

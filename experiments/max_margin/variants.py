@@ -22,7 +22,7 @@ from torch import Tensor
 from dgpose.data.pose_pool import PosePool
 from dgpose.inference.pose_retriever import PoseRetriever
 from dgpose.metrics.body import evaluate_body
-from dgpose.metrics.pose_retrieval import CLOSE_MM, evaluate_retrieval
+from dgpose.metrics.pose_retrieval import CLOSE_MM, evaluate_retrieval, nearest_candidates
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel
 from dgpose.train.max_margin import MaxMarginTrainConfig, MaxMarginTrainResult, train_max_margin
 from dgpose_ext.tensor_file import write_bytes_atomically
@@ -54,6 +54,7 @@ VARIANTS: dict[str, MaxMarginConfig] = {
     "strong, one layer": replace(STRONG, pose_layers="one"),
 }
 BY_ACTION = tuple(VARIANTS)[:6]
+SPLITS = ("sequence", "action")
 COLUMNS = ("Max", "Avg(20)", "Avg(500)", "auxiliary")
 
 
@@ -109,10 +110,15 @@ def errors_of(model: MaxMarginModel, people: People) -> dict[str, float]:
 
 
 def bounds_of(people: People) -> dict[str, float]:
-    """Errors that need no network: the best possible candidate and the mean pose."""
+    """Errors that need no network: the best possible candidate, the best possible one of the
+    training crops' own poses, and the mean pose."""
     mean = people.candidates.mean(0, dtype=torch.float64).float()
+    seen = people.train.poses
     return {
         "oracle": _mean(people.candidates[people.nearest], people.test),
+        "oracle of training crops": _mean(
+            seen[nearest_candidates(people.test.poses, seen)], people.test
+        ),
         "mean pose": _mean(mean.expand(people.test.poses.shape), people.test),
     }
 
@@ -132,6 +138,8 @@ def _train(args: argparse.Namespace) -> None:
             continue
         if split_by not in people:
             people[split_by] = rendered_people(args.data, split_by, args.out / "people")
+            bounds = json.dumps(bounds_of(people[split_by]), indent=1) + "\n"
+            write_bytes_atomically(args.out / f"bounds-{split_by}.json", bounds.encode())
         result = train_variant(
             args.out / key, VARIANTS[name], people[split_by], minutes=args.minutes, seed=seed
         )
@@ -146,14 +154,18 @@ def _train(args: argparse.Namespace) -> None:
             "search_share": result.search_seconds / result.seconds,
             "refresh_share": result.refresh_seconds / result.seconds,
             "errors": errors_of(result.model, people[split_by]),
-            "bounds": bounds_of(people[split_by]),
         }
         write_bytes_atomically(done, (json.dumps(facts, indent=1) + "\n").encode())
         print(key, {k: round(v, 3) for k, v in facts["errors"].items()}, flush=True)
 
 
 def _report(args: argparse.Namespace) -> None:
-    models = [json.loads(path.read_text()) for path in sorted(args.out.glob("*-[0-9].json"))]
+    found = sorted(p for s in SPLITS for p in args.out.glob(f"{s}-*-[0-9].json"))
+    models = [json.loads(path.read_text()) for path in found]
+    bounds = {
+        path.stem.removeprefix("bounds-"): json.loads(path.read_text())
+        for path in sorted(args.out.glob("bounds-*.json"))
+    }
     save_results(
         "max_margin_variants",
         {
@@ -161,14 +173,15 @@ def _report(args: argparse.Namespace) -> None:
             "size": SIZE,
             "thinned_mm": THIN_MM,
             "headings": HEADINGS,
+            "bounds": bounds,
             "models": models,
         },
     )
-    for split_by in ("sequence", "action"):
+    for split_by in SPLITS:
         here = [m for m in models if m["split_by"] == split_by]
         if not here:
             continue
-        print(f"\nby {split_by}:", {k: round(v, 1) for k, v in here[0]["bounds"].items()})
+        print(f"\nby {split_by}:", {k: round(v, 1) for k, v in bounds[split_by].items()})
         print_header(["model", *(f"{c}, mm" for c in COLUMNS), f"within {CLOSE_MM:g} mm", "steps"])
         for name in VARIANTS:
             seeds = [m for m in here if m["variant"] == name]
@@ -185,7 +198,7 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "report"))
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--splits", nargs="+", choices=("sequence", "action"))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     (_train if args.what == "train" else _report)(args)

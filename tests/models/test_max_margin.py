@@ -310,11 +310,11 @@ def most_violated(queries: Tensor, targets: Tensor, embeddings: Tensor, poses: T
 
 def test_full_search_goes_by_the_last_refresh() -> None:
     """Whatever the pose network has learned since, embeddings are those of the refresh."""
-    found, model = search(MaxMarginRecipe(candidates="full"))
+    found, model = search(MaxMarginRecipe())
     queries, targets = drawn(6, 16).abs() * 5, drawn(6, 17, 3, seed=7, scale=300)
     generator = torch.Generator()
     with pytest.raises(RuntimeError, match="candidates must be embedded first"):
-        found.find(queries, targets, model.pose_network, generator)
+        found.find(queries, targets, model.pose_network, generator, True)
     found.refresh(model.pose_network)
     old = model.embed_poses(found.poses)
     with torch.no_grad():
@@ -324,24 +324,24 @@ def test_full_search_goes_by_the_last_refresh() -> None:
     before = most_violated(queries, targets, old, found.poses)
     after = most_violated(queries, targets, new, found.poses)
     assert before != after
-    _, rows = found.find(queries, targets, model.pose_network, generator)
+    _, rows = found.find(queries, targets, model.pose_network, generator, True)
     assert rows[:, 0].tolist() == before
     state = {name: value.clone() for name, value in found.state_dict().items()}
     found.refresh(model.pose_network)
-    _, rows = found.find(queries, targets, model.pose_network, generator)
+    _, rows = found.find(queries, targets, model.pose_network, generator, True)
     assert rows[:, 0].tolist() == after
-    again, _ = search(MaxMarginRecipe(candidates="full"))
+    again, _ = search(MaxMarginRecipe())
     again.load_state_dict(state)  # what a resumed run does
     again.restore()
-    _, rows = again.find(queries, targets, model.pose_network, generator)
+    _, rows = again.find(queries, targets, model.pose_network, generator, True)
     assert rows[:, 0].tolist() == before
 
 
 def test_several_violators_by_rank() -> None:
-    found, model = search(MaxMarginRecipe(candidates="full", violators=4), count=3)
+    found, model = search(MaxMarginRecipe(violators=4), count=3)
     found.refresh(model.pose_network)
     queries, targets = drawn(2, 16).abs(), drawn(2, 17, 3, seed=7, scale=300)
-    values, rows = found.find(queries, targets, model.pose_network, torch.Generator())
+    values, rows = found.find(queries, targets, model.pose_network, torch.Generator(), True)
     assert rows.shape == (2, 4)
     assert rows[:, :3].sort(1).values.tolist() == [[0, 1, 2]] * 2
     assert rows[:, 3].tolist() == [-1, -1]
@@ -355,7 +355,7 @@ def test_sampled_search_is_by_the_network_as_it_is() -> None:
             weight.copy_(drawn(*weight.shape, seed=11))
     queries, targets = drawn(6, 16).abs() * 5, drawn(6, 17, 3, seed=7, scale=300)
     generator = torch.Generator().manual_seed(3)
-    _, rows = found.find(queries, targets, model.pose_network, generator)
+    _, rows = found.find(queries, targets, model.pose_network, generator, False)
     sample = found.sample(generator.manual_seed(3))
     poses = found.poses[sample]
     best = most_violated(queries, targets, model.embed_poses(poses), poses)

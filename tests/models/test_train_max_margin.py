@@ -152,7 +152,7 @@ def test_step_of_the_line_search_lowers_the_loss_of_its_batch() -> None:
         run.step = 0  # the noise and the sample of the first step
         torch.manual_seed(run._number(_DROPOUT))
         with torch.no_grad():
-            terms, _ = run._margin_terms(run.model.image_network.maps(images), poses)
+            terms, _ = run._margin_terms(run.model.image_network.maps(images), poses, False)
         return float(sum(terms.values())), found
 
     first_batch = learner(config)._batch()
@@ -169,7 +169,9 @@ def test_margin_is_the_plain_double_loop(search: str) -> None:
     run = learner(config)
     run.search.refresh(run.model.pose_network)
     images, poses, _ = run._batch()
-    terms, violators = run._margin_terms(run.model.image_network.maps(images), poses)
+    terms, violators = run._margin_terms(
+        run.model.image_network.maps(images), poses, search == "full"
+    )
     rows = list(range(len(run.candidates)))
     if search == "sampled":
         rows = run.search.sample(run._generator(_SAMPLE)).tolist()
@@ -206,6 +208,17 @@ def test_candidates_are_embedded_anew_every_so_many_steps(refresh: int) -> None:
         embedded.append(run.search.embeddings)
     same = [bool(torch.equal(a, b)) for a, b in pairwise(embedded)]
     assert same == ([True] * 4 + [False] + [True] if refresh == 5 else [False] * 6)
+
+
+def test_all_candidates_are_searched_at_the_end_of_the_stage() -> None:
+    run = learner(with_recipe(STRONG, candidates="full", full_share=0.25))
+    run.learn(0.74)
+    assert run.search.embeddings is None
+    counted = int(run.search.counts.sum())
+    assert counted > 0
+    run.learn(0.75)
+    assert run.search.embeddings is not None
+    assert int(run.search.counts.sum()) == counted
 
 
 @pytest.mark.parametrize("candidates", ["sampled", "full"])

@@ -91,17 +91,10 @@ def index(
         upright = poses in ("cmu", "kinematic")  # without a camera
         turns = headings if headings is not None else 24 if upright else 1
         candidates = candidate_poses(read, name, thin_mm=thin, headings=turns)
-        with counted("embedding") as watch:
-            retriever = PoseRetriever.build(
-                networks,
-                candidates.poses_mm,
-                storage=storage.value,
-                description=candidates.description,
-                progress=watch,
-            )
+        images: torch.Tensor | None = None
         if calibration is not None or (upright and split is Split.TRAIN):
             with counted("calibrating") as watch:
-                seen = labelled_pool(
+                images = labelled_pool(
                     "people" if calibration is None else "pool",
                     calibration or (data if poses == "cmu" else None),
                     networks.config.image_size,
@@ -111,8 +104,16 @@ def index(
                     every=every,
                     seed=0,
                     progress=watch,
-                )
-            retriever.calibrate(seen.images)
+                ).images
+        with counted("embedding") as watch:
+            retriever = PoseRetriever.build(
+                networks,
+                candidates.poses_mm,
+                storage=storage.value,
+                images=images,
+                description=candidates.description,
+                progress=watch,
+            )
         retriever.save(out)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)

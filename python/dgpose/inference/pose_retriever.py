@@ -124,6 +124,7 @@ class PoseRetriever:
         poses_mm: Tensor | npt.NDArray[Any],
         *,
         storage: Storage = "auto",
+        images: Tensor | None = None,
         description: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> PoseRetriever:
@@ -133,6 +134,8 @@ class PoseRetriever:
             model: in eval mode.
             poses_mm: [N, J, 3] mm, camera coordinates; the hip is moved to the origin.
             storage: of the index, as for `dgpose_ext.PoseIndex`.
+            images: what "auto" judges by, and what `calibrate` is called with; None: poses, and
+                no calibration.
             description: of the poses, for the file.
             progress: called with (poses embedded, all).
 
@@ -155,8 +158,18 @@ class PoseRetriever:
             if progress is not None:
                 progress(start + len(part), len(poses))
         metadata = {"kind": _KIND, "fingerprint": model.fingerprint, "poses": description}
-        index = PoseIndex(embeddings, poses=poses, storage=storage, metadata=metadata)
-        return cls(model, index)
+        asked = None
+        if images is not None:
+            _require_calibration(images)
+            some = images[:: max(1, len(images) // _IMAGES_AT_ONCE)][:_IMAGES_AT_ONCE]
+            asked = model.embed_images(some.to(device)).cpu()
+        index = PoseIndex(
+            embeddings, poses=poses, storage=storage, sample_queries=asked, metadata=metadata
+        )
+        retriever = cls(model, index)
+        if images is not None:
+            retriever.calibrate(images)
+        return retriever
 
     def calibrate(self, images: Tensor) -> None:
         """Takes these images as the measure of `PoseEstimate.confidence`; `save` keeps it.
@@ -168,11 +181,7 @@ class PoseRetriever:
         Raises:
             ValueError: fewer images, or as `estimate`.
         """
-        if images.dim() != 4 or len(images) < _FEWEST_CALIBRATION:
-            raise ValueError(
-                f"images must have shape [C, 3, S, S] with C >= {_FEWEST_CALIBRATION}, "
-                f"got {list(images.shape)}"
-            )
+        _require_calibration(images)
         seen = self.estimate(images)
         measures = _measures(seen.scores[:, 0], seen.auxiliary_distance_mm)
         quantiles = {name: _quantiles(values) for name, values in measures.items()}
@@ -296,6 +305,14 @@ class PoseRetriever:
         measures = _measures(best_score, distance)
         mean = _mean_rank(measures, self._calibration["measures"])
         return torch.from_numpy(np.interp(mean, self._calibration["mean_rank"], _SHARES)).float()
+
+
+def _require_calibration(images: Tensor) -> None:
+    if images.dim() != 4 or len(images) < _FEWEST_CALIBRATION:
+        raise ValueError(
+            f"images must have shape [C, 3, S, S] with C >= {_FEWEST_CALIBRATION}, "
+            f"got {list(images.shape)}"
+        )
 
 
 def _measures(best_score: Tensor, distance: Tensor | None) -> dict[str, npt.NDArray[Any]]:

@@ -173,7 +173,7 @@ class MaxMarginLearner:
                 group["lr"] = self.recipe.learning_rate * factor
         self.optimizer.zero_grad(set_to_none=True)
         if self.has_margin:
-            terms = self._margin_step(images, poses)
+            terms = self._margin_step(images, poses, self._searches_all(progress))
         else:
             with self.fabric.autocast():
                 terms = self._pretraining_terms(images, poses, pixels)
@@ -186,8 +186,8 @@ class MaxMarginLearner:
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
-    def _margin_step(self, images: Tensor, poses: Tensor) -> dict[str, Tensor]:
-        if self._refresh_is_due():
+    def _margin_step(self, images: Tensor, poses: Tensor, full: bool) -> dict[str, Tensor]:
+        if full and self._refresh_is_due():
             with self.refresh_clock, self.fabric.autocast():
                 self.search.refresh(self.model.pose_network)
         network = self.model.image_network
@@ -200,11 +200,12 @@ class MaxMarginLearner:
             # The same noise, whenever it is called in this step.
             torch.manual_seed(self._number(_DROPOUT))
             with self.fabric.autocast():
-                return self._margin_terms(network.maps(images) if maps is None else maps, poses)
+                given = network.maps(images) if maps is None else maps
+                return self._margin_terms(given, poses, full)
 
         terms, violators = all_terms()
         self._descend(terms, lambda: _total(all_terms()[0]))
-        if self.recipe.candidates == "sampled" and self.config.loss != "none":
+        if not full and self.config.loss != "none":
             self._count(violators)
         return terms
 
@@ -221,7 +222,7 @@ class MaxMarginLearner:
         return terms | self._penalty()
 
     def _margin_terms(
-        self, maps: tuple[Tensor, Tensor], poses: Tensor
+        self, maps: tuple[Tensor, Tensor], poses: Tensor, full: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted terms of the loss, and the rows of the poses that violate the margin."""
         config, model = self.config, self.model
@@ -232,7 +233,7 @@ class MaxMarginLearner:
             queries = output.embedding.float()
             with self.search_clock:
                 values, rows = self.search.find(
-                    queries, poses, model.pose_network, self._generator(_SAMPLE)
+                    queries, poses, model.pose_network, self._generator(_SAMPLE), full
                 )
             # The found poses are embedded anew, with gradients: what the search went by may be old.
             found = torch.unique(rows[rows >= 0])
@@ -286,9 +287,13 @@ class MaxMarginLearner:
             weight.copy_(before)
         return step
 
-    def _refresh_is_due(self) -> bool:
+    def _searches_all(self, progress: float) -> bool:
+        """Whether violators are looked for among all candidates by now."""
         if self.recipe.candidates != "full" or self.config.loss == "none":
             return False
+        return self._stage_progress(progress) >= 1 - self.recipe.full_share
+
+    def _refresh_is_due(self) -> bool:
         if self.search.embeddings is None:
             return True
         changes = any(p.requires_grad for p in self.model.pose_network.parameters())

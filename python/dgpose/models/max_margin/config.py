@@ -64,6 +64,8 @@ class MaxMarginRecipe:
         candidates: where the most violated pose of an image is looked for: "sampled" among
             `sampled_candidates` random training poses and the `frequent_violators` poses that
             were found most often so far, embedded anew in each step; "full" among all candidates.
+        full_share: share of the max-margin stage, its last, in which "full" is so; until then
+            candidates are sampled.
         sampled_candidates, frequent_violators: C and K of the paper.
         refresh: steps between two embeddings of all candidates ("full").
         violators: poses found for each image, by embeddings that may be old. Those of the whole
@@ -81,6 +83,7 @@ class MaxMarginRecipe:
     detection_weight: float = 1.0
     freeze_convolutions: bool = True
     candidates: CandidateSearch = "sampled"
+    full_share: float = 1.0
     sampled_candidates: int = 2000
     frequent_violators: int = 10
     refresh: int = 10
@@ -94,8 +97,9 @@ class MaxMarginRecipe:
         _require_counts(self, "sampled_candidates", "refresh", "violators")
         _require_positive(self, "learning_rate", "clip_norm")
         _require_not_negative(self, "frequent_violators", "weight_decay", "detection_weight")
-        if not 0 <= self.pretrain_share <= 1:
-            raise ValueError(f"pretrain_share must lie in [0, 1], got {self.pretrain_share}")
+        for name in ("pretrain_share", "full_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 < self.lowest_step <= self.highest_step:
             raise ValueError(
                 "line search must have 0 < lowest_step <= highest_step, got "

@@ -36,7 +36,7 @@ class ViolatorSearch(nn.Module):
     Args:
         poses: candidates [N, J, 3] mm.
         network: the pose network, as it starts.
-        recipe: kind of search, C, K, poses for each image.
+        recipe: C, K, poses for each image.
         margin_weight: score of 1 mm.
     """
 
@@ -67,6 +67,7 @@ class ViolatorSearch(nn.Module):
         targets: Tensor,
         network: PoseNetwork,
         generator: torch.Generator,
+        full: bool,
     ) -> tuple[Tensor, Tensor]:
         """Scores plus margins [B, k] of the candidates that violate the most, the worst first, and
         their rows [B, k]; -inf and -1 where there are fewer than k.
@@ -76,11 +77,12 @@ class ViolatorSearch(nn.Module):
             targets: their true poses [B, J, 3] mm.
             network: embeds a sample; where all candidates are searched, it is not used.
             generator: draws the sample, on the CPU.
+            full: whether all candidates are searched, and not a sample.
 
         Raises:
             RuntimeError: all candidates are to be searched, and were never embedded.
         """
-        if self.recipe.candidates == "full":
+        if full:
             if self.embeddings is None:
                 raise RuntimeError("candidates must be embedded first (refresh)")
             return self._search(queries, self.embeddings, self.poses, targets)
