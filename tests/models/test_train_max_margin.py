@@ -47,7 +47,7 @@ PAPER = MaxMarginConfig.paper(
 _STRONG = MaxMarginConfig.strong(
     32, channels=(4, 8, 8, 8), inner=(4, 4, 4), hidden=(14,), embedding=16, pose_hidden=9
 )
-STRONG = replace(_STRONG, recipe=replace(_STRONG.recipe, batch=4, refresh=5))
+STRONG = replace(_STRONG, recipe=replace(_STRONG.recipe, batch=4, candidates="full", refresh=5))
 
 
 def with_recipe(config: MaxMarginConfig, **changes: Any) -> MaxMarginConfig:

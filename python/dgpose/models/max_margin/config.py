@@ -226,8 +226,9 @@ class MaxMarginConfig:
 
     @classmethod
     def strong(cls, image_size: int = 64, **changes: Any) -> MaxMarginConfig:
-        """What measured better: everything end to end on residual blocks by AdamW, and violated
-        poses searched among all candidates."""
+        """What measured better: everything end to end on residual blocks by AdamW. Violated poses
+        are sampled, as published: a search among all candidates measured worse, and slower
+        (docs/systems/max_margin.md)."""
         strong: dict[str, Any] = {
             "image_size": image_size,
             "crop_size": _crop(image_size),
@@ -245,7 +246,6 @@ class MaxMarginConfig:
                 weight_decay=0.05,
                 pretrain_share=0.0,
                 freeze_convolutions=False,
-                candidates="full",
             ),
         }
         return cls(**strong | changes)
