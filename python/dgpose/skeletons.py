@@ -460,7 +460,7 @@ def flip_keypoints(keypoints: Array, skeleton: Skeleton, width: int) -> Array:
 
 
 # Joints of OpenPose-18 as the mean of two (or one) of joints that a skeleton has, where its own
-# are other ones. OpenPose's neck is the middle of the shoulders, which MPII calls thorax. Human3.6M's
+# are other ones. OpenPose's neck is the middle of the shoulders, MPII's thorax. Human3.6M's
 # "neck" lies at the height of the mouth, its head at that of the forehead.
 _OPENPOSE18_FROM: dict[str, dict[str, tuple[str, ...]]] = {
     "coco17": {"neck": ("left_shoulder", "right_shoulder")},
