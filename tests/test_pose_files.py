@@ -254,6 +254,11 @@ def test_broken_arrays(tmp_path: Path) -> None:
         read_pose_file(path, "coco")
 
 
+KEYS = [
+    *("poses", "keypoints_px", "known", "size", "skeleton", "image"),
+    *("people", "pose_keypoints_2d"),
+    *("images", "annotations", "keypoints", "categories", "id", "image_id"),
+]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

@@ -177,15 +177,15 @@ def _array_poses(
         )
     values = stack.astype(np.float64)
     points = values[..., :2]
-    there = np.logical_not(np.isnan(points).any(axis=-1) | (points == -1).all(axis=-1))
+    there: npt.NDArray[Any] = ~np.isnan(points).any(axis=-1) & (points != -1).any(axis=-1)
     if stack.shape[2] == 3:
-        there &= values[..., 2] > 0
+        there = there & (values[..., 2] > 0)
     if known is not None:
         if known.shape != array.shape[:-1] or known.dtype.kind not in "biuf":
             raise KeypointFormatError(
                 f"{path}: known must have shape {list(array.shape[:-1])}, got {list(known.shape)}"
             )
-        there &= (known != 0).reshape(there.shape)
+        there = there & (known != 0).reshape(there.shape)
     return [
         _pose(f"{path}: pose {row}", points[row], there[row], wanted, SKELETONS.values(), size)
         for row in range(len(stack))
