@@ -68,8 +68,8 @@ def height_pairs(
 ) -> PersonPairs:
     """People, and the same people `factor` times as tall.
 
-    All of the body is so much larger, about the lower ankle, which stays where it is. The crop of
-    the target is that of the source.
+    All of the body is so much larger, about the point between the ankles at the height of the lower
+    one, as `dgpose.data.pose_edits.scale_height` has it. The crop of the target is the source's.
 
     Args:
         people, count, source, progress: as for `pose_pairs`.
@@ -84,8 +84,9 @@ def height_pairs(
     def pair(rows: Any, first: PeopleBatch) -> tuple[PeopleBatch, PeopleBatch]:
         who, joints = first.identity, first.joints_mm.double().numpy()
         ankles = joints[:, _ANKLES]
-        foot = ankles[np.arange(len(joints)), ankles[..., 1].argmax(1)][:, None]
-        scaled = foot + factor * (joints - foot)
+        ground = ankles.mean(1, keepdims=True)
+        ground[..., 1] = ankles[..., 1].max(1, keepdims=True)
+        scaled = ground + factor * (joints - ground)
         camera = first.camera
         return (
             people.posed(joints, who, rows, camera=camera),
