@@ -10,6 +10,7 @@ known joint counts once, whatever its pose; hidden joints count where their plac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,13 +68,13 @@ class KeypointErrors:
 
     def pck(self, threshold: float) -> float:
         """Share of the scored joints within the threshold, 0 to 1; NaN without any."""
-        known = ~self.torsos.isnan()
-        return float((self.torsos <= threshold).sum() / known.sum())
+        known = int((~self.torsos.isnan()).sum())
+        return int((self.torsos <= threshold).sum()) / known if known else math.nan
 
     def by_joint(self, threshold: float) -> Tensor:
         """The same for each joint [14]; NaN for joints that are never known."""
         known = ~self.torsos.isnan()
-        return (self.torsos <= threshold).sum(0) / known.sum(0)
+        return (self.torsos <= threshold).sum(0).double() / known.sum(0)
 
     @property
     def curve(self) -> list[float]:

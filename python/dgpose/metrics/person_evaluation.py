@@ -10,13 +10,14 @@ measures are worth, over simple baselines to what the model makes:
   VAE has no such codes: half of its code is taken from each, which is what no structure gives.
   "another person" is the next image itself, the worst case of the colours;
 - "samples": appearances drawn from the prior, in the true poses;
-- of pairs, whose true image is known: "true targets", "copy of the source" (that image itself, as if
-  the pose did not matter), "transfer" (the source's appearance in the target's pose), and
+- of pairs, whose true image is known: "true targets", "copy of the source" (that image itself, as
+  if the pose did not matter), "transfer" (the source's appearance in the target's pose), and
   "indirect transfer" (in the pose that Semi-DGPose estimates in the target's image).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -101,7 +102,8 @@ class PersonReport:
     poses: dict[str, KeypointErrors]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in plain values; of poses the whole curve (at `keypoints.CURVE`)."""
+        """All of it in plain values; of poses the whole curve (at `keypoints.CURVE`), and None for
+        a joint that is never known."""
         return {
             "source": self.source,
             "images": self.images,
@@ -112,7 +114,10 @@ class PersonReport:
                     "pck": _named(errors),
                     "area": errors.area,
                     "curve": errors.curve,
-                    "by_joint_0.2": errors.by_joint(0.2).tolist(),
+                    "by_joint_0.2": [
+                        share if math.isfinite(share) else None
+                        for share in errors.by_joint(0.2).tolist()
+                    ],
                 }
                 for name, errors in self.poses.items()
             },
