@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "BODY14",
     "BODY_25",
     "BODY_COLORS",
     "COCO17",
@@ -306,6 +307,13 @@ OPENPOSE18 = _body(
     ),
 )
 """OpenPose's 18 joints (COCO model). Right is the person's right."""
+
+BODY14 = _body(
+    "body14",
+    " ".join(OPENPOSE18.joints[:14]),
+    tuple(edge for edge in OPENPOSE18.edges if max(edge) < 14),
+)
+"""The first 14 joints of OpenPose-18, which all body data sets can supply: nose, neck, arms, legs."""
 
 DPIG_LIMBS: tuple[tuple[int, int], ...] = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12)),
