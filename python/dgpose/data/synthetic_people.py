@@ -17,7 +17,7 @@ Coordinates: x right, y DOWN, z forward, millimetres; pixels with the centre of 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -53,6 +53,8 @@ from dgpose.data.people_views import ViewConfig, crop_cameras, place_hips, sampl
 from dgpose.data.rotations import apply_rotation, rotate_about
 
 __all__ = ["BODY_PARTS", "PeopleBatch", "SyntheticPeople", "SyntheticPeopleConfig"]
+
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,26 @@ class SyntheticPeople:
         poses = with_bone_lengths(poses, self._people.bones_mm[who])
         view = sample_views(rng, self.config)
         return self._render(rng, apply_rotation(poses, view[:, None]), view, who, rows)
+
+    def batches(
+        self, count: int, *, progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[PeopleBatch]:
+        """The first `count` samples, some hundred at a time.
+
+        Args:
+            count: samples.
+            progress: called with (samples done, samples in all).
+
+        Raises:
+            ValueError: a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        for first in range(0, count, _AT_ONCE):
+            last = min(first + _AT_ONCE, count)
+            yield self.batch(np.arange(first, last))
+            if progress is not None:
+                progress(last, count)
 
     def posed(
         self,
