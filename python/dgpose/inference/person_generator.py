@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import dgpose_ext
 from dgpose.data.person_crops import from_crop, person_square, to_crop
+from dgpose.inference.person_keypoints import (
+    CropPoses,
+    KeypointEstimate,
+    PoseEstimator,
+    estimate_crops,
+    load_estimator,
+)
 from dgpose.inference.person_views import (
     Box,
     FloatArray,
@@ -25,32 +30,23 @@ from dgpose.inference.person_views import (
     as_box,
     as_pose,
     pose_square,
+    together,
     view_person,
 )
 from dgpose.model_zoo import model_path
-from dgpose.models.dgpose import ConditionalDGPose, PoseRegressor, SemiDGPose
+from dgpose.models.dgpose import ConditionalDGPose, SemiDGPose
 from dgpose.models.dgpose import load_model as load_dgpose
-from dgpose.nn.keypoint_network import KeypointNetwork, load_judge
 from dgpose.skeletons import BODY14
-from dgpose_ext.tensor_file import read_tensor_header
 
-__all__ = ["GeneratedPeople", "KeypointEstimate", "PersonGenerator", "PoseEdit", "PoseEstimator"]
+__all__ = ["GeneratedPeople", "PersonGenerator", "PoseEdit"]
 
 Images: TypeAlias = Image | Sequence[Image]
 Poses: TypeAlias = Pose | Sequence[Pose]
 Boxes: TypeAlias = Box | Sequence[Box]
 PoseEdit: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Pose [14, 2] and known [14] to the edited pose; `dgpose.data.pose_edits` has some to be bound."""
-PoseEstimator: TypeAlias = SemiDGPose | PoseRegressor | KeypointNetwork
 
 _AT_ONCE = 64
-_NEAR = 0.2  # torso lengths within which a joint counts as found
-_DIMENSIONS = {
-    **dict.fromkeys(("images", "pose_images"), 3),
-    **dict.fromkeys(("poses", "targets"), 2),
-    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes"), 1),
-}
-"""Of a single one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,31 +75,6 @@ class GeneratedPeople:
         return np.ascontiguousarray(values.permute(0, 2, 3, 1).numpy())
 
 
-@dataclass(frozen=True, eq=False)
-class KeypointEstimate:
-    """Estimated poses of B people, BODY14 in pixels of their whole pictures.
-
-    Attributes:
-        poses_px: [B, 14, 2] float64.
-        confidence: [B, 14] in 0 to 1. Of a DGPose model: the probability, by its own posterior, that
-            the joint lies within 0.2 torso lengths of the estimate. Of a keypoint network: its score.
-            Neither is calibrated.
-        std_px: [B, 14], standard deviation of the posterior (root mean square of x and y); None of
-            a keypoint network.
-        squares: [B, 4], what of the pictures was seen: x1, y1, x2, y2.
-        crops: [B, 3, S, S], and what it looked like.
-    """
-
-    poses_px: FloatArray
-    confidence: FloatArray
-    std_px: FloatArray | None
-    squares: FloatArray
-    crops: Tensor
-
-    def __len__(self) -> int:
-        return len(self.poses_px)
-
-
 class PersonGenerator:
     """Reconstruction, pose transfer, generation, pose estimation and edits with DGPose.
 
@@ -111,9 +82,9 @@ class PersonGenerator:
     one. An image is an array [H, W, 3] uint8 or a tensor [3, H, W] (or [B, 3, H, W]); a pose is
     [14, 2] BODY14 or [18, 2] OpenPose-18 in pixels of its picture, NaN where a joint is not known.
 
-    **The crop.** The model sees a square of S x S pixels around the person. With a box (tight around
-    the person, as a detector gives it) it is the box and 20 %; else with a pose 1.37 times the box
-    around its joints, moved into the picture; else the whole picture.
+    **The crop.** The model sees a square around the person in S x S pixels. With a box (tight
+    around the person, as a detector gives it) it is the box and 20 %; else with a pose 1.37 times
+    the box around its joints, moved into the picture; else the whole picture.
 
     **No pose.** Where a pose is None, it is estimated: by the model where that is a Semi-DGPose, by
     `estimator` where one is given.
@@ -170,7 +141,7 @@ class PersonGenerator:
             ValueError: an unknown name, a damaged file, or another kind of model.
         """
         networks = load_dgpose(model_path(model)).to(device)
-        found = None if estimator is None else _load_estimator(estimator).to(device)
+        found = None if estimator is None else load_estimator(estimator).to(device)
         try:
             return cls(networks, estimator=found, name=str(model))  # type: ignore[arg-type]
         except ValueError as error:
@@ -206,7 +177,7 @@ class PersonGenerator:
         """
         sources = self._sources(
             view_person(image, self.image_size, pose, box)
-            for image, pose, box in _rows(images=images, poses=poses, boxes=boxes)
+            for image, pose, box in together(images=images, poses=poses, boxes=boxes)
         )
         return self._decoded(*sources, sources[1])
 
@@ -218,7 +189,6 @@ class PersonGenerator:
         *,
         boxes: Boxes | None = None,
         target_boxes: Boxes | None = None,
-        same_frame: bool = False,
     ) -> GeneratedPeople:
         """The person of an image in another pose.
 
@@ -229,27 +199,18 @@ class PersonGenerator:
             boxes: of the people in `images`.
             target_boxes: of the people whose poses `targets` are; None: 1.37 times the box around
                 the joints, as for images.
-            same_frame: the targets are in pixels of `images` and stay at their place there: unless
-                `boxes` says otherwise, the crop holds both poses.
 
         Raises:
             ValueError, TypeError: as `reconstruct`.
         """
-        if same_frame and target_boxes is not None:
-            raise ValueError("target_boxes must be None with same_frame")
         views, placed = [], []
-        for image, pose, target, box, target_box in _rows(
+        for image, pose, target, box, target_box in together(
             images=images, poses=poses, targets=targets, boxes=boxes, target_boxes=target_boxes
         ):
             joints = as_pose(target)
-            others = [joints] if same_frame else []
-            views.append(view_person(image, self.image_size, pose, box, others))
-            if same_frame:
-                square = views[-1].square
-            elif target_box is None:
-                square = pose_square(joints)
-            else:
-                square = person_square(as_box(target_box))
+            views.append(view_person(image, self.image_size, pose, box))
+            given = target_box is not None
+            square = person_square(as_box(target_box)) if given else pose_square(joints)
             placed.append(to_crop(joints, square, self.image_size))
         return self._decoded(*self._sources(views), _tensor(placed))
 
@@ -275,7 +236,7 @@ class PersonGenerator:
             ValueError, TypeError: as `reconstruct`.
         """
         views, seen = [], []
-        for image, pose, box, other, other_box in _rows(
+        for image, pose, box, other, other_box in together(
             images=images, poses=poses, boxes=boxes, pose_images=pose_images, pose_boxes=pose_boxes
         ):
             views.append(view_person(image, self.image_size, pose, box))
@@ -286,41 +247,38 @@ class PersonGenerator:
         self,
         images: Images,
         poses: Poses | None,
-        edit: PoseEdit,
+        edits: PoseEdit | Sequence[PoseEdit],
         *,
         boxes: Boxes | None = None,
     ) -> GeneratedPeople:
-        """The person in a pose that is made of the image's own, at the same place.
+        """The person in poses that are made of the image's own, at the same place in the picture.
 
             generator.edit(image, pose, lambda pose, known: scale_height(pose, 1.2, known))
 
         Args:
             images: with the appearance.
             poses: theirs; None: estimated.
-            edit: called with pose [14, 2] in pixels of the picture and known [14]; see
-                `dgpose.data.pose_edits`.
+            edits: called with pose [14, 2] in pixels of the picture (NaN where not known) and known
+                [14]; see `dgpose.data.pose_edits`. All edits of an image share the crop, which
+                without a box holds all their poses.
             boxes: of the people in `images`.
 
+        Returns:
+            The edits of the first image first.
+
         Raises:
-            ValueError, TypeError: as `reconstruct`, and what `edit` raises.
+            ValueError, TypeError: as `reconstruct`, and what the edits raise.
         """
-        rows = _rows(images=images, poses=poses, boxes=boxes)
-        given, edited = [], []
-        for image, pose, box in rows:
-            if pose is None:
-                pose = self.estimate(image, boxes=box).poses_px[0]
-            joints = torch.from_numpy(as_pose(pose))
-            known = joints.isfinite().all(-1)
-            given.append(joints)
-            edited.append(edit(joints, known).where(known[:, None], torch.nan))
-        pictures, _, around = (list(column) for column in zip(*rows, strict=True))
-        return self.transfer(
-            pictures,
-            given,
-            edited,
-            boxes=None if boxes is None else around,
-            same_frame=True,
-        )
+        wanted = list(edits) if isinstance(edits, Sequence) else [edits]
+        views, placed = [], []
+        for image, pose, box in together(images=images, poses=poses, boxes=boxes):
+            given = self.estimate(image, boxes=box).poses_px[0] if pose is None else as_pose(pose)
+            joints = torch.from_numpy(given)
+            edited = [as_pose(edit(joints, joints.isfinite().all(-1))) for edit in wanted]
+            view = view_person(image, self.image_size, given, box, edited)
+            views += [view] * len(edited)
+            placed += [to_crop(after, view.square, self.image_size) for after in edited]
+        return self._decoded(*self._sources(views), _tensor(placed))
 
     def generate(
         self, poses: Poses | None = None, *, count: int = 1, seed: int = 0
@@ -329,8 +287,8 @@ class PersonGenerator:
 
         Args:
             poses: each is shown in `count` appearances, the same for all poses; in the square of
-                1.37 times the box around its joints. None: `count` people in poses from the prior of
-                a Semi-DGPose.
+                1.37 times the box around its joints. None: `count` people in poses from the prior
+                of a Semi-DGPose.
             count: people a pose.
             seed: of the draws.
 
@@ -346,7 +304,7 @@ class PersonGenerator:
         random = torch.Generator().manual_seed(seed)
         looks = self.model.sample_appearance(count, random).to(self._device)
         if poses is not None:
-            joints = [as_pose(pose) for (pose,) in _rows(poses=poses)]
+            joints = [as_pose(pose) for (pose,) in together(poses=poses)]
             placed = _tensor([to_crop(p, pose_square(p), self.image_size) for p in joints])
             shown = placed.repeat_interleave(count, 0)
         elif isinstance(self.model, SemiDGPose):
@@ -365,25 +323,23 @@ class PersonGenerator:
         """
         views = [
             view_person(image, self.image_size, None, box)
-            for image, box in _rows(images=images, boxes=boxes)
+            for image, box in together(images=images, boxes=boxes)
         ]
         crops = torch.stack([view.image for view in views])
-        poses, std, confidence = self._estimated(crops)
+        found = self._estimated(crops)
         squares = np.stack([view.square for view in views])
-        # A crop is cut at whole pixels: its edge in them, over S.
-        zoom = np.array([np.ptp(from_crop([[0, 0], [1, 0]], box, self.image_size)[:, 0])
-                         for box in squares])  # fmt: skip
+
+        def placed(crop_px: Tensor) -> FloatArray:
+            pairs = zip(crop_px.double().numpy(), squares, strict=True)
+            return np.stack([from_crop(points, box, self.image_size) for points, box in pairs])
+
+        std = None
+        if found.std_px is not None:
+            nothing = torch.zeros_like(found.std_px)
+            wide = placed(torch.stack([found.std_px, nothing], -1))
+            std = (wide - placed(torch.stack([nothing, nothing], -1)))[..., 0]
         return KeypointEstimate(
-            poses_px=np.stack(
-                [
-                    from_crop(pose, box, self.image_size)
-                    for pose, box in zip(poses.double().numpy(), squares, strict=True)
-                ]
-            ),
-            confidence=confidence.double().numpy(),
-            std_px=None if std is None else std.double().numpy() * zoom[:, None],
-            squares=squares,
-            crops=crops,
+            placed(found.poses_px), found.confidence.double().numpy(), std, squares, crops
         )
 
     @property
@@ -398,38 +354,16 @@ class PersonGenerator:
         nothing = np.full((len(BODY14), 2), np.nan)
         poses = _tensor([nothing if view.pose_px is None else view.pose_px for view in seen])
         if missing:
-            poses[missing] = self._estimated(crops[missing])[0]
+            poses[missing] = self._estimated(crops[missing]).poses_px
         return crops, poses
 
-    @torch.no_grad()
-    def _estimated(self, crops: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Poses [B, 14, 2] in pixels of crops [B, 3, S, S], their deviation and confidence."""
+    def _estimated(self, crops: Tensor) -> CropPoses:
         if self.estimator is None:
             raise ValueError(
-                "a pose must be given: a conditional model estimates none (a semi model does, or an "
-                "estimator beside it)"
+                "a pose must be given: a conditional model estimates none "
+                "(a semi model does, or an estimator beside it)"
             )
-        if isinstance(self.estimator, KeypointNetwork):
-            poses, scores = self.estimator.estimate(crops.to(self._device))
-            return poses.cpu(), None, scores.cpu()
-        size = self.estimator.config.image_size
-        zoom = size / self.image_size
-        parts = []
-        for part in crops.split(_AT_ONCE):  # type: ignore[no-untyped-call]
-            given = (
-                part
-                if zoom == 1
-                else F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-            )
-            posterior = self.estimator.estimate_pose(given.to(self._device))
-            middle = self.estimator.pose_px(posterior.mean)
-            # Pixels are an affine function of y, coordinate by coordinate.
-            above = self.estimator.pose_px(posterior.mean + (0.5 * posterior.log_variance).exp())
-            parts.append(((middle + 0.5) / zoom - 0.5, (above - middle) / zoom))
-        poses, spread = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        std = spread.square().mean(-1).sqrt()
-        near = _NEAR * _torso(poses)[:, None] / std.clamp(min=1e-6)
-        return poses, std, 1 - (-0.5 * near.square()).exp()
+        return estimate_crops(self.estimator, crops)
 
     def _decoded(self, crops: Tensor, poses: Tensor, targets: Tensor) -> GeneratedPeople:
         """The people of crops [B, 3, S, S] in poses [B, 14, 2] as targets [B, 14, 2]."""
@@ -449,13 +383,6 @@ class PersonGenerator:
         return torch.cat(parts).cpu()
 
 
-def _load_estimator(model: str | Path) -> PoseEstimator:
-    path = model_path(model)
-    if read_tensor_header(path).kind == "keypoint_network":
-        return load_judge(path)[0]
-    return load_dgpose(path)  # type: ignore[return-value]
-
-
 def _known(pose_px: Tensor) -> tuple[Tensor, Tensor]:
     """Poses with 0 for NaN, and which joints are known [B, 14]."""
     known = pose_px.isfinite().all(-1)
@@ -464,32 +391,3 @@ def _known(pose_px: Tensor) -> tuple[Tensor, Tensor]:
 
 def _tensor(poses: Sequence[FloatArray]) -> Tensor:
     return torch.from_numpy(np.stack(poses)).float()
-
-
-def _torso(pose_px: Tensor) -> Tensor:
-    """Mean of the two diagonals from a shoulder to the other side's hip, [B]."""
-    ends = [[BODY14.joints.index(f"{side}_{joint}") for side in sides] for joint, sides in (
-        ("shoulder", ("right", "left")), ("hip", ("left", "right")))]  # fmt: skip
-    return (pose_px[:, ends[0]] - pose_px[:, ends[1]]).norm(dim=-1).mean(-1)
-
-
-def _rows(**given: Any) -> list[tuple[Any, ...]]:
-    """Images, poses and boxes side by side: one of a kind goes with all of the others."""
-    columns = {name: _many(name, value) for name, value in given.items()}
-    count = max(len(column) for column in columns.values())
-    wrong = {name: len(column) for name, column in columns.items() if len(column) not in (1, count)}
-    if wrong or not all(columns.values()):
-        said = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
-        raise ValueError(f"there must be one of each, or as many as of the others, got {said}")
-    wide = [column * count if len(column) == 1 else column for column in columns.values()]
-    return list(zip(*wide, strict=True))
-
-
-def _many(name: str, value: Any) -> list[Any]:
-    """A list of what may be a single one."""
-    if value is None:
-        return [None]
-    if isinstance(value, np.ndarray | Tensor):
-        return list(value) if value.ndim > _DIMENSIONS[name] else [value]
-    one_box = "boxes" in name and all(isinstance(number, Real) for number in value)
-    return [value] if one_box else list(value)

@@ -6,6 +6,7 @@ A pose here is BODY14 in one array [14, 2], NaN where a joint is not known.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "as_picture",
     "as_pose",
     "pose_square",
+    "together",
     "view_person",
 ]
 
@@ -43,6 +45,13 @@ Box: TypeAlias = Sequence[float] | npt.NDArray[Any]
 """x1, y1, x2, y2 in pixels."""
 
 FloatArray = npt.NDArray[np.float64]
+
+_DIMENSIONS = {
+    **dict.fromkeys(("images", "pose_images"), 3),
+    **dict.fromkeys(("poses", "targets"), 2),
+    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes"), 1),
+}
+"""Of a single one."""
 
 # Edge of the crop over the larger side of the box around BODY14: the median over rendered people,
 # between 1.18 and 1.65, and that of Leeds Sports' crops.
@@ -154,9 +163,9 @@ def pose_square(
     if picture is not None:
         sides = np.array(picture.shape[1::-1], np.float64)
         edge = max(min(edge, sides.min()), PERSON_MARGIN * extent)
-        room = np.maximum(sides - edge, 0)  # none: the square is larger, and stays in the middle
-        inside = np.clip(middle - edge / 2, -0.5, room - 0.5) + edge / 2
-        middle = np.where(room > 0, inside, middle)
+        half = edge / 2
+        inside = np.clip(middle, half - 0.5, np.maximum(sides - half, half) - 0.5)
+        middle = np.where(sides >= edge, inside, middle)  # a larger square stays around the joints
     return np.concatenate([middle - edge / 2, middle + edge / 2])
 
 
@@ -193,3 +202,25 @@ def view_person(
     crop = torch.from_numpy(person_crop(picture, square, size)).float() / 255
     seen = None if joints is None else to_crop(joints, square, size)
     return PersonView(crop, seen, square)
+
+
+def together(**given: Any) -> list[tuple[Any, ...]]:
+    """Images, poses and boxes side by side: one of a kind goes with all of the others."""
+    columns = {name: _many(name, value) for name, value in given.items()}
+    count = max(len(column) for column in columns.values())
+    wrong = {name: len(column) for name, column in columns.items() if len(column) not in (1, count)}
+    if wrong or not all(columns.values()):
+        said = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise ValueError(f"there must be one of each, or as many as of the others, got {said}")
+    wide = [column * count if len(column) == 1 else column for column in columns.values()]
+    return list(zip(*wide, strict=True))
+
+
+def _many(name: str, value: Any) -> list[Any]:
+    """A list of what may be a single one."""
+    if value is None:
+        return [None]
+    if isinstance(value, np.ndarray | Tensor):
+        return list(value) if value.ndim > _DIMENSIONS[name] else [value]
+    one_box = "boxes" in name and all(isinstance(number, Real) for number in value)
+    return [value] if one_box else list(value)
