@@ -42,8 +42,10 @@ from dgpose.skeletons import (
 BODIES = {OPENPOSE18: 18, COCO17: 17, BODY_25: 25, MEDIAPIPE33: 33, MPII16: 16, LSP14: 14}
 BODIES |= {H36M17: 17}
 HANDS = (NYU36, NYU14, ICVL16, MSRA21, MEDIAPIPE21)
-SOURCES = (COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14)
-FACE = [0, 14, 15, 16, 17]
+SOURCES = (COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14, H36M17)
+NO_FACE = {MPII16: (8, 9), LSP14: (12, 13), H36M17: (9, 10)}  # what the nose lies between
+OWN_NECK = (BODY_25, LSP14)
+FACE = [14, 15, 16, 17]
 
 body = pytest.mark.parametrize("skeleton", BODIES, ids=lambda s: s.name)
 source = pytest.mark.parametrize("skeleton", SOURCES, ids=lambda s: s.name)
@@ -114,17 +116,20 @@ def test_joints_keep_their_place(skeleton: Skeleton, kind: str) -> None:
     assert keypoints.dtype == np.float32
     assert visible.dtype == bool
     for joint, name in enumerate(OPENPOSE18.joints):
-        if name in skeleton.joints:
+        if name in skeleton.joints and (name, skeleton) != ("neck", H36M17):
             assert visible[:, joint].all()
             assert (keypoints[:, joint] == array[:, skeleton.joints.index(name)]).all()
-    absent = FACE if skeleton in (MPII16, LSP14) else []
+    absent = FACE if skeleton in NO_FACE else []
     assert [j for j in range(18) if not visible[0, j]] == absent
     assert (keypoints[:, absent] == 0).all()
     left, right = (array[:, skeleton.joints.index(f"{s}_shoulder")] for s in ("left", "right"))
-    if skeleton in (COCO17, MEDIAPIPE33):
+    if skeleton in (COCO17, MEDIAPIPE33, H36M17):
         np.testing.assert_allclose(keypoints[:, 1], (left + right) / 2)
     elif skeleton is MPII16:
         assert (keypoints[:, 1] == array[:, 7]).all()
+    if skeleton in NO_FACE:
+        low, high = NO_FACE[skeleton]
+        np.testing.assert_allclose(keypoints[:, 0], (array[:, low] + array[:, high]) / 2)
 
 
 @source
@@ -138,10 +143,11 @@ def test_invisible_joints_stay_invisible_and_take_the_neck_with_them(skeleton: S
         lost = {
             j
             for j, n in enumerate(OPENPOSE18.joints)
-            if n == name
-            or (n == "neck" and name.endswith("_shoulder") and skeleton in (COCO17, MEDIAPIPE33))
+            if (n == name and (n, skeleton) != ("neck", H36M17))
+            or (n == "neck" and name.endswith("_shoulder") and skeleton not in (MPII16, *OWN_NECK))
             or (n == "neck" and name == "thorax" and skeleton is MPII16)
-            or (j in FACE and skeleton in (MPII16, LSP14))
+            or (j in FACE and skeleton in NO_FACE)
+            or (n == "nose" and joint in NO_FACE.get(skeleton, ()))
         }
         assert set((~seen).nonzero()[:, 0].tolist()) == lost
         assert (xy[~seen] == 0).all()
@@ -150,8 +156,8 @@ def test_invisible_joints_stay_invisible_and_take_the_neck_with_them(skeleton: S
 
 
 def test_wrong_input() -> None:
-    with pytest.raises(ValueError, match=r"skeleton must be one of coco17, .*, got h36m17"):
-        to_openpose18(np.zeros((17, 2)), H36M17)
+    with pytest.raises(ValueError, match=r"skeleton must be one of coco17, .*, got nyu14"):
+        to_openpose18(np.zeros((14, 2)), NYU14)
     with pytest.raises(ValueError, match=r"shape \[..., 17, D\] .* got \[16, 2\]"):
         to_openpose18(np.zeros((16, 2)), COCO17)
     with pytest.raises(ValueError, match=r"visible must have shape \[17\], got \[1\]"):

@@ -21,6 +21,7 @@ __all__ = ["ShippedModel", "load", "model_path", "shipped_models"]
 _RUNS = {
     "crossing_nets": ("dgpose.inference.crossing_nets", "CrossingNetsEstimator"),
     "hand_regressor": ("dgpose.inference.hand_estimator", "HandEstimator"),
+    "keypoint_network": ("dgpose.nn.keypoint_network", "KeypointNetwork"),
 }
 """Kind of weight file to the class (module, name) whose `load` takes it."""
 
@@ -64,7 +65,8 @@ def load(model: str | Path = "hand_accurate", **options: Any) -> Any:
 
     Returns:
         `HandEstimator` for hand_accurate, hand_fast and other weights of a `HandRegressor`;
-        `CrossingNetsEstimator` for crossing_nets and other weights of `CrossingNets`.
+        `CrossingNetsEstimator` for crossing_nets and other weights of `CrossingNets`;
+        `KeypointNetwork` for person_judge and others that `dgpose train judge` made.
 
     Raises:
         ValueError: a name that no shipped model has, a damaged file, or one that holds no model.

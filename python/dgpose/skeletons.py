@@ -2,8 +2,8 @@
 
 Joint orders follow the data sets' own label files: the NYU hand set (Tompson et al. 2014, names as
 in `joint_data.mat`), ICVL (Tang et al. 2014) and MSRA15 (Sun et al. 2015); bodies as COCO, MPII,
-LSP and Human3.6M label them, and as OpenPose and MediaPipe report them. `to_openpose18` brings five
-of the body orders to that of OpenPose-18, `nyu36_to_21` NYU's hand to those of 21 joints.
+LSP and Human3.6M label them, and as OpenPose and MediaPipe report them. `to_openpose18` brings the
+other body orders to that of OpenPose-18, `nyu36_to_21` NYU's hand to those of 21 joints.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "BODY14",
     "BODY_25",
     "BODY_COLORS",
     "COCO17",
@@ -307,6 +308,13 @@ OPENPOSE18 = _body(
 )
 """OpenPose's 18 joints (COCO model). Right is the person's right."""
 
+BODY14 = _body(
+    "body14",
+    " ".join(OPENPOSE18.joints[:14]),
+    tuple(edge for edge in OPENPOSE18.edges if max(edge) < 14),
+)
+"""The first 14 joints of OpenPose-18, without eyes and ears: all body data sets can supply them."""
+
 DPIG_LIMBS: tuple[tuple[int, int], ...] = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12)),
     *((12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5)),
@@ -451,10 +459,18 @@ def flip_keypoints(keypoints: Array, skeleton: Skeleton, width: int) -> Array:
     return flipped
 
 
-# OpenPose's neck is the middle of the shoulders, which MPII calls thorax; its "upper neck" is the
-# base of the skull.
-_SAME_AS_NECK = {"mpii16": "thorax"}
-_TO_OPENPOSE18 = (COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14)
+# Joints of OpenPose-18 as the mean of two (or one) of joints that a skeleton has, where its own
+# are other ones. OpenPose's neck is the middle of the shoulders, MPII's thorax. Human3.6M's
+# "neck" lies at the height of the mouth, its head at that of the forehead.
+_OPENPOSE18_FROM: dict[str, dict[str, tuple[str, ...]]] = {
+    "coco17": {"neck": ("left_shoulder", "right_shoulder")},
+    "body_25": {},
+    "body14": {},
+    "mediapipe33": {"neck": ("left_shoulder", "right_shoulder")},
+    "mpii16": {"neck": ("thorax",), "nose": ("upper_neck", "head_top")},
+    "lsp14": {"nose": ("neck", "head_top")},
+    "h36m17": {"neck": ("left_shoulder", "right_shoulder"), "nose": ("neck", "head")},
+}
 
 
 def to_openpose18(
@@ -462,13 +478,14 @@ def to_openpose18(
 ) -> tuple[Array, Array]:
     """Joints of another order as OpenPose-18.
 
-    Where the skeleton has no neck, the neck is the mean of the shoulders, and visible where both
-    are; MPII's is its thorax. Joints that the skeleton lacks (face joints in MPII and LSP) are
-    zero and invisible.
+    Where the skeleton has no neck, the neck is the mean of the shoulders; MPII's is its thorax.
+    Where it has no nose (MPII, LSP, Human3.6M), the nose lies halfway between (upper) neck and the
+    top of the head: our choice. A mean is visible where both joints are. Joints that the skeleton
+    lacks (eyes and ears, mostly) are zero and invisible.
 
     Args:
         keypoints: [..., J, D], a NumPy array or a tensor of floating point (D = 2 or 3).
-        skeleton: COCO17, BODY_25, MEDIAPIPE33, MPII16 or LSP14.
+        skeleton: COCO17, BODY_25, BODY14, MEDIAPIPE33, MPII16, LSP14 or H36M17.
         visible: [..., J], 0 for joints that are not there; None: all are there.
 
     Returns:
@@ -478,8 +495,8 @@ def to_openpose18(
     Raises:
         ValueError: the skeleton has no converter, or shapes do not fit.
     """
-    if skeleton not in _TO_OPENPOSE18:
-        known = ", ".join(s.name for s in _TO_OPENPOSE18)
+    if skeleton.name not in _OPENPOSE18_FROM:
+        known = ", ".join(_OPENPOSE18_FROM)
         raise ValueError(f"skeleton must be one of {known}, got {skeleton.name}")
     _require_joints(keypoints, skeleton)
     if visible is not None and tuple(visible.shape) != tuple(keypoints.shape[:-1]):
@@ -489,9 +506,7 @@ def to_openpose18(
     names = skeleton.joints
     rows, weights = [], []  # every joint is the mean of two rows; missing ones have weight 0
     for joint in OPENPOSE18.joints:
-        same = _SAME_AS_NECK.get(skeleton.name, joint) if joint == "neck" else joint
-        sources = ("left_shoulder", "right_shoulder") if joint == "neck" else (same,)
-        sources = (same,) if same in names else sources
+        sources = _OPENPOSE18_FROM[skeleton.name].get(joint, (joint,))
         present = all(source in names for source in sources)
         rows.append([names.index(s) for s in (sources[0], sources[-1])] if present else [0, 0])
         weights.append(present)

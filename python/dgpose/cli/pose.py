@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +13,13 @@ import typer
 
 from dgpose._errors import one_line
 from dgpose.cli.hand import save_picture
+from dgpose.cli.image_inputs import free_name, image_files, parse_box
 from dgpose.cli.index import Storage
 from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
 from dgpose.cli.pose_eval import embedding, evaluate, pool
 from dgpose.cli.terminal import counted, fail, progress
 from dgpose.cli.train_max_margin import train
-from dgpose.data.image_files import IMAGE_SUFFIXES, read_image
+from dgpose.data.image_files import read_image
 from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
 from dgpose.inference.pose_retriever import LOW_CONFIDENCE, PoseEstimate, PoseRetriever
 from dgpose.models.max_margin import load_model
@@ -156,8 +155,8 @@ def estimate(
     taken: set[str] = set()
     unread = 0
     try:
-        around = None if box is None else _parse_box(box)
-        files = list(_image_files(images))
+        around = None if box is None else parse_box(box)
+        files = list(image_files(images))
         retriever = PoseRetriever.load(model, index)
         for path in progress(files, len(files)):
             try:
@@ -172,7 +171,7 @@ def estimate(
             typer.echo(json.dumps(found[-1]) if as_json else _line(found[-1]))
             if out is not None:
                 save_picture(
-                    out / "pictures" / f"{_free_name(path.stem, taken)}.png",
+                    out / "pictures" / f"{free_name(path.stem, taken)}.png",
                     _picture(retriever, path.name, crop, result),
                 )
         if out is not None and found:
@@ -188,28 +187,6 @@ def estimate(
 app.command(name="eval")(evaluate)
 app.command()(embedding)
 app.command()(pool)
-
-
-def _image_files(paths: list[Path]) -> Iterator[Path]:
-    """The images, folder by folder in the order of their names."""
-    for path in paths:
-        if not path.is_dir():
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such file")
-            yield path
-            continue
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise ValueError(f"{path}: must hold images ({', '.join(IMAGE_SUFFIXES)}), got none")
-        yield from inside
-
-
-def _parse_box(text: str) -> tuple[float, float, float, float]:
-    try:
-        x1, y1, x2, y2 = (float(word) for word in text.split(","))
-    except ValueError:
-        raise ValueError(f"--box must be x1,y1,x2,y2 in pixels, got {text!r}") from None
-    return x1, y1, x2, y2
 
 
 def _fields(path: Path, result: PoseEstimate) -> dict[str, Any]:
@@ -240,14 +217,6 @@ def _line(fields: dict[str, Any]) -> str:
     if apart is not None:
         facts.append(f"apart {apart:.0f} mm")
     return f"{fields['image']}: {', '.join(facts)}"
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """The image's name, with a number where an earlier picture has it; added to `taken`."""
-    names = chain([stem], (f"{stem}_{number}" for number in count(2)))
-    name = next(name for name in names if name not in taken)
-    taken.add(name)
-    return name
 
 
 def _picture(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 __all__ = [
     "PERSON_MARGIN",
+    "from_crop",
     "person_box",
     "person_crop",
     "person_square",
@@ -109,6 +110,14 @@ def to_crop(
     left, top, edge = _pixels(box)
     inside = np.asarray(points_px, np.float64) - (left, top) + 0.5
     return inside * (size / edge) - 0.5
+
+
+def from_crop(
+    points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: int
+) -> npt.NDArray[np.float64]:
+    """Pixels `[..., 2]` of `person_crop(picture, box, size)` as pixels of the image."""
+    left, top, edge = _pixels(box)
+    return (np.asarray(points_px, np.float64) + 0.5) * (edge / size) - 0.5 + (left, top)
 
 
 def _pixels(box: Sequence[float] | npt.NDArray[Any]) -> tuple[int, int, int]:

@@ -5,9 +5,15 @@ What the paper and its code leave open is marked [?]: the value is our choice.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from dgpose.models.config_checks import (
+    require_counts,
+    require_not_negative,
+    require_one_of,
+    require_positive,
+)
 
 __all__ = ["MaxMarginConfig", "MaxMarginRecipe"]
 
@@ -17,32 +23,6 @@ MarginLoss = Literal["hinge", "none"]
 AuxiliaryLoss = Literal["squared", "distance"]
 Optimizer = Literal["line_search", "adamw"]
 CandidateSearch = Literal["sampled", "full"]
-
-
-def _require_one_of(name: str, value: str, options: Any) -> None:
-    """ValueError for what is none of a Literal's values, which would be taken for another one."""
-    if value not in get_args(options):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(options))}, got {value!r}")
-
-
-def _require_counts(config: object, *names: str) -> None:
-    """ValueError for a size, or one of several, below 1."""
-    for name in names:
-        value = getattr(config, name)
-        if any(size < 1 for size in (value if isinstance(value, tuple) else (value,))):
-            raise ValueError(f"{name} must be at least 1, got {value}")
-
-
-def _require_positive(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
-
-
-def _require_not_negative(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -90,13 +70,13 @@ class MaxMarginRecipe:
     violators: int = 1
 
     def __post_init__(self) -> None:
-        _require_one_of("optimizer", self.optimizer, Optimizer)
-        _require_one_of("candidates", self.candidates, CandidateSearch)
+        require_one_of("optimizer", self.optimizer, Optimizer)
+        require_one_of("candidates", self.candidates, CandidateSearch)
         if self.batch < 2:  # batch normalisation
             raise ValueError(f"batch must be at least 2, got {self.batch}")
-        _require_counts(self, "sampled_candidates", "refresh", "violators")
-        _require_positive(self, "learning_rate", "clip_norm")
-        _require_not_negative(self, "frequent_violators", "weight_decay", "detection_weight")
+        require_counts(self, "sampled_candidates", "refresh", "violators")
+        require_positive(self, "learning_rate", "clip_norm")
+        require_not_negative(self, "frequent_violators", "weight_decay", "detection_weight")
         for name in ("pretrain_share", "full_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -169,10 +149,10 @@ class MaxMarginConfig:
     def __post_init__(self) -> None:
         for name in ("channels", "inner", "hidden"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
-        _require_one_of("backbone", self.backbone, Backbone)
-        _require_one_of("pose_layers", self.pose_layers, PoseLayers)
-        _require_one_of("loss", self.loss, MarginLoss)
-        _require_one_of("auxiliary_loss", self.auxiliary_loss, AuxiliaryLoss)
+        require_one_of("backbone", self.backbone, Backbone)
+        require_one_of("pose_layers", self.pose_layers, PoseLayers)
+        require_one_of("loss", self.loss, MarginLoss)
+        require_one_of("auxiliary_loss", self.auxiliary_loss, AuxiliaryLoss)
         shape = {"paper": (3, 0, 3), "residual": (4, 3, 1)}[self.backbone]
         if (len(self.channels), len(self.inner), len(self.hidden)) != shape:
             raise ValueError(
@@ -188,11 +168,11 @@ class MaxMarginConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-        _require_counts(
+        require_counts(
             self, "channels", "inner", "hidden", "kernel", "embedding", "pose_hidden", "joints"
         )
-        _require_positive(self, "pose_unit_mm", "margin_unit_mm", "auxiliary_unit_mm")
-        _require_not_negative(self, "auxiliary_weight", "weight_penalty", "color_noise")
+        require_positive(self, "pose_unit_mm", "margin_unit_mm", "auxiliary_unit_mm")
+        require_not_negative(self, "auxiliary_weight", "weight_penalty", "color_noise")
         if self.backbone == "residual" and self.recipe.optimizer == "line_search":
             # Each try would move the batch statistics.
             raise ValueError("optimizer of the residual backbone must be adamw, got line_search")

@@ -1,0 +1,393 @@
+"""PersonGenerator: what a person does with DGPose (IJCV 2020), from pictures to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import dgpose_ext
+from dgpose.data.person_crops import from_crop, person_square, to_crop
+from dgpose.inference.person_keypoints import (
+    CropPoses,
+    KeypointEstimate,
+    PoseEstimator,
+    estimate_crops,
+    load_estimator,
+)
+from dgpose.inference.person_views import (
+    Box,
+    FloatArray,
+    Image,
+    PersonView,
+    Pose,
+    as_box,
+    as_pose,
+    pose_square,
+    together,
+    view_person,
+)
+from dgpose.model_zoo import model_path
+from dgpose.models.dgpose import ConditionalDGPose, SemiDGPose
+from dgpose.models.dgpose import load_model as load_dgpose
+from dgpose.skeletons import BODY14
+
+__all__ = ["GeneratedPeople", "PersonGenerator", "PoseEdit"]
+
+Images: TypeAlias = Image | Sequence[Image]
+Poses: TypeAlias = Pose | Sequence[Pose]
+Boxes: TypeAlias = Box | Sequence[Box]
+PoseEdit: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Pose [14, 2] and known [14] to the edited pose; `dgpose.data.pose_edits` has some to be bound."""
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedPeople:
+    """B generated images of S x S pixels.
+
+    Attributes:
+        images: [B, 3, S, S] float32, RGB in [0, 1].
+        poses_px: [B, 14, 2] float32, what they were generated from, BODY14 in their pixels; NaN
+            where not known.
+        sources: [B, 3, S, S], the crops whose appearance they have; None where that was drawn.
+        source_poses_px: [B, 14, 2] in the sources' pixels; None without sources.
+    """
+
+    images: Tensor
+    poses_px: Tensor
+    sources: Tensor | None = None
+    source_poses_px: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self) -> npt.NDArray[np.uint8]:
+        """The images as [B, S, S, 3] RGB."""
+        values = (255 * self.images).round().to(torch.uint8)
+        return np.ascontiguousarray(values.permute(0, 2, 3, 1).numpy())
+
+
+class PersonGenerator:
+    """Reconstruction, pose transfer, generation, pose estimation and edits with DGPose.
+
+    Images, poses and boxes are single ones or sequences: of one of a kind, all others have that
+    one. An image is an array [H, W, 3] uint8 or a tensor [3, H, W] (or [B, 3, H, W]); a pose is
+    [14, 2] BODY14 or [18, 2] OpenPose-18 in pixels of its picture, NaN where a joint is not known.
+
+    **The crop.** The model sees a square around the person in S x S pixels. With a box (tight
+    around the person, as a detector gives it) it is the box and 20 %; else with a pose 1.37 times
+    the box around its joints, moved into the picture; else the whole picture.
+
+    **No pose.** Where a pose is None, it is estimated: by the model where that is a Semi-DGPose, by
+    `estimator` where one is given.
+
+    Args:
+        model: ConditionalDGPose or SemiDGPose in eval mode; used where it is (CPU or GPU).
+        estimator: estimates poses in place of the model: SemiDGPose, PoseRegressor or
+            KeypointNetwork, in eval mode.
+        name: for `info`.
+
+    Raises:
+        ValueError: another model, or one in training mode.
+    """
+
+    def __init__(
+        self,
+        model: ConditionalDGPose | SemiDGPose,
+        *,
+        estimator: PoseEstimator | None = None,
+        name: str = "unnamed",
+    ) -> None:
+        if not isinstance(model, ConditionalDGPose | SemiDGPose):
+            raise ValueError(
+                f"model must be a ConditionalDGPose or a SemiDGPose, got {type(model).__name__}"
+            )
+        if estimator is None and isinstance(model, SemiDGPose):
+            estimator = model
+        if estimator is not None and not isinstance(estimator, PoseEstimator):
+            raise ValueError(
+                "estimator must be a SemiDGPose, a PoseRegressor or a KeypointNetwork, got "
+                f"{type(estimator).__name__}"
+            )
+        if model.training or (estimator is not None and estimator.training):
+            raise ValueError("model and estimator must be in eval mode")
+        self.model, self.estimator, self._name = model, estimator, name
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "person_semi",
+        *,
+        estimator: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> PersonGenerator:
+        """Load a model.
+
+        Args:
+            model: name of a shipped model, or a file of `dgpose.models.dgpose.save_model`.
+            estimator: likewise, or a file of a `KeypointNetwork`; what estimates poses.
+            device: where both run.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: an unknown name, a damaged file, or another kind of model.
+        """
+        networks = load_dgpose(model_path(model)).to(device)
+        found = None if estimator is None else load_estimator(estimator).to(device)
+        try:
+            return cls(networks, estimator=found, name=str(model))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"{model}: {error}") from None
+
+    @property
+    def image_size(self) -> int:
+        """S: the edge of crops and generated images in pixels."""
+        return self.model.config.image_size
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded: model, system, image size, device, learned numbers, versions."""
+        learned = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+        return {
+            "model": self._name,
+            "system": self.model.config.system,
+            "image_size": self.image_size,
+            "estimator": None if self.estimator is None else type(self.estimator).__name__,
+            "device": str(self._device),
+            "parameters": sum(v.numel() for k, v in learned.items() if ".running_" not in k),
+            "joints": BODY14.name,
+            "dgpose_ext": dgpose_ext.__version__,
+        }
+
+    def reconstruct(
+        self, images: Images, poses: Poses | None = None, *, boxes: Boxes | None = None
+    ) -> GeneratedPeople:
+        """The image again, from its appearance and its pose.
+
+        Raises:
+            ValueError, TypeError: images, poses or boxes that are not such, not as many as each
+                other, or outside the picture; no pose, and nothing that estimates it.
+        """
+        sources = self._sources(
+            view_person(image, self.image_size, pose, box)
+            for image, pose, box in together(images=images, poses=poses, boxes=boxes)
+        )
+        return self._decoded(*sources, sources[1])
+
+    def transfer(
+        self,
+        images: Images,
+        poses: Poses | None,
+        targets: Poses,
+        *,
+        boxes: Boxes | None = None,
+        target_boxes: Boxes | None = None,
+    ) -> GeneratedPeople:
+        """The person of an image in another pose.
+
+        Args:
+            images: with the appearance.
+            poses: theirs; None: estimated.
+            targets: poses to show, in pixels of any picture.
+            boxes: of the people in `images`.
+            target_boxes: of the people whose poses `targets` are; None: 1.37 times the box around
+                the joints, as for images.
+
+        Raises:
+            ValueError, TypeError: as `reconstruct`.
+        """
+        views, placed = [], []
+        for image, pose, target, box, target_box in together(
+            images=images, poses=poses, targets=targets, boxes=boxes, target_boxes=target_boxes
+        ):
+            joints = as_pose(target)
+            views.append(view_person(image, self.image_size, pose, box))
+            given = target_box is not None
+            square = person_square(as_box(target_box)) if given else pose_square(joints)
+            placed.append(to_crop(joints, square, self.image_size))
+        return self._decoded(*self._sources(views), _tensor(placed))
+
+    def indirect_transfer(
+        self,
+        images: Images,
+        pose_images: Images,
+        *,
+        poses: Poses | None = None,
+        boxes: Boxes | None = None,
+        pose_boxes: Boxes | None = None,
+    ) -> GeneratedPeople:
+        """The person of one image in the pose of another, which is estimated.
+
+        Args:
+            images: with the appearance.
+            pose_images: with the poses.
+            poses: of the people in `images`; None: estimated, too.
+            boxes: of the people in `images`.
+            pose_boxes: of those in `pose_images`.
+
+        Raises:
+            ValueError, TypeError: as `reconstruct`.
+        """
+        views, seen = [], []
+        for image, pose, box, other, other_box in together(
+            images=images, poses=poses, boxes=boxes, pose_images=pose_images, pose_boxes=pose_boxes
+        ):
+            views.append(view_person(image, self.image_size, pose, box))
+            seen.append(view_person(other, self.image_size, None, other_box))
+        return self._decoded(*self._sources(views), self._sources(seen)[1])
+
+    def edit(
+        self,
+        images: Images,
+        poses: Poses | None,
+        edits: PoseEdit | Sequence[PoseEdit],
+        *,
+        boxes: Boxes | None = None,
+    ) -> GeneratedPeople:
+        """The person in poses that are made of the image's own, at the same place in the picture.
+
+            generator.edit(image, pose, lambda pose, known: scale_height(pose, 1.2, known))
+
+        Args:
+            images: with the appearance.
+            poses: theirs; None: estimated.
+            edits: called with pose [14, 2] in pixels of the picture (NaN where not known) and known
+                [14]; see `dgpose.data.pose_edits`. All edits of an image share the crop, which
+                without a box holds all their poses.
+            boxes: of the people in `images`.
+
+        Returns:
+            The edits of the first image first.
+
+        Raises:
+            ValueError, TypeError: as `reconstruct`, and what the edits raise.
+        """
+        wanted = list(edits) if isinstance(edits, Sequence) else [edits]
+        views, placed = [], []
+        for image, pose, box in together(images=images, poses=poses, boxes=boxes):
+            given = self.estimate(image, boxes=box).poses_px[0] if pose is None else as_pose(pose)
+            joints = torch.from_numpy(given)
+            edited = [as_pose(edit(joints, joints.isfinite().all(-1))) for edit in wanted]
+            view = view_person(image, self.image_size, given, box, edited)
+            views += [view] * len(edited)
+            placed += [to_crop(after, view.square, self.image_size) for after in edited]
+        return self._decoded(*self._sources(views), _tensor(placed))
+
+    def generate(
+        self, poses: Poses | None = None, *, count: int = 1, seed: int = 0
+    ) -> GeneratedPeople:
+        """People who never were: their appearance is drawn from the prior.
+
+        Args:
+            poses: each is shown in `count` appearances, the same for all poses; in the square of
+                1.37 times the box around its joints. None: `count` people in poses from the prior
+                of a Semi-DGPose.
+            count: people a pose.
+            seed: of the draws.
+
+        Returns:
+            Those of the first pose first.
+
+        Raises:
+            ValueError: a count below 1, a pose that is not one, or no poses where the model is a
+                Conditional-DGPose.
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        random = torch.Generator().manual_seed(seed)
+        looks = self.model.sample_appearance(count, random).to(self._device)
+        if poses is not None:
+            joints = [as_pose(pose) for (pose,) in together(poses=poses)]
+            placed = _tensor([to_crop(p, pose_square(p), self.image_size) for p in joints])
+            shown = placed.repeat_interleave(count, 0)
+        elif isinstance(self.model, SemiDGPose):
+            shown = self.model.sample_pose(count, random).cpu()
+        else:
+            raise ValueError(
+                "poses must be given to a conditional model (a semi model has a prior of poses)"
+            )
+        return GeneratedPeople(self._decode(looks.repeat(len(shown) // count, 1), shown), shown)
+
+    def estimate(self, images: Images, *, boxes: Boxes | None = None) -> KeypointEstimate:
+        """The poses of people in images.
+
+        Raises:
+            ValueError, TypeError: as `reconstruct`.
+        """
+        views = [
+            view_person(image, self.image_size, None, box)
+            for image, box in together(images=images, boxes=boxes)
+        ]
+        crops = torch.stack([view.image for view in views])
+        found = self._estimated(crops)
+        squares = np.stack([view.square for view in views])
+
+        def placed(crop_px: Tensor) -> FloatArray:
+            pairs = zip(crop_px.double().numpy(), squares, strict=True)
+            return np.stack([from_crop(points, box, self.image_size) for points, box in pairs])
+
+        std = None
+        if found.std_px is not None:
+            nothing = torch.zeros_like(found.std_px)
+            wide = placed(torch.stack([found.std_px, nothing], -1))
+            std = (wide - placed(torch.stack([nothing, nothing], -1)))[..., 0]
+        return KeypointEstimate(
+            placed(found.poses_px), found.confidence.double().numpy(), std, squares, crops
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _sources(self, views: Iterable[PersonView]) -> tuple[Tensor, Tensor]:
+        """Crops [B, 3, S, S] and their poses [B, 14, 2], estimated where there is none."""
+        seen = list(views)
+        crops = torch.stack([view.image for view in seen])
+        missing = [row for row, view in enumerate(seen) if view.pose_px is None]
+        nothing = np.full((len(BODY14), 2), np.nan)
+        poses = _tensor([nothing if view.pose_px is None else view.pose_px for view in seen])
+        if missing:
+            poses[missing] = self._estimated(crops[missing]).poses_px
+        return crops, poses
+
+    def _estimated(self, crops: Tensor) -> CropPoses:
+        if self.estimator is None:
+            raise ValueError(
+                "a pose must be given: a conditional model estimates none "
+                "(a semi model does, or an estimator beside it)"
+            )
+        return estimate_crops(self.estimator, crops)
+
+    def _decoded(self, crops: Tensor, poses: Tensor, targets: Tensor) -> GeneratedPeople:
+        """The people of crops [B, 3, S, S] in poses [B, 14, 2] as targets [B, 14, 2]."""
+        looks = []
+        with torch.no_grad():
+            for crop, pose in zip(crops.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
+                given = (values.to(self._device) for values in (crop, *_known(pose)))
+                looks.append(self.model.appearance(*given).mean)
+        return GeneratedPeople(self._decode(torch.cat(looks), targets), targets, crops, poses)
+
+    @torch.no_grad()
+    def _decode(self, looks: Tensor, poses: Tensor) -> Tensor:
+        parts = []
+        for look, pose in zip(looks.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
+            joints, known = _known(pose)
+            parts.append(self.model.decode(look, joints.to(self._device), known.to(self._device)))
+        return torch.cat(parts).cpu()
+
+
+def _known(pose_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses with 0 for NaN, and which joints are known [B, 14]."""
+    known = pose_px.isfinite().all(-1)
+    return pose_px.where(known[..., None], 0), known
+
+
+def _tensor(poses: Sequence[FloatArray]) -> Tensor:
+    return torch.from_numpy(np.stack(poses)).float()

@@ -1,0 +1,226 @@
+"""People in pictures as DGPose sees them: square crops, and poses in the crops' pixels.
+
+A pose here is BODY14 in one array [14, 2], NaN where a joint is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dgpose.data.person_crops import (
+    PERSON_MARGIN,
+    person_crop,
+    person_square,
+    require_box,
+    to_crop,
+    whole_image,
+)
+from dgpose.skeletons import BODY14, OPENPOSE18
+
+__all__ = [
+    "Box",
+    "Image",
+    "PersonView",
+    "Pose",
+    "as_box",
+    "as_picture",
+    "as_pose",
+    "pose_square",
+    "together",
+    "view_person",
+]
+
+Image: TypeAlias = npt.NDArray[np.uint8] | Tensor
+"""One picture: RGB, an array [H, W, 3] uint8 or a tensor [3, H, W] (uint8, or float in [0, 1])."""
+Pose: TypeAlias = npt.NDArray[Any] | Tensor
+"""One pose in pixels: [14, 2] BODY14, or [18, 2] OpenPose-18 of which the first 14 are taken."""
+Box: TypeAlias = Sequence[float] | npt.NDArray[Any]
+"""x1, y1, x2, y2 in pixels."""
+
+FloatArray = npt.NDArray[np.float64]
+
+_DIMENSIONS = {
+    **dict.fromkeys(("images", "pose_images"), 3),
+    **dict.fromkeys(("poses", "targets"), 2),
+    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes"), 1),
+}
+"""Of a single one."""
+
+# Edge of the crop over the larger side of the box around BODY14: the median over rendered people,
+# between 1.18 and 1.65, and that of Leeds Sports' crops.
+_POSE_MARGIN = 1.37
+
+
+class PersonView(NamedTuple):
+    """One person in a crop.
+
+    Attributes:
+        image: [3, S, S] float32, RGB in [0, 1].
+        pose_px: [14, 2] pixels of the crop, NaN where not known; None where no pose was given.
+        square: what of the picture is seen, x1, y1, x2, y2 in its pixels.
+    """
+
+    image: Tensor
+    pose_px: FloatArray | None
+    square: FloatArray
+
+
+def as_picture(image: Image) -> npt.NDArray[np.uint8]:
+    """The picture [H, W, 3] uint8 of an `Image`.
+
+    Raises:
+        ValueError: another shape, no pixels, or values that are not finite or not in [0, 1].
+        TypeError: another dtype, or neither array nor tensor.
+    """
+    if isinstance(image, Tensor):
+        if image.dim() != 3 or image.shape[0] != 3 or not image.numel():
+            raise ValueError(
+                f"image must have shape [3, H, W] as a tensor, got {list(image.shape)}"
+            )
+        values = image.detach().cpu()
+        if values.is_floating_point():
+            if not bool(((values >= 0) & (values <= 1)).all()):  # NaN neither
+                raise ValueError("image must lie in [0, 1] as a tensor of floating point")
+            values = (255 * values.double()).round().to(torch.uint8)
+        if values.dtype != torch.uint8:
+            raise TypeError(f"image must be uint8 or of floating point, got {values.dtype}")
+        return np.ascontiguousarray(values.permute(1, 2, 0).numpy())
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"image must be a tensor or an array of uint8, got {kind}")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"image must have shape [H, W, 3] as an array, got {list(image.shape)}")
+    return image
+
+
+def as_pose(pose: Pose) -> FloatArray:
+    """The pose [14, 2] of a `Pose`; a joint with a NaN is NaN in both coordinates.
+
+    Raises:
+        ValueError: another shape, an infinite coordinate, or no joint that is known.
+        TypeError: neither array nor tensor of numbers.
+    """
+    given = pose.detach().cpu().numpy() if isinstance(pose, Tensor) else pose
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "fiu":
+        kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+        raise TypeError(f"pose must be an array or a tensor of numbers, got {kind}")
+    points = np.array(given, np.float64)
+    if points.shape not in ((len(BODY14), 2), (len(OPENPOSE18), 2)):
+        raise ValueError(f"pose must have shape [14, 2] or [18, 2], got {list(points.shape)}")
+    points = points[: len(BODY14)]
+    if np.isinf(points).any():
+        raise ValueError("pose must be finite (NaN: not known), got Inf")
+    points[np.isnan(points).any(axis=1)] = np.nan
+    if np.isnan(points).all():
+        raise ValueError("pose must have a known joint, got none")
+    return points
+
+
+def as_box(box: Box) -> FloatArray:
+    """The four numbers of a `Box`.
+
+    Raises:
+        ValueError: not four finite numbers, or an empty box.
+    """
+    values = np.array(box, np.float64)
+    if values.shape != (4,) or not (np.isfinite(values).all() and (values[:2] < values[2:]).all()):
+        raise ValueError(f"box must be x1, y1, x2, y2 with x1 < x2 and y1 < y2, got {list(box)}")
+    return values
+
+
+def pose_square(
+    poses_px: npt.NDArray[Any], picture: npt.NDArray[np.uint8] | None = None
+) -> FloatArray:
+    """The square in which a pose is seen as in training: 1.37 times the box around its joints.
+
+    Args:
+        poses_px: [..., 14, 2] pixels, NaN where not known; the square holds all of them.
+        picture: [H, W, 3]; the square is moved into it, and made smaller, to 1.2 times the box,
+            where it does not fit.
+
+    Returns:
+        x1, y1, x2, y2.
+
+    Raises:
+        ValueError: fewer than two joints, or all at one place.
+    """
+    points = poses_px.reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    extent = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
+    if extent < 1:
+        raise ValueError(
+            "pose must have two known joints a pixel or more apart, unless a box is given"
+        )
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    edge = _POSE_MARGIN * extent
+    if picture is not None:
+        sides = np.array(picture.shape[1::-1], np.float64)
+        edge = max(min(edge, sides.min()), PERSON_MARGIN * extent)
+        half = edge / 2
+        inside = np.clip(middle, half - 0.5, np.maximum(sides - half, half) - 0.5)
+        middle = np.where(sides >= edge, inside, middle)  # a larger square stays around the joints
+    return np.concatenate([middle - edge / 2, middle + edge / 2])
+
+
+def view_person(
+    image: Image,
+    size: int,
+    pose: Pose | None = None,
+    box: Box | None = None,
+    others: Sequence[FloatArray] = (),
+) -> PersonView:
+    """The crop [3, S, S] of a person, with the pose in its pixels.
+
+    Args:
+        image: the picture.
+        size: S.
+        pose: in pixels of the picture.
+        box: tight around the person, as a detector gives it: 20 % are added. None: `pose_square`,
+            and where fewer than two joints are known the whole picture, in a square.
+        others: more poses in pixels of the picture that the square shall hold.
+
+    Raises:
+        ValueError, TypeError: as `as_picture` and `as_pose`; a box or a pose outside the picture.
+    """
+    picture = as_picture(image)
+    joints = None if pose is None else as_pose(pose)
+    square: FloatArray
+    if box is not None:
+        require_box(picture, box)  # the error names this box, not the square around it
+        square = person_square(np.asarray(box, np.float64))
+    elif joints is not None and np.isfinite(joints[:, 0]).sum() > 1:
+        square = pose_square(np.stack([joints, *others]), picture)
+    else:
+        square = np.array(whole_image(picture))
+    crop = torch.from_numpy(person_crop(picture, square, size)).float() / 255
+    seen = None if joints is None else to_crop(joints, square, size)
+    return PersonView(crop, seen, square)
+
+
+def together(**given: Any) -> list[tuple[Any, ...]]:
+    """Images, poses and boxes side by side: one of a kind goes with all of the others."""
+    columns = {name: _many(name, value) for name, value in given.items()}
+    count = max(len(column) for column in columns.values())
+    wrong = {name: len(column) for name, column in columns.items() if len(column) not in (1, count)}
+    if wrong or not all(columns.values()):
+        said = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise ValueError(f"there must be one of each, or as many as of the others, got {said}")
+    wide = [column * count if len(column) == 1 else column for column in columns.values()]
+    return list(zip(*wide, strict=True))
+
+
+def _many(name: str, value: Any) -> list[Any]:
+    """A list of what may be a single one."""
+    if value is None:
+        return [None]
+    if isinstance(value, np.ndarray | Tensor):
+        return list(value) if value.ndim > _DIMENSIONS[name] else [value]
+    one_box = "boxes" in name and all(isinstance(number, Real) for number in value)
+    return [value] if one_box else list(value)

@@ -1,0 +1,287 @@
+"""The systems: Conditional-DGPose, Semi-DGPose, and the baselines made of the same modules.
+
+All poses are BODY14 in pixels of the crop, x then y, the centre of the first pixel at (0, 0); all
+images are RGB [B, 3, S, S] floats in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgpose.models.dgpose.body_parts import PART_NAMES, PartMaps
+from dgpose.models.dgpose.config import DGPoseConfig
+from dgpose.models.dgpose.gaussians import FittedGaussian, Gaussian
+from dgpose.models.dgpose.networks import (
+    CodeHead,
+    Decoder,
+    PartCodeHead,
+    PoseHead,
+    PosePlacement,
+    Trunk,
+    latent_size,
+)
+from dgpose.models.dgpose.pose_maps import (
+    LearnedMapper,
+    RenderedMapper,
+    map_channels,
+    normalized_pose,
+    pose_pixels,
+)
+from dgpose.skeletons import BODY14
+
+__all__ = [
+    "ConditionalDGPose",
+    "DGPoseModel",
+    "ImageVAE",
+    "PoseRegressor",
+    "SemiDGPose",
+    "make_model",
+]
+
+
+class _System(nn.Module):
+    """What all systems have: a configuration, facts about the training, and checked inputs."""
+
+    def __init__(self, config: DGPoseConfig, system: str) -> None:
+        super().__init__()
+        if config.system != system:
+            raise ValueError(f"config.system must be {system!r}, got {config.system!r}")
+        self.config = config
+        self.training_facts: dict[str, Any] = {}
+
+    def _check(
+        self, images: Tensor | None = None, pose_px: Tensor | None = None, known: Any = None
+    ) -> None:
+        size, joints = self.config.image_size, len(BODY14)
+        if images is not None:
+            if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
+                raise ValueError(
+                    f"images must have shape [B, 3, {size}, {size}], got {list(images.shape)}"
+                )
+            if not images.is_floating_point():
+                raise TypeError(f"images must be of floating point in [0, 1], got {images.dtype}")
+            if not self.training and not bool(images.isfinite().all()):
+                raise ValueError("images must be finite, got NaN or infinity")
+        if pose_px is None:
+            return
+        if pose_px.dim() != 3 or tuple(pose_px.shape[1:]) != (joints, 2):
+            raise ValueError(f"pose_px must have shape [B, {joints}, 2], got {list(pose_px.shape)}")
+        if known is not None and known.shape != pose_px.shape[:2]:
+            raise ValueError(
+                f"known must have shape {list(pose_px.shape[:2])}, got {list(known.shape)}"
+            )
+        if not self.training:
+            given = pose_px if known is None else pose_px[known]
+            if not bool(given.isfinite().all()):
+                raise ValueError("pose_px must be finite where known, got NaN or infinity")
+
+
+class _Generator(_System):
+    """Appearance codes and images from poses, given or estimated."""
+
+    def __init__(self, config: DGPoseConfig, system: str) -> None:
+        super().__init__(config, system)
+        maps = map_channels(config)
+        self.mapper: LearnedMapper | RenderedMapper = (
+            LearnedMapper(config) if config.mapper == "learned" else RenderedMapper(config)
+        )
+        self.mapper.requires_grad_(False)  # learned before all else, then frozen
+        self.trunk = Trunk(config, maps if config.encoder_sees_pose else 0)
+        self.part_maps = PartMaps(config) if config.latent == "parts" else None
+        self.code_head: PartCodeHead | CodeHead = (
+            CodeHead(config) if self.part_maps is None else PartCodeHead(config)
+        )
+        self.placement = PosePlacement(config, maps)
+        self.decoder = Decoder(config, conditioned=True)
+        self.codes = FittedGaussian(latent_size(config))
+
+    def _encode(self, images: Tensor, pose_px: Tensor, known: Tensor | None) -> Gaussian:
+        """q(z | image, pose)."""
+        features = self.trunk(images, self.mapper(pose_px, known))
+        if self.part_maps is None:
+            code: Gaussian = self.code_head(features)
+        else:
+            code = self.code_head(features, self.part_maps(pose_px, known))
+        return code
+
+    def decode(self, z: Tensor, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
+        """The image [B, 3, S, S] of appearance codes [B, Z] in poses [B, 14, 2].
+
+        Raises:
+            ValueError: shapes that do not fit, or values that are not finite.
+        """
+        self._check(pose_px=pose_px, known=known)
+        require_codes(z, latent_size(self.config))
+        background, parts, shares = z[:, : self.config.latent_size], None, None
+        if self.part_maps is not None:
+            parts = z[:, self.config.latent_size :].reshape(len(z), len(PART_NAMES), -1)
+            shares = self.part_maps(pose_px, known)
+        condition = self.placement(self.mapper(pose_px, known), parts, shares)
+        image: Tensor = self.decoder(background, condition)
+        return image
+
+    def sample_appearance(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Codes [count, Z] from the prior: N(0, 1), or with `fitted_prior` the Gaussian of the
+        training images' codes. `generator` on the CPU."""
+        return self.codes.sample(count, generator)
+
+
+class ConditionalDGPose(_Generator):
+    """Conditional-DGPose: an image is a pose, which is given, and an appearance code."""
+
+    def __init__(self, config: DGPoseConfig) -> None:
+        super().__init__(config, "conditional")
+
+    def appearance(self, images: Tensor, pose_px: Tensor, known: Tensor | None = None) -> Gaussian:
+        """q(z | image, pose): mean and log-variance [B, Z].
+
+        Args:
+            images: [B, 3, S, S].
+            pose_px: [B, 14, 2], the pose in the image.
+            known: [B, 14] bool, joints that have coordinates; None: all.
+
+        Raises:
+            ValueError: shapes that do not fit, or values that are not finite.
+        """
+        self._check(images, pose_px, known)
+        return self._encode(images, pose_px, known)
+
+
+class _PoseSpace(nn.Module):
+    """y: poses in half crops, and the Gaussian fitted to the labelled ones."""
+
+    def __init__(self, config: DGPoseConfig) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.prior = FittedGaussian(2 * len(BODY14), diagonal=config.pose_prior == "diagonal")
+
+    def fit(self, pose_px: Tensor, known: Tensor) -> None:
+        y = normalized_pose(pose_px, self.image_size)
+        self.prior.fit(y, known.repeat_interleave(2, 1))
+
+
+class SemiDGPose(_Generator):
+    """Semi-DGPose: the pose is a latent, too, with a posterior of its own."""
+
+    def __init__(self, config: DGPoseConfig) -> None:
+        super().__init__(config, "semi")
+        # Without the pose's maps the appearance encoder is the pose encoder, with a second head.
+        self.pose_trunk = Trunk(config) if config.encoder_sees_pose else None
+        self.pose_head = PoseHead(config)
+        self.pose_space = _PoseSpace(config)
+
+    def estimate_pose(self, images: Tensor) -> Gaussian:
+        """q(y | image): mean and log-variance [B, 28]; see `pose_px`.
+
+        Raises:
+            ValueError: images of another shape, or not finite.
+        """
+        self._check(images)
+        trunk = self.trunk if self.pose_trunk is None else self.pose_trunk
+        pose: Gaussian = self.pose_head(trunk(images))
+        return pose
+
+    def pose_px(self, y: Tensor) -> Tensor:
+        """Pose latents [B, 28] as joints [B, 14, 2] in pixels of the crop."""
+        return pose_pixels(y, self.config.image_size)
+
+    def appearance(
+        self, images: Tensor, pose_px: Tensor | None = None, known: Tensor | None = None
+    ) -> Gaussian:
+        """q(z | image): mean and log-variance [B, Z].
+
+        Where the encoder sees the pose, it is `pose_px` (as in `ConditionalDGPose.appearance`), or
+        the mean of its own estimate; else pose_px changes nothing.
+
+        Raises:
+            ValueError: shapes that do not fit, or values that are not finite.
+        """
+        self._check(images, pose_px, known)
+        if not self.config.encoder_sees_pose:
+            code: Gaussian = self.code_head(self.trunk(images))
+            return code
+        if pose_px is None:
+            pose_px, known = self.pose_px(self.estimate_pose(images).mean), None
+        return self._encode(images, pose_px, known)
+
+    def sample_pose(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Poses [count, 14, 2] in pixels from the prior. `generator` on the CPU."""
+        return self.pose_px(self.pose_space.prior.sample(count, generator))
+
+
+class ImageVAE(_System):
+    """Baseline: a plain VAE of equal size, whose code holds the pose, too."""
+
+    def __init__(self, config: DGPoseConfig) -> None:
+        super().__init__(config, "vae")
+        self.size = latent_size(config)
+        plain = replace(config, latent="vector", latent_size=self.size)
+        self.trunk = Trunk(config)
+        self.code_head = CodeHead(plain)
+        self.decoder = Decoder(plain, conditioned=False)
+        self.codes = FittedGaussian(self.size)
+
+    def appearance(self, images: Tensor) -> Gaussian:
+        """q(z | image): mean and log-variance [B, Z].
+
+        Raises:
+            ValueError: images of another shape, or not finite.
+        """
+        self._check(images)
+        code: Gaussian = self.code_head(self.trunk(images))
+        return code
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The image [B, 3, S, S] of codes [B, Z]."""
+        require_codes(z, self.size)
+        image: Tensor = self.decoder(z)
+        return image
+
+    def sample_appearance(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Codes [count, Z] from the prior, as `ConditionalDGPose.sample_appearance`."""
+        return self.codes.sample(count, generator)
+
+
+class PoseRegressor(_System):
+    """Baseline: the pose encoder of Semi-DGPose alone."""
+
+    def __init__(self, config: DGPoseConfig) -> None:
+        super().__init__(config, "regression")
+        self.pose_trunk = Trunk(config)
+        self.pose_head = PoseHead(config)
+
+    def estimate_pose(self, images: Tensor) -> Gaussian:
+        """q(y | image), as `SemiDGPose.estimate_pose`; its variance is not trained."""
+        self._check(images)
+        pose: Gaussian = self.pose_head(self.pose_trunk(images))
+        return pose
+
+    def pose_px(self, y: Tensor) -> Tensor:
+        """Pose latents [B, 28] as joints [B, 14, 2] in pixels of the crop."""
+        return pose_pixels(y, self.config.image_size)
+
+
+DGPoseModel = ConditionalDGPose | SemiDGPose | ImageVAE | PoseRegressor
+
+_SYSTEMS: dict[str, Callable[[DGPoseConfig], DGPoseModel]] = {
+    "conditional": ConditionalDGPose,
+    "semi": SemiDGPose,
+    "vae": ImageVAE,
+    "regression": PoseRegressor,
+}
+
+
+def make_model(config: DGPoseConfig) -> DGPoseModel:
+    """The model that a configuration names, untrained."""
+    return _SYSTEMS[config.system](config)
+
+
+def require_codes(z: Tensor, size: int) -> None:
+    """ValueError for codes that are not finite floats [B, size]."""
+    if z.dim() != 2 or z.shape[1] != size:
+        raise ValueError(f"z must have shape [B, {size}], got {list(z.shape)}")
