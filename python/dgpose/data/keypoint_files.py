@@ -342,14 +342,18 @@ def _records(path: Path, document: dict[str, Any], name: str) -> Sequence[dict[s
 
 
 def _coco_skeleton(path: Path, document: dict[str, Any]) -> Skeleton:
-    """COCO-17; a file in COCO's form may say that it has other joints."""
+    """COCO-17, or what the file's categories name."""
     categories = document.get("categories")
     for category in categories if isinstance(categories, list) else ():
         joints = category.get("keypoints") if isinstance(category, dict) else None
-        if isinstance(joints, list) and tuple(joints) != COCO17.joints:
-            names = ", ".join(map(str, joints[:3]))
-            raise KeypointFormatError(
-                f"{path}: the joints must be those of coco17, got {names}, ... "
-                f"(--skeleton reads them as one of {', '.join(SKELETONS)})"
-            )
+        if not isinstance(joints, list):
+            continue
+        for skeleton in SKELETONS.values():
+            if tuple(joints) == skeleton.joints:
+                return skeleton
+        names = ", ".join(map(str, joints[:3]))
+        raise KeypointFormatError(
+            f"{path}: the joints must be those of one of {', '.join(SKELETONS)}, got {names}, ... "
+            "(--skeleton reads them as one of these)"
+        )
     return COCO17

@@ -69,6 +69,20 @@ class GeneratedPeople:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, rows: slice | Tensor) -> GeneratedPeople:
+        """Some of them."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return GeneratedPeople(**{k: None if v is None else v[rows] for k, v in fields.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[GeneratedPeople]) -> GeneratedPeople:
+        """People of one model, one after another; at least one part, all with sources or none."""
+        values: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            fields = [getattr(part, name) for part in parts]
+            values[name] = None if fields[0] is None else torch.cat(fields)
+        return cls(**values)
+
     def pictures(self) -> npt.NDArray[np.uint8]:
         """The images as [B, S, S, 3] RGB."""
         values = (255 * self.images).round().to(torch.uint8)
