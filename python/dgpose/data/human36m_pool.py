@@ -1,4 +1,4 @@
-"""Frames of Human3.6M as a pool of person crops in memory."""
+"""Frames of Human3.6M as crops in memory with 3D poses, or as photographs with 2D joints."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from dgpose.data.human36m import Human36M
+from dgpose.data.image_files import ImageFiles
+from dgpose.data.person_photos import PersonPhotos
 from dgpose.data.pose_pool import PosePool
+from dgpose.skeletons import H36M17, to_openpose18
 
-__all__ = ["human36m_pool"]
+__all__ = ["human36m_photos", "human36m_pool"]
 
 
 def human36m_pool(
@@ -40,12 +43,31 @@ def human36m_pool(
     names = tuple(sorted(set(frames.actions)))
     places = {name: place for place, name in enumerate(names)}
     actions = torch.tensor([places[name] for name in frames.actions])
-    subjects = ", ".join(sorted(set(frames.subjects), key=lambda name: int(name[1:])))
     return PosePool(
         images,
         torch.from_numpy(frames.relative_mm),
         torch.from_numpy(joints),
         actions,
         names,
-        f"{count} frames of Human3.6M, subjects {subjects}",
+        _said(frames),
     )
+
+
+def human36m_photos(frames: Human36M) -> PersonPhotos:
+    """Frames with their joints in the image, all of them known; the subject is the identity."""
+    keypoints, known = to_openpose18(frames.joints_px, H36M17)
+    paths = (frames.image_path(row) for row in range(len(frames)))
+    return PersonPhotos(
+        ImageFiles(frames.images),
+        tuple(path.relative_to(frames.images).as_posix() for path in paths),
+        keypoints,
+        known,
+        _said(frames),
+        frames.boxes,
+        np.array([int(subject[1:]) for subject in frames.subjects], np.int64),
+    )
+
+
+def _said(frames: Human36M) -> str:
+    subjects = ", ".join(sorted(set(frames.subjects), key=lambda name: int(name[1:])))
+    return f"{len(frames)} frames of Human3.6M, subjects {subjects}"

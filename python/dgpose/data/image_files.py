@@ -93,6 +93,10 @@ class ImageFiles:
             raise ImageFormatError(f"{file}: {error}") from None
         return _decoded(content, file)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an image of this name; `read` may still be unable to decode it."""
+        return self._find(name) is not None
+
     def _find(self, name: str) -> str | None:
         if name in self._names:
             return name
