@@ -7,25 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 
 from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import free_name, parse_box
 from dgpose.cli.options import Threads
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
-from dgpose.cli.person_options import (
-    SEMI,
-    BoxOption,
-    Device,
-    Estimator,
-    Images,
-    Model,
-    load_generator,
-)
+from dgpose.cli.person_options import SEMI, BoxOption, Device, Images
 from dgpose.cli.terminal import fail
 from dgpose.data.keypoint_documents import write_coco, write_openpose
 from dgpose.data.synthetic_people import SyntheticPeople
-from dgpose.inference.person_keypoints import KeypointEstimate
+from dgpose.inference.person_keypoints import KeypointEstimate, KeypointEstimator
 from dgpose.viz.person import estimate_picture
 
 __all__ = ["estimate", "examples"]
@@ -42,8 +35,9 @@ def estimate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line, with the poses.")
     ] = False,
-    model: Model = SEMI,
-    estimator: Estimator = None,
+    model: Annotated[
+        str, typer.Option(help="person_semi, person_judge, or a weight file that estimates poses.")
+    ] = SEMI,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -58,13 +52,15 @@ def estimate(
     sizes: list[tuple[str, int, int]] = []
     found: list[KeypointEstimate] = []
     taken: set[str] = set()
+    if threads is not None:
+        torch.set_num_threads(threads)
     try:
-        generator = load_generator(model, estimator, device, threads)
+        estimator = KeypointEstimator.load(model, device=device)
         around = None if box is None else parse_box(box)
         inputs = PersonImages(images)
 
         def make(picture: Picture, _: FloatArray | None) -> tuple[Picture, KeypointEstimate]:
-            return picture, generator.estimate(picture, boxes=around)
+            return picture, estimator.estimate(picture, boxes=around)
 
         for path, (picture, pose) in inputs.each(make, "estimating"):
             sizes.append((str(path), *picture.shape[:2]))
