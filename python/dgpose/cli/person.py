@@ -63,7 +63,7 @@ def reconstruct(
     try:
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        inputs = PersonImages(images, read_poses(source_pose, skeleton, person))
+        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
 
         def make(picture: Picture, pose: FloatArray | None) -> GeneratedPeople:
             return generator.reconstruct(picture, pose, boxes=around)
@@ -106,7 +106,7 @@ def transfer(
     try:
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        inputs = PersonImages(images, read_poses(source_pose, skeleton, person))
+        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
         targets, names = read_targets(pose, skeleton, limit)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -149,7 +149,7 @@ def indirect_transfer(
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
         other = None if pose_box is None else parse_box(pose_box)
-        inputs = PersonImages(images, read_poses(source_pose, skeleton, person))
+        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
         shown = read_image(pose_image)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -186,6 +186,8 @@ def generate(
     """Draw people who never were: their appearance, and their poses unless given."""
     try:
         generator = load_generator(model, None, device, threads)
+        if not pose and generator.model.config.system == "conditional":
+            raise ValueError("--pose must be given with a conditional model, which draws no poses")
         poses, names = read_targets(pose, skeleton, limit) if pose else (None, [])
         people = generator.generate(poses, count=count, seed=seed)
         title = f"{Path(model).name}: people drawn with seed {seed}"

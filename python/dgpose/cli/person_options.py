@@ -84,12 +84,20 @@ def load_generator(
     return PersonGenerator.load(model, estimator=estimator, device=device)
 
 
-def read_poses(path: Path | None, skeleton: str | None, number: int | None) -> PoseFile | None:
+def read_poses(
+    generator: PersonGenerator, path: Path | None, skeleton: str | None, number: int | None
+) -> PoseFile | None:
     """The options --source-pose, --skeleton and --person.
 
     Raises:
-        ValueError: a number without a file; else as `PoseFile.read`.
+        ValueError: a number without a file, or no file where nothing estimates poses; else as
+            `PoseFile.read`.
     """
+    if path is None and generator.estimator is None:
+        raise ValueError(
+            "--source-pose or --estimator must be given with a conditional model, which estimates "
+            "no poses"
+        )
     if path is None and number is not None:
         raise ValueError("--person must come with --source-pose")
     return None if path is None else PoseFile.read(path, skeleton, number)

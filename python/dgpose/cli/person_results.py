@@ -77,7 +77,7 @@ def write_results(
         else:
             alone.save(people, [f"{names[-1]}_{pose}" if pose else names[-1] for pose in poses])
     if not names:
-        raise ValueError(f"there must be an image that can be used, got {len(inputs.files)} others")
+        raise ValueError("there must be an image that can be used, got none")
     if sheet:
         joined = GeneratedPeople.joined(sheet)
         if len(poses) > 1:
@@ -86,4 +86,5 @@ def write_results(
             save_picture(out, result_sheet(joined, names, title))
     left = len(inputs.files) - inputs.failed - len(names)
     more = f" ({left} more images are not on the sheet: --only makes all)" if left else ""
-    typer.echo(f"{len(names) * len(poses)} images: {out}{more}")
+    made = len(names) * len(poses)
+    typer.echo(f"{made} image{'s' * (made > 1)}: {out}{more}")

@@ -66,7 +66,7 @@ def pose_tile(pose_px: npt.NDArray[Any], edge: int, size: int = _TILE) -> Pictur
 
 def _draw(tile: Picture, pose_px: npt.NDArray[Any], edge: int) -> None:
     points = (np.asarray(pose_px, np.float64) + 0.5) * (len(tile) / edge) - 0.5
-    draw_skeleton(tile, points, BODY14, thickness=max(2, len(tile) // 72))
+    draw_skeleton(tile, points, BODY14, thickness=max(1, len(tile) // 128))
 
 
 def result_sheet(
