@@ -107,7 +107,10 @@ def generator_losses(
             terms["kl_y"] = config.pose_kl_weight * ((shares - labelled) * nats).sum()
     if rebuilt.images is None:
         return terms
-    apart = (rebuilt.images - batch.images).abs().flatten(1).mean(1)
+    pixels = (rebuilt.images - batch.images).abs()
+    if config.body_weight and rebuilt.maps is not None:
+        pixels = pixels * (1 + config.body_weight * rebuilt.maps[:, -1:])
+    apart = pixels.flatten(1).mean(1)
     terms["l1"] = config.l1_weight * (shares * apart).sum()
     if discriminator is not None:
         logits, features = discriminator(rebuilt.images, rebuilt.maps)
