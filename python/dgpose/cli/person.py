@@ -13,6 +13,7 @@ from dgpose.cli.image_inputs import parse_box
 from dgpose.cli.options import Threads
 from dgpose.cli.person_edit import edit
 from dgpose.cli.person_estimate import estimate, examples
+from dgpose.cli.person_eval import evaluate
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture, read_targets
 from dgpose.cli.person_options import (
     SEMI,
@@ -170,7 +171,7 @@ def generate(
     pose: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Keypoint file with poses to show; several times. Else poses are drawn, too, "
+            help="File of poses to show; several times. Else poses are drawn, too, "
             "which a conditional model cannot."
         ),
     ] = None,
@@ -207,5 +208,6 @@ def generate(
     typer.echo(f"{len(people)} people: {out}{shown}")
 
 
-for _command in (estimate, edit, examples):
+for _command in (edit, estimate, examples):
     app.command()(_command)
+app.command(name="eval")(evaluate)

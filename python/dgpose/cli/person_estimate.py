@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import typer
 
@@ -16,10 +17,10 @@ from dgpose.cli.options import Threads
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
 from dgpose.cli.person_options import SEMI, BoxOption, Device, Images
 from dgpose.cli.terminal import fail
-from dgpose.data.keypoint_documents import write_coco, write_openpose
 from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.inference.person_keypoints import KeypointEstimate, KeypointEstimator
 from dgpose.viz.person import estimate_picture
+from dgpose_ext.tensor_file import write_bytes_atomically
 
 __all__ = ["estimate", "examples"]
 
@@ -45,15 +46,14 @@ def estimate(
 
     confidence: mean over joints of the probability, by the model's own posterior, of lying within
     0.2 torso lengths (of a keypoint network its score); "low" below 0.5. It is not calibrated.
-    OUT/poses.json is a COCO file with OpenPose's joints, which all commands take as --pose.
+    OUT/poses.json can be given to the other commands as --source-pose and --pose.
 
     The exit code is 1 where an image could not be used; the others are estimated all the same.
     """
-    sizes: list[tuple[str, int, int]] = []
-    found: list[KeypointEstimate] = []
-    taken: set[str] = set()
     if threads is not None:
         torch.set_num_threads(threads)
+    found: list[dict[str, Any]] = []
+    taken: set[str] = set()
     try:
         estimator = KeypointEstimator.load(model, device=device)
         around = None if box is None else parse_box(box)
@@ -62,20 +62,15 @@ def estimate(
         def make(picture: Picture, _: FloatArray | None) -> tuple[Picture, KeypointEstimate]:
             return picture, estimator.estimate(picture, boxes=around)
 
-        for path, (picture, pose) in inputs.each(make, "estimating"):
-            sizes.append((str(path), *picture.shape[:2]))
-            found.append(pose)
-            typer.echo(json.dumps(_fields(path, pose)) if as_json else _said(path, pose))
+        for path, (picture, result) in inputs.each(make, "estimating"):
+            found.append(_fields(path, picture, result))
+            line = _line(found[-1])
+            typer.echo(json.dumps(found[-1]) if as_json else line)
             if out is not None:
-                name = free_name(path.stem, taken)
-                save_picture(
-                    out / "pictures" / f"{name}.png",
-                    estimate_picture(picture, pose.poses_px[0], _said(path, pose)),
-                )
+                drawn = estimate_picture(picture, result.poses_px[0], line)
+                save_picture(out / "pictures" / f"{free_name(path.stem, taken)}.png", drawn)
         if out is not None and found:
-            poses, scores = ([getattr(pose, field)[0] for pose in found]
-                             for field in ("poses_px", "confidence"))  # fmt: skip
-            write_coco(out / "poses.json", sizes, poses, scores)
+            _save_poses(out / "poses.json", found)
             typer.echo(f"saved {out / 'poses.json'} and {len(found)} pictures", err=as_json)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
@@ -88,33 +83,52 @@ def examples(
     size: Annotated[int, typer.Option(min=16, max=1024, help="Pixels of an image.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the rendered people.")] = 0,
 ) -> None:
-    """Write rendered people with their poses (OpenPose's JSON), to try the other commands on."""
+    """Write rendered people to try the other commands on: an image and its pose each.
+
+    OUT/poses.json has all the poses, OUT/person_0.json that of OUT/person_0.png, and so on.
+    """
     try:
         people = SyntheticPeople(seed, poses="kinematic", split="test", size=size)
         batch = people.batch(range(count))
         pictures = np.rint(255 * batch.image.permute(0, 2, 3, 1).numpy()).astype(np.uint8)
+        records = []
         for number, (picture, pose) in enumerate(zip(pictures, batch.keypoints_px, strict=True)):
-            save_picture(out / f"person_{number}.png", picture)
-            write_openpose(out / f"person_{number}.json", [pose.numpy()])
+            name = f"person_{number}.png"
+            save_picture(out / name, picture)
+            records.append(_record(name, picture, pose.numpy()))
+            _save_poses(out / f"person_{number}.json", records[-1:])
+        _save_poses(out / "poses.json", records)
     except (ValueError, OSError) as error:
         fail(error)
-    typer.echo(f"{count} people, .png and .json each: {out}")
+    typer.echo(f"{count} people, .png and .json each, and poses.json: {out}")
 
 
-def _fields(path: Path, found: KeypointEstimate) -> dict[str, Any]:
-    """One estimate for JSON: pixels to a hundredth."""
-    std = found.std_px
+def _record(image: str, picture: Picture, pose_px: npt.NDArray[Any]) -> dict[str, Any]:
+    """A pose as `dgpose.data.pose_files` reads it: pixels to a hundredth."""
     return {
-        "image": str(path),
-        "confidence": round(float(found.confidence[0].mean()), 3),
-        "std_px": None if std is None else round(float(std[0].mean()), 2),
-        "pose_px": np.round(found.poses_px[0], 2).tolist(),
-        "joint_confidence": np.round(found.confidence[0], 3).tolist(),
+        "image": image,
+        "size": list(picture.shape[:2]),
+        "keypoints_px": np.round(pose_px.astype(np.float64), 2).tolist(),
     }
 
 
-def _said(path: Path, found: KeypointEstimate) -> str:
-    fields = _fields(path, found)
-    sure, std = fields["confidence"], fields["std_px"]
-    text = f"{path}: confidence {sure:.2f}{' (low)' if sure < _LOW_CONFIDENCE else ''}"
-    return text if std is None else f"{text}, joints +- {std:.1f} px"
+def _save_poses(path: Path, records: list[dict[str, Any]]) -> None:
+    text = json.dumps({"poses": records}, indent=1) + "\n"
+    write_bytes_atomically(path, text.encode())
+
+
+def _fields(path: Path, picture: Picture, found: KeypointEstimate) -> dict[str, Any]:
+    """One estimate for JSON."""
+    std = None if found.std_px is None else np.round(found.std_px[0], 2).tolist()
+    return {
+        **_record(str(path), picture, found.poses_px[0]),
+        "confidence": round(float(found.confidence[0].mean()), 3),
+        "joint_confidence": np.round(found.confidence[0], 3).tolist(),
+        "joint_std_px": std,
+    }
+
+
+def _line(fields: dict[str, Any]) -> str:
+    sure, std = fields["confidence"], fields["joint_std_px"]
+    text = f"{fields['image']}: confidence {sure:.2f}{' (low)' if sure < _LOW_CONFIDENCE else ''}"
+    return text if std is None else f"{text}, joints +- {np.mean(std):.1f} px"

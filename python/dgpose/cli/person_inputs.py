@@ -12,51 +12,52 @@ import numpy.typing as npt
 import typer
 
 from dgpose._errors import one_line
-from dgpose.cli.image_inputs import image_files
+from dgpose.cli.image_inputs import free_name, image_files
 from dgpose.cli.terminal import progress
 from dgpose.data.image_files import read_image
-from dgpose.data.keypoint_files import PersonKeypoints, read_keypoints
+from dgpose.data.pose_files import PoseFile, read_pose_file
 
-__all__ = ["PersonImages", "PoseFile", "read_targets"]
+__all__ = ["ImagePoses", "PersonImages", "read_targets"]
 
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
 Picture = npt.NDArray[np.uint8]
 
 
-def _pose(person: PersonKeypoints) -> FloatArray:
-    """[18, 2] pixels, NaN where not known."""
-    return np.where(person.visible[:, None], person.xy.astype(np.float64), np.nan)
-
-
 @dataclass(frozen=True)
-class PoseFile:
-    """A keypoint file, whose poses belong to images.
+class ImagePoses:
+    """Poses of the people in images.
 
     Attributes:
         path: of the file.
-        people: in its order.
+        poses: [18, 2] each, NaN where not known.
+        images: name of each pose's image, or "".
         number: which one, of several people in an image; None: there must be one.
     """
 
     path: Path
-    people: list[PersonKeypoints]
+    poses: list[FloatArray]
+    images: tuple[str, ...]
     number: int | None = None
 
     @classmethod
-    def read(cls, path: Path, skeleton: str | None, number: int | None) -> PoseFile:
-        """Raises as `read_keypoints`."""
-        return cls(path, read_keypoints(path, skeleton), number)
+    def read(cls, path: Path, skeleton: str | None, number: int | None) -> ImagePoses:
+        """Raises as `read_pose_file`."""
+        file = read_pose_file(path, skeleton)
+        return cls(path, _with_nan(file), file.images, number)
 
     def of(self, image: Path, *, alone: bool) -> FloatArray:
-        """The pose [18, 2] in an image; of an image that is `alone`, whatever its name.
+        """The pose in an image; for one that is `alone` the file may name no image, or another.
 
         Raises:
             ValueError: none, or several and no number.
         """
-        found = [person for person in self.people if Path(person.image).stem == image.stem]
-        if not found and alone and len({person.image for person in self.people}) == 1:
-            found = self.people
+        named = [Path(name).stem for name in self.images]
+        found = [p for p, name in zip(self.poses, self.images, strict=True) if name == str(image)]
+        if not found:
+            found = [p for p, name in zip(self.poses, named, strict=True) if name == image.stem]
+        if not found and alone and len(set(named)) == 1:
+            found = self.poses
         if not found:
             raise ValueError(f"{self.path}: must hold a pose for {image.name}, got none")
         if self.number is None and len(found) > 1:
@@ -68,26 +69,28 @@ class PoseFile:
             raise ValueError(
                 f"--person must be below {len(found)} for {image.name}, got {self.number}"
             )
-        return _pose(found[self.number or 0])
+        return found[self.number or 0]
+
+
+def _with_nan(file: PoseFile) -> list[FloatArray]:
+    return list(np.where(file.known[..., None], file.keypoints_px.astype(np.float64), np.nan))
 
 
 def read_targets(
     files: list[Path], skeleton: str | None, limit: int
 ) -> tuple[list[FloatArray], list[str]]:
-    """All poses [18, 2] of keypoint files, up to `limit`, and a name for each.
+    """All poses [18, 2] of files, up to `limit`, and a different name for each.
 
     Raises:
-        as `read_keypoints`.
+        as `read_pose_file`.
     """
     poses: list[FloatArray] = []
     names: list[str] = []
     for path in files:
-        people = read_keypoints(path, skeleton, limit=limit)
-        for number, person in enumerate(people):
-            name = Path(person.image).stem or path.stem
-            same = sum(other.image == person.image for other in people)
-            names.append(f"{name}_{number}" if same > 1 else name)
-            poses.append(_pose(person))
+        file = read_pose_file(path, skeleton)
+        poses += _with_nan(file)
+        for image in file.images:
+            names.append(free_name(Path(image).stem or path.stem, set(names)))
     return poses[:limit], names[:limit]
 
 
@@ -102,7 +105,7 @@ class PersonImages:
         FileNotFoundError, ValueError: as `image_files`.
     """
 
-    def __init__(self, images: list[Path], poses: PoseFile | None = None) -> None:
+    def __init__(self, images: list[Path], poses: ImagePoses | None = None) -> None:
         self.files = list(image_files(images))
         self.poses = poses
         self.failed = 0

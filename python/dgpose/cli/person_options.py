@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from dgpose.cli.person_inputs import PoseFile
+from dgpose.cli.person_inputs import ImagePoses
 from dgpose.data.keypoint_files import SKELETONS
 from dgpose.inference.person_generator import PersonGenerator
 
@@ -34,18 +34,21 @@ Images = Annotated[list[Path], typer.Argument(help="Pictures of a person each, o
 SourcePose = Annotated[
     Path | None,
     typer.Option(
-        help="Poses in IMAGES: a keypoint file (OpenPose's or COCO's JSON, .npz, text), in pixels "
-        "of the images; of several images found by name. Else they are estimated."
+        help="File of the poses in IMAGES, in their pixels (OpenPose's or COCO's JSON, .npz, .csv, "
+        "poses.json of dgpose person estimate, ...); of several images found by name. Else they "
+        "are estimated."
     ),
 ]
 Target = Annotated[
     list[Path],
-    typer.Option("--pose", help="Keypoint file with poses to show; may be given several times."),
+    typer.Option(
+        "--pose", help="File of poses to show, as for --source-pose; may be given several times."
+    ),
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Most poses to take of --pose.")]
 SkeletonName = Annotated[
     str | None,
-    typer.Option(help=f"Joint order of keypoint files, if unclear: {', '.join(SKELETONS)}."),
+    typer.Option(help=f"Joint order of pose files, if unclear: {', '.join(SKELETONS)}."),
 ]
 PersonNumber = Annotated[
     int | None,
@@ -86,12 +89,12 @@ def load_generator(
 
 def read_poses(
     generator: PersonGenerator, path: Path | None, skeleton: str | None, number: int | None
-) -> PoseFile | None:
+) -> ImagePoses | None:
     """The options --source-pose, --skeleton and --person.
 
     Raises:
         ValueError: a number without a file, or no file where nothing estimates poses; else as
-            `PoseFile.read`.
+            `ImagePoses.read`.
     """
     if path is None and generator.estimator is None:
         raise ValueError(
@@ -100,4 +103,4 @@ def read_poses(
         )
     if path is None and number is not None:
         raise ValueError("--person must come with --source-pose")
-    return None if path is None else PoseFile.read(path, skeleton, number)
+    return None if path is None else ImagePoses.read(path, skeleton, number)

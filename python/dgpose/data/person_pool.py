@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from dgpose.data.tensor_pool import TensorPool, require_tensor
 from dgpose.skeletons import BODY14, OPENPOSE18
 
 if TYPE_CHECKING:
-    from dgpose.data.synthetic_people import SyntheticPeople
+    from dgpose.data.synthetic_people import PeopleBatch, SyntheticPeople
 
-__all__ = ["PersonPool", "rendered_people"]
+__all__ = ["PersonPool", "pool_of_batches", "rendered_people"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +112,14 @@ def rendered_people(
     Raises:
         ValueError: a count below 1.
     """
+    return pool_of_batches(people.batches(count, progress=progress), source)
+
+
+def pool_of_batches(batches: Iterable[PeopleBatch], source: str = "") -> PersonPool:
+    """Rendered people as one pool; their names are their numbers."""
     images: list[Tensor] = []
     fields: list[tuple[Tensor, ...]] = []
-    for batch in people.batches(count, progress=progress):
+    for batch in batches:
         images.append((batch.image * 255).round().to(torch.uint8))
         fields.append((batch.keypoints_px, batch.keypoint_visible, batch.identity, batch.mask))
     keypoints, visible, identity, masks = (torch.cat(parts) for parts in zip(*fields, strict=True))
@@ -125,6 +130,6 @@ def rendered_people(
         visible,
         identity,
         masks,
-        tuple(f"person{index:07d}" for index in range(count)),
+        tuple(f"person{index:07d}" for index in range(len(keypoints))),
         source,
     )

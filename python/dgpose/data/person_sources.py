@@ -19,7 +19,7 @@ from dgpose.data.person_photos import PersonPhotos
 from dgpose.data.person_pool import PersonPool, rendered_people
 from dgpose.data.synthetic_people import SyntheticPeople
 
-__all__ = ["PERSON_SPLITS", "PHOTO_SETS", "open_photos", "read_people"]
+__all__ = ["PERSON_SPLITS", "PHOTO_SETS", "open_photos", "read_people", "synthetic_people"]
 
 Progress = Callable[[int, int], None]
 
@@ -30,6 +30,7 @@ PERSON_SPLITS = ("train", "val", "test")
 """Their parts; no two share an image. Validation is held out of what the authors train on."""
 
 _RENDERED = 1000
+_POSES = {"kinematic": "kinematic", "mixed": "CMU and kinematic"}
 _VALIDATION_SUBJECT = "S8"
 
 
@@ -82,8 +83,7 @@ def read_people(
     Args:
         name: "rendered" (SyntheticPeople), one of PHOTO_SETS, or a file of `PersonPool.save`, which
             has no parts.
-        data: folder of the data set. Of "rendered" the data folder with CMU's poses, which the
-            people are then in; None: kinematic ones.
+        data: folder of the data set; of "rendered" as for `synthetic_people`.
         split: one of PERSON_SPLITS.
         size: S, or (H, W) of images that are person-centred; a file's must be it.
         count: people to render (default 1,000); of the others so many, evenly spread (None: all).
@@ -98,10 +98,8 @@ def read_people(
     if count is not None and count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     if name == "rendered":
-        part: Any = split  # SyntheticPeople says what is wrong
-        poses: Any = "kinematic" if data is None else "cmu"
-        people = SyntheticPeople(seed, poses=poses, data_dir=data, split=part, size=size)
-        said = f"SyntheticPeople, {'CMU' if data is not None else 'kinematic'} poses, {split} part"
+        people = synthetic_people(data, split=split, size=size, seed=seed)
+        said = f"SyntheticPeople, {_POSES[people.poses]} poses, {split} part"
         return rendered_people(people, count or _RENDERED, source=said, progress=progress)
     if name in PHOTO_SETS:
         if data is None:
@@ -122,6 +120,24 @@ def read_people(
             f"{pool.size[1]}x{pool.size[0]}"
         )
     return pool if count is None else pool.subset(_spread(len(pool), count))
+
+
+def synthetic_people(
+    data: str | Path | None, *, split: str, size: int | tuple[int, int], seed: int = 0
+) -> SyntheticPeople:
+    """The people that "rendered" means.
+
+    Args:
+        data: the data folder with CMU's poses, which 70 % of the people are then in; None, and the
+            others: kinematic ones.
+        split, size, seed: as for `SyntheticPeople`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `SyntheticPeople`.
+    """
+    part: Any = split  # SyntheticPeople says what is wrong
+    poses: Any = "kinematic" if data is None else "mixed"
+    return SyntheticPeople(seed, poses=poses, data_dir=data, split=part, size=size)
 
 
 def _spread(count: int, wanted: int) -> Tensor:

@@ -226,19 +226,26 @@ class SyntheticPeople:
         joints_mm: Tensor | npt.NDArray[np.floating],
         identities: Sequence[int] | Tensor | npt.NDArray[np.integer],
         indices: Sequence[int] | npt.NDArray[np.integer],
+        *,
+        camera: Tensor | npt.NDArray[np.floating] | None = None,
     ) -> PeopleBatch:
         """Given people in given poses; place, light and camera are those of ``indices``.
 
         Args:
             joints_mm: [B, 17, 3] H36M17 in camera coordinates (x right, y DOWN, z forward), mm;
-                only differences to the hip count. The lengths of bones are kept as they are:
+                without ``camera`` only differences to the hip count. The lengths of bones are kept
+                as they are:
                 ``with_bone_lengths(joints, people.bone_lengths(identities))`` gives a pose the
                 proportions of these people first.
             identities: B members of ``self.identities``.
             indices: B samples.
+            camera: [B, 4] (fx, fy, cx, cy), the crop to render, such as that of another batch: the
+                people then stand where ``joints_mm`` says, in front of the camera. None: the crop
+                around each person.
 
         Raises:
-            ValueError: joints of another shape or not finite, an identity of another split.
+            ValueError: joints or cameras of another shape or not finite, a hip that is not in front
+                of the given camera, an identity of another split.
         """
         rng = CounterRng(self._seed, indices)
         joints = np.asarray(joints_mm, np.float64)
@@ -252,7 +259,20 @@ class SyntheticPeople:
         if who.shape != (len(rng),):
             raise ValueError(f"identities must have shape [{len(rng)}], got {list(who.shape)}")
         rows = np.full(len(rng), -1, np.int64)
-        return self._render(rng, joints - joints[:, :1], sample_views(rng, self.config), who, rows)
+        view = sample_views(rng, self.config)
+        if camera is None:
+            return self._render(rng, joints - joints[:, :1], view, who, rows)
+        crop = np.asarray(camera, np.float64)
+        if crop.shape != (len(rng), 4) or not np.isfinite(crop).all():
+            raise ValueError(
+                f"camera must be finite, of shape [{len(rng)}, 4], got {list(crop.shape)}"
+            )
+        hip = joints[:, 0]
+        if len(rng) and not hip[:, 2].min() > 0:
+            raise ValueError(
+                f"joints_mm must have hips before the camera, got z = {hip[:, 2].min():g}"
+            )
+        return self._render(rng, joints - joints[:, :1], view, who, rows, hip, crop)
 
     def bone_lengths(
         self, identities: Sequence[int] | Tensor | npt.NDArray[np.integer]
@@ -296,8 +316,11 @@ class SyntheticPeople:
         view: FloatArray,
         who: IntArray,
         rows: IntArray,
+        place: FloatArray | None = None,
+        camera: FloatArray | None = None,
     ) -> PeopleBatch:
-        """``poses`` [B, 17, 3] from the hip, in the camera's axes."""
+        """``poses`` [B, 17, 3] from the hip, in the camera's axes; ``place`` [B, 3] of the hip and
+        ``camera`` [B, 4] are drawn, where they are not given."""
         wears = self._wears[who]
         lengths = np.sqrt(((poses[:, 1:] - poses[:, list(BONE_PARENTS)]) ** 2).sum(axis=-1))
         shape, look = wear(
@@ -307,10 +330,12 @@ class SyntheticPeople:
         )
         world = np.swapaxes(view, 1, 2)
         surface = body_surface(apply_rotation(poses, world[:, None]), shape, sample_gesture(rng))
-        place = place_hips(rng, view, surface.floor, self.config)
+        if place is None:
+            place = place_hips(rng, view, surface.floor, self.config)
         joints = poses + place[:, None]
         nodes = apply_rotation(surface.nodes, view[:, None]) + place[:, None]
-        camera = crop_cameras(rng, nodes, surface.radii, self.size, self.config)
+        if camera is None:
+            camera = crop_cameras(rng, nodes, surface.radii, self.size, self.config)
         props, prop_radii = sample_props(
             rng, joints, camera, view[:, 1], surface.floor, self.size, self.config.occluder_chance
         )

@@ -52,9 +52,7 @@ PART_NAMES = tuple(_PARTS)
 _SEGMENTS = tuple(
     (BODY14.joints.index(a), BODY14.joints.index(b)) for part in _PARTS.values() for a, b in part
 )
-_PART_OF_SEGMENT = torch.tensor(
-    [row for row, part in enumerate(_PARTS.values()) for _ in part], dtype=torch.int64
-)
+_PART_OF_SEGMENT = torch.tensor([row for row, part in enumerate(_PARTS.values()) for _ in part])
 
 
 def gaussian_distance(
@@ -76,7 +74,7 @@ def gaussian_distance(
     root = vectors * values.clamp_min(0).sqrt()[..., None, :] @ vectors.mT
     middle = torch.linalg.eigvalsh(root @ other_covariance @ root)
     traces = (covariance + other_covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
-    distance = (mean - other_mean).square().sum(-1) + traces
+    distance: Tensor = (mean - other_mean).square().sum(-1) + traces
     return (distance - 2 * middle.clamp_min(0).sqrt().sum(-1)).clamp_min(0)
 
 
@@ -137,9 +135,8 @@ def part_colors(images: Tensor, keypoints_px: Tensor, known: Tensor) -> PartColo
     torso = torso_px(keypoints_px, known)
     sigma = (_LIMB_SIGMA * torso.nan_to_num(1.0)).float()[:, None].expand(-1, len(_SEGMENTS))
     points = keypoints_px.float().where(known[..., None], 0)
-    near = limb_heatmap(
-        points, _SEGMENTS, tuple(images.shape[2:]), sigma.contiguous(), visible=known
-    )
+    height, width = images.shape[2:]
+    near = limb_heatmap(points, _SEGMENTS, (height, width), sigma.contiguous(), visible=known)
     complete = torch.stack([known[:, a] & known[:, b] for a, b in _SEGMENTS], 1)
     weights = near.new_zeros(len(images), len(PART_NAMES), *images.shape[2:])
     weights = weights.index_add(1, _PART_OF_SEGMENT.to(near.device), near).flatten(2).double()

@@ -4,12 +4,13 @@ The error of a joint is its distance in pixels over the torso of the true pose; 
 that is at most the threshold. The torso is the mean of two diagonals, right shoulder to left hip
 and left shoulder to right hip (Leeds Sports Pose is usually scored by one of them alone); where an
 end of one is not known, it is the other. A pose with neither, or with a torso of less than one
-pixel, is left out of the score altogether: `KeypointErrors.scored` says how many were not. Every known
-joint counts once, whatever its pose; hidden joints count where their place is known.
+pixel, is left out of the score altogether: `KeypointErrors.scored` says how many were not. Every
+known joint counts once, whatever its pose; hidden joints count where their place is known.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,13 +68,13 @@ class KeypointErrors:
 
     def pck(self, threshold: float) -> float:
         """Share of the scored joints within the threshold, 0 to 1; NaN without any."""
-        known = ~self.torsos.isnan()
-        return float((self.torsos <= threshold).sum() / known.sum())
+        known = int((~self.torsos.isnan()).sum())
+        return int((self.torsos <= threshold).sum()) / known if known else math.nan
 
     def by_joint(self, threshold: float) -> Tensor:
         """The same for each joint [14]; NaN for joints that are never known."""
         known = ~self.torsos.isnan()
-        return (self.torsos <= threshold).sum(0) / known.sum(0)
+        return (self.torsos <= threshold).sum(0).double() / known.sum(0)
 
     @property
     def curve(self) -> list[float]:
@@ -82,7 +83,7 @@ class KeypointErrors:
 
     @property
     def area(self) -> float:
-        """Area under the curve up to 0.5 torsos, by the trapezoidal rule, over its width: 0 to 1."""
+        """Area under the curve up to 0.5 torsos over its width (trapezoidal rule), 0 to 1."""
         shares = self.curve
         return (sum(shares) - (shares[0] + shares[-1]) / 2) / (len(shares) - 1)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dgpose.model_zoo import model_path
 from dgpose.nn.residual import ResidualBlock, conv_bn
 from dgpose.nn.weight_files import read_model, write_model
 from dgpose.skeletons import BODY14
@@ -92,6 +93,19 @@ class KeypointNetwork(nn.Module):
         self.fuse = nn.Sequential(conv_bn(c2, c2, 3), nn.ReLU())
         self.head = nn.Conv2d(c2, len(BODY14), 1)
         nn.init.normal_(self.head.weight, std=0.01)
+
+    @classmethod
+    def load(cls, model: str | Path = "person_judge") -> KeypointNetwork:
+        """A shipped network by its name, or that of a file; see `load_judge`."""
+        return load_judge(model_path(model))[0]
+
+    def info(self) -> dict[str, Any]:
+        """What it is: image size, joints, learned numbers."""
+        return {
+            "image_size": self.config.image_size,
+            "joints": BODY14.name,
+            "parameters": sum(parameter.numel() for parameter in self.parameters()),
+        }
 
     def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x2 = self.stem(images - 0.5)

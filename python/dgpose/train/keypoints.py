@@ -260,11 +260,14 @@ class _Run:
 
     def _must_match(self) -> dict[str, Any]:
         config = self.config
-        names = ("steps", "minutes", "processor_time", "batch", "learning_rate", "weight_decay")
-        names += ("clip_norm", "sigma", "seed", "precision")
+        names = (
+            *("steps", "minutes", "processor_time", "batch", "learning_rate", "weight_decay"),
+            *("clip_norm", "sigma", "seed", "precision"),
+        )
         return {
             "network": json.loads(json.dumps(asdict(config.network))),
             "augmentation": json.loads(json.dumps(asdict(config.augmentation))),
+            "init": None if config.init is None else config.init.name,
             **{name: getattr(config, name) for name in names},
             **self._data_facts(),
         }
