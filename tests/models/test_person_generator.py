@@ -295,10 +295,8 @@ def test_an_estimator_beside_it() -> None:
 def test_poses_far_outside(conditional: PersonGenerator) -> None:
     joints = pose()
     joints[7] = 4000, -3000
-    for outside, message in ((joints, "at most 8 times"), (pose() + 5000, "must touch the image")):
-        with pytest.raises(
-            ValueError, match=f"pose must lie in the image, unless a box .*{message}"
-        ):
+    for outside in (joints, pose() + 5000, pose() - 500):
+        with pytest.raises(ValueError, match="pose must lie in the image of 120x90 pixels, unless"):
             conditional.reconstruct(picture(), outside)
         boxed = conditional.reconstruct(picture(), outside, boxes=(30, 10, 80, 80))
         assert boxed.images.isfinite().all()
