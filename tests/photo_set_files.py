@@ -37,8 +37,8 @@ def draw(path: Path, size: tuple[int, int], points: npt.NDArray[Any], seed: int 
     color = np.random.default_rng(seed).integers(40, 200, 3)
     picture = np.full((*size, 3), color, np.uint8)
     for a, b in OPENPOSE18.edges:
-        ends = [tuple(int(v) for v in np.rint(points[j])) for j in (a, b)]
-        cv2.line(picture, *ends, (240, 240, 240), 3)
+        start, end = np.rint(points[[a, b]]).astype(int).tolist()
+        cv2.line(picture, start, end, (240, 240, 240), 3)
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), picture)
 
@@ -115,7 +115,7 @@ def write_market(root: Path) -> None:
     ):
         for person in persons:
             name = f"{person}_c{1 if folder == 'query' else 2}s1_000451_03.jpg"
-            points = np.rint(standing(int(person), 1.0, (-18, 4))).astype(int)
+            points = np.rint(standing(abs(int(person)), 1.0, (-18, 4))).astype(int)
             draw(root / folder / name, (128, 64), points)
             lines[part].append(f"{name}: {points[:, 1].tolist()}: {points[:, 0].tolist()}")
     for part, people in lines.items():

@@ -87,7 +87,7 @@ def open_deepfashion(path: str | Path, split: str) -> PersonPhotos:
             own = part if parts is None else parts.get(key)
             if own == "train" and item % 50 == 7:
                 own = "val"
-            if own is None or split != own or key in done:
+            if split != own or key in done:
                 continue
             done.add(key)
             moved = person.xy + np.float32((width - person_width) / 2) * np.array([1, 0])
@@ -118,7 +118,7 @@ def _annotations(root: Path, part: str) -> list[tuple[PersonKeypoints, int]]:
 
 
 def _width(root: Path, name: str) -> int:
-    height, width = read_image(root / name).shape[:2]
+    height, width = (int(edge) for edge in read_image(root / name).shape[:2])
     if height != _FULL or width not in (_FULL, _CROPPED):
         raise PhotoSetError(
             f"{root / name}: images must have 256x256 or 176x256 pixels, got {width}x{height}"

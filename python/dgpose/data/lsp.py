@@ -122,6 +122,6 @@ def _read_joints(
     return np.where(known[..., None], xy - 1, 0).astype(np.float32), known
 
 
-def _part(photos: PersonPhotos, name: Literal["lsp", "lspe"], split: str | None) -> PersonPhotos:
+def _part(photos: PersonPhotos, name: Literal["lsp", "lspe"], split: str) -> PersonPhotos:
     numbers = [int(text.removeprefix("im").split(".")[0]) for text in photos.names]
     return photos.rows([r for r, number in enumerate(numbers) if lsp_part(name, number) == split])

@@ -94,20 +94,20 @@ class CodeHead(nn.Module):
 class PartCodeHead(nn.Module):
     """Features and part shares to the posterior of the codes of background and parts [B, Z].
 
-    A part's code is pooled from the three finest grids; the background's comes from the coarsest,
-    with the parts cut out.
+    A part's code is pooled from its colours and the three finest grids; the background's comes from
+    the coarsest, with the parts cut out.
     """
 
     def __init__(self, config: DGPoseConfig) -> None:
         super().__init__()
         self.background = CodeHead(config)
-        inputs = sum(config.channels[:3])
+        inputs = 3 + sum(config.channels[:3])
         weight = torch.randn(len(PART_NAMES), inputs, 2 * config.part_size) / math.sqrt(inputs)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(len(PART_NAMES), 2 * config.part_size))
 
-    def forward(self, features: list[Tensor], shares: Tensor) -> Gaussian:
-        pooled, under = [], shares
+    def forward(self, images: Tensor, features: list[Tensor], shares: Tensor) -> Gaussian:
+        pooled, under = [pool_features(F.avg_pool2d(2 * images - 1, 2), shares)], shares
         for grid in features[:3]:
             pooled.append(pool_features(grid, under))
             under = F.avg_pool2d(under, 2)

@@ -106,7 +106,7 @@ class _Generator(_System):
         if self.part_maps is None:
             code: Gaussian = self.code_head(features)
         else:
-            code = self.code_head(features, self.part_maps(pose_px, known))
+            code = self.code_head(images, features, self.part_maps(pose_px, known))
         return code
 
     def decode(self, z: Tensor, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
