@@ -19,7 +19,9 @@ from photo_set_files import (
     write_lsp,
     write_market,
 )
+from typer.testing import CliRunner
 
+from dgpose.cli.app import app
 from dgpose.data.deepfashion import image_key
 from dgpose.data.image_files import ImageFiles
 from dgpose.data.keypoint_annotations import read_pairs
@@ -316,3 +318,34 @@ def test_sources_by_name(tmp_path: Path) -> None:
             read_people(name, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"data set must be one of {', '.join(PHOTO_SETS)}"):
         open_photos("faces", tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["lsp", "lspe", "deepfashion", "chictopia", "market"])
+def test_data_check(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+
+    def check(*more: str) -> Any:
+        return CliRunner().invoke(app, ["data", "check", str(folder), "--dataset", name, *more])
+
+    result = check()
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {folder}: must hold ")
+    if name in ("lsp", "lspe"):
+        write_lsp(folder, 1010 if name == "lsp" else 120, extended=name == "lspe")
+    elif name == "deepfashion":
+        write_deepfashion(folder, form="raw")
+    elif name == "chictopia":
+        write_chictopia(folder, {"train": 2, "val": 1, "test": 1})
+    else:
+        write_market(folder)
+    result = check("--out", str(tmp_path / "sheet.png"))
+    assert result.exit_code == 0, result.output
+    for text in ("train", "val", "test", "complete", "picture: "):
+        assert text in result.output
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    photos = open_photos(name, folder, "test")
+    (photos.images.path / photos.names[0]).unlink()
+    result = check()
+    assert result.exit_code == 1
+    if name != "chictopia":  # its images are the list of what is there
+        assert "missing in test: " in result.output

@@ -313,7 +313,7 @@ BODY14 = _body(
     " ".join(OPENPOSE18.joints[:14]),
     tuple(edge for edge in OPENPOSE18.edges if max(edge) < 14),
 )
-"""The first 14 joints of OpenPose-18, which all body data sets can supply: nose, neck, arms, legs."""
+"""The first 14 joints of OpenPose-18, without eyes and ears: all body data sets can supply them."""
 
 DPIG_LIMBS: tuple[tuple[int, int], ...] = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12)),
@@ -465,6 +465,7 @@ def flip_keypoints(keypoints: Array, skeleton: Skeleton, width: int) -> Array:
 _OPENPOSE18_FROM: dict[str, dict[str, tuple[str, ...]]] = {
     "coco17": {"neck": ("left_shoulder", "right_shoulder")},
     "body_25": {},
+    "body14": {},
     "mediapipe33": {"neck": ("left_shoulder", "right_shoulder")},
     "mpii16": {"neck": ("thorax",), "nose": ("upper_neck", "head_top")},
     "lsp14": {"nose": ("neck", "head_top")},
@@ -480,11 +481,11 @@ def to_openpose18(
     Where the skeleton has no neck, the neck is the mean of the shoulders; MPII's is its thorax.
     Where it has no nose (MPII, LSP, Human3.6M), the nose lies halfway between (upper) neck and the
     top of the head: our choice. A mean is visible where both joints are. Joints that the skeleton
-    lacks (eyes and ears of MPII, LSP and Human3.6M) are zero and invisible.
+    lacks (eyes and ears, mostly) are zero and invisible.
 
     Args:
         keypoints: [..., J, D], a NumPy array or a tensor of floating point (D = 2 or 3).
-        skeleton: COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14 or H36M17.
+        skeleton: COCO17, BODY_25, BODY14, MEDIAPIPE33, MPII16, LSP14 or H36M17.
         visible: [..., J], 0 for joints that are not there; None: all are there.
 
     Returns:

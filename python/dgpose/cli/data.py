@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.data_human36m import check_human36m
+from dgpose.cli.data_people import check_people
 from dgpose.cli.hand import save_picture
 from dgpose.cli.options import Split, SplitBy
 from dgpose.cli.terminal import counted, fail
@@ -39,6 +40,17 @@ class DataSetName(str, Enum):
     NYU = "nyu"
     MSRA = "msra"
     H36M = "h36m"
+    LSP = "lsp"
+    LSPE = "lspe"
+    DEEPFASHION = "deepfashion"
+    CHICTOPIA = "chictopia"
+    MARKET = "market"
+
+
+_PHOTOGRAPHS = (
+    *(DataSetName.LSP, DataSetName.LSPE, DataSetName.DEEPFASHION),
+    *(DataSetName.CHICTOPIA, DataSetName.MARKET),
+)
 
 
 class PoseSource(str, Enum):
@@ -66,6 +78,9 @@ def check(
     try:
         if dataset is DataSetName.H36M:
             _say(check_human36m(folder, out))
+            return
+        if dataset in _PHOTOGRAPHS:
+            _say(check_people(dataset.value, folder, out))
             return
         with counted("looking") as progress:
             report = check_hand_set(folder, dataset.value, progress=progress)

@@ -12,15 +12,15 @@ import typer
 from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads
 from dgpose.cli.terminal import fail
 from dgpose.cli.train_crossing_nets import crossing_nets
-from dgpose.cli.train_judge import judge
 from dgpose.cli.train_dgpose import dgpose
+from dgpose.cli.train_judge import judge
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Train networks; pack weights.")
 app.command()(crossing_nets)
-app.command()(judge)
 app.command()(dgpose)
+app.command()(judge)
 
 
 class PoseSource(str, Enum):

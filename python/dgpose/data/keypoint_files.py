@@ -27,8 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dgpose.skeletons import (
+    BODY14,
     BODY_25,
     COCO17,
+    H36M17,
     LSP14,
     MEDIAPIPE33,
     MPII16,
@@ -37,17 +39,24 @@ from dgpose.skeletons import (
     to_openpose18,
 )
 
-__all__ = ["SKELETONS", "KeypointFormatError", "PersonKeypoints", "read_keypoints"]
+__all__ = [
+    "MAX_COORDINATE",
+    "SKELETONS",
+    "KeypointFormatError",
+    "PersonKeypoints",
+    "read_keypoints",
+    "skeleton_by_count",
+    "to_openpose",
+]
 
-SKELETONS: dict[str, Skeleton] = {
-    skeleton.name: skeleton
-    for skeleton in (OPENPOSE18, COCO17, BODY_25, MEDIAPIPE33, MPII16, LSP14)
-}
+_ORDERS = (OPENPOSE18, COCO17, H36M17, BODY_25, MEDIAPIPE33, MPII16, LSP14, BODY14)
+SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in _ORDERS}
 """Joint orders that a file may have, by name."""
 
 _CSV_HEADER = "name:keypoints_y:keypoints_x"
 _OPENPOSE_ENDING = "_keypoints"
-_MAX_COORDINATE = 1e6  # pixels; beyond it a number is damage, not a place
+MAX_COORDINATE = 1e6
+"""Pixels; beyond it a number is damage, not a place."""
 
 
 class KeypointFormatError(ValueError):
@@ -79,7 +88,7 @@ def read_keypoints(
     Args:
         path: a file, or a folder of OpenPose's JSON files.
         skeleton: name of its joint order, a key of SKELETONS; None: as the form has it, or by the
-            number of joints.
+            number of joints, where that leaves one.
         limit: stop after so many people.
 
     Raises:
@@ -116,7 +125,7 @@ def read_keypoints(
     return people[:limit]
 
 
-def _convert(
+def to_openpose(
     skeleton: Skeleton, xy: npt.NDArray[np.float32], visible: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """[..., J, 2] and [..., J] as OpenPose-18."""
@@ -126,13 +135,22 @@ def _convert(
     return points, seen
 
 
-def _by_count(
+def skeleton_by_count(
     place: str, joints: int, wanted: Skeleton | None, known: Iterable[Skeleton]
 ) -> Skeleton:
-    """The skeleton of so many joints."""
-    for skeleton in known if wanted is None else (wanted,):
-        if len(skeleton) == joints:
-            return skeleton
+    """The one of these skeletons that has so many joints; `wanted`, where that is named.
+
+    Raises:
+        KeypointFormatError: none has, or several have.
+    """
+    fitting = [s for s in (known if wanted is None else (wanted,)) if len(s) == joints]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = " or ".join(skeleton.name for skeleton in fitting)
+        raise KeypointFormatError(
+            f"{place}: {joints} joints may be {names}: name their order (--skeleton)"
+        )
     if wanted is not None:
         raise KeypointFormatError(
             f"{place}: {wanted.name} must have {len(wanted)} joints, got {joints}"
@@ -171,7 +189,7 @@ def _csv(
         y = _integers(place, "keypoints_y", fields[1])
         x = _integers(place, "keypoints_x", fields[2])
         xy = np.stack([x, y], 1).astype(np.float32)
-        people.append(PersonKeypoints(fields[0].strip(), *_convert(OPENPOSE18, xy, _there(xy))))
+        people.append(PersonKeypoints(fields[0].strip(), *to_openpose(OPENPOSE18, xy, _there(xy))))
         if limit is not None and len(people) >= limit:
             break
     return people
@@ -192,7 +210,7 @@ def _integers(place: str, name: str, text: str) -> npt.NDArray[np.int64]:
         raise KeypointFormatError(f"{place}: {name} must be a list of integers, got {text!r:.60}")
     if len(values) != len(OPENPOSE18):
         raise KeypointFormatError(f"{place}: {name} must be 18 integers, got {len(values)}")
-    if any(abs(v) > _MAX_COORDINATE for v in values):
+    if any(abs(v) > MAX_COORDINATE for v in values):
         raise KeypointFormatError(f"{place}: {name} must be pixels, got {max(values, key=abs)}")
     return np.array(values, np.int64)
 
@@ -227,14 +245,14 @@ def _npz(path: Path, wanted: Skeleton | None, limit: int | None) -> list[PersonK
         )
     if wanted is None and label == "ids":
         wanted = LSP14
-    skeleton = _by_count(str(path), xy.shape[1], wanted, SKELETONS.values())
+    skeleton = skeleton_by_count(str(path), xy.shape[1], wanted, SKELETONS.values())
     points = xy[:limit].astype(np.float32)
-    if (np.abs(points) > _MAX_COORDINATE).any():
+    if (np.abs(points) > MAX_COORDINATE).any():
         raise KeypointFormatError(f"{path}: xy must be pixels, got {np.abs(points).max():g}")
     names = [str(v) if label == "names" else f"im{v:05d}.jpg" for v in labels[:limit].tolist()]
     # LSP labels joints outside the image too; elsewhere a negative coordinate is a missing joint.
     there = np.isfinite(points).all(-1) if label == "ids" else _there(points)
-    points, seen = _convert(skeleton, points, there)
+    points, seen = to_openpose(skeleton, points, there)
     return [
         PersonKeypoints(name, person, shown)
         for name, person, shown in zip(names, points, seen, strict=True)
@@ -271,7 +289,7 @@ def _numbers(place: str, name: str, value: Any) -> npt.NDArray[np.float32]:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise KeypointFormatError(f"{place}: {name} must be numbers, got {number!r:.40}")
         # NaN and Inf are missing joints; an integer may be too long for a float.
-        if abs(number) > _MAX_COORDINATE and number not in (math.inf, -math.inf):
+        if abs(number) > MAX_COORDINATE and number not in (math.inf, -math.inf):
             raise KeypointFormatError(f"{place}: {name} must be pixels, got {number!r:.40}")
     return np.array(value, np.float32).reshape(-1, 3)
 
@@ -280,7 +298,7 @@ def _person(
     image: str, skeleton: Skeleton, rows: npt.NDArray[np.float32], size: tuple[int, int] | None
 ) -> PersonKeypoints:
     there = (rows[:, 2] > 0) & np.isfinite(rows[:, :2]).all(1)
-    return PersonKeypoints(image, *_convert(skeleton, rows[:, :2], there), size)
+    return PersonKeypoints(image, *to_openpose(skeleton, rows[:, :2], there), size)
 
 
 def _openpose(
@@ -296,7 +314,7 @@ def _openpose(
         if not isinstance(person, dict) or "pose_keypoints_2d" not in person:
             raise KeypointFormatError(f'{place}: must have "pose_keypoints_2d"')
         rows = _numbers(place, "pose_keypoints_2d", person["pose_keypoints_2d"])
-        skeleton = _by_count(place, len(rows), wanted, (BODY_25, OPENPOSE18))
+        skeleton = skeleton_by_count(place, len(rows), wanted, (BODY_25, OPENPOSE18))
         found.append(_person(image, skeleton, rows, None))
     return found
 
@@ -318,7 +336,7 @@ def _coco(path: Path, document: dict[str, Any], wanted: Skeleton | None) -> list
         if "keypoints" not in annotation:
             raise KeypointFormatError(f'{place}: must have "keypoints"')
         rows = _numbers(place, "keypoints", annotation["keypoints"])
-        _by_count(place, len(rows), skeleton, ())
+        skeleton_by_count(place, len(rows), skeleton, ())
         key = _key(place, annotation.get("image_id"))
         if key not in images:
             raise KeypointFormatError(f"{place}: image_id must be one of images, got {key!r:.40}")
