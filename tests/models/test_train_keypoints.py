@@ -43,7 +43,7 @@ def config(out: Path, **changes: Any) -> KeypointTrainConfig:
 
 def test_it_learns(tmp_path: Path, pools: tuple[PersonPool, PersonPool]) -> None:
     result = train_keypoints(
-        config(tmp_path, steps=90, batch=16, validate_every=30), *pools, data="rendered"
+        config(tmp_path, steps=150, batch=16, validate_every=50), *pools, data="rendered"
     )
     assert result.finished
     areas = [validation.pck["area"] for validation in result.validations]
