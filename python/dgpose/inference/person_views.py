@@ -26,9 +26,13 @@ from dgpose.skeletons import BODY14, OPENPOSE18
 
 __all__ = [
     "Box",
+    "Boxes",
+    "FloatArray",
     "Image",
+    "Images",
     "PersonView",
     "Pose",
+    "Poses",
     "as_box",
     "as_picture",
     "as_pose",
@@ -43,6 +47,9 @@ Pose: TypeAlias = npt.NDArray[Any] | Tensor
 """One pose in pixels: [14, 2] BODY14, or [18, 2] OpenPose-18 of which the first 14 are taken."""
 Box: TypeAlias = Sequence[float] | npt.NDArray[Any]
 """x1, y1, x2, y2 in pixels."""
+Images: TypeAlias = Image | Sequence[Image]
+Poses: TypeAlias = Pose | Sequence[Pose]
+Boxes: TypeAlias = Box | Sequence[Box]
 
 FloatArray = npt.NDArray[np.float64]
 
