@@ -85,7 +85,7 @@ def test_train_judge(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "weights, the best by validation" in result.stdout
     network = KeypointNetwork.load(tmp_path / "run" / "weights.safetensors")
-    assert network.info()["image_size"] == 64
+    assert network.config.image_size == 64
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2
     assert "holds a run: resume it" in again.stderr

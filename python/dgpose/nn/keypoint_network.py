@@ -99,14 +99,6 @@ class KeypointNetwork(nn.Module):
         """A shipped network by its name, or that of a file; see `load_judge`."""
         return load_judge(model_path(model))[0]
 
-    def info(self) -> dict[str, Any]:
-        """What it is: image size, joints, learned numbers."""
-        return {
-            "image_size": self.config.image_size,
-            "joints": BODY14.name,
-            "parameters": sum(parameter.numel() for parameter in self.parameters()),
-        }
-
     def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x2 = self.stem(images - 0.5)
         x4 = self.down4(x2)
