@@ -204,6 +204,12 @@ def view_person(
         square = person_square(np.asarray(box, np.float64))
     elif joints is not None and np.isfinite(joints[:, 0]).sum() > 1:
         square = pose_square(np.stack([joints, *others]), picture)
+        try:
+            require_box(picture, square)
+        except ValueError as error:
+            raise ValueError(
+                f"pose must lie in the image, unless a box is given: {error}"
+            ) from None
     else:
         square = np.array(whole_image(picture))
     crop = torch.from_numpy(person_crop(picture, square, size)).float() / 255
