@@ -313,7 +313,7 @@ BODY14 = _body(
     " ".join(OPENPOSE18.joints[:14]),
     tuple(edge for edge in OPENPOSE18.edges if max(edge) < 14),
 )
-"""The first 14 joints of OpenPose-18, which all body data sets can supply: nose, neck, arms, legs."""
+"""The first 14 joints of OpenPose-18, without eyes and ears: all body data sets can supply them."""
 
 DPIG_LIMBS: tuple[tuple[int, int], ...] = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12)),

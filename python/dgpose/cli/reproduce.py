@@ -28,6 +28,7 @@ from dgpose.cli.options import (
     integers,
     three_steps,
 )
+from dgpose.cli.reproduce_dgpose import dgpose
 from dgpose.cli.reproduce_max_margin import max_margin
 from dgpose.cli.terminal import fail, is_first_rank
 from dgpose.cli.train_crossing_nets import (
@@ -55,6 +56,7 @@ app = typer.Typer(no_args_is_help=True, help="Published tables, beside what this
 _TRY = "For a short try: the table says that it is not the published recipe"
 
 
+app.command()(dgpose)
 app.command()(max_margin)
 
 

@@ -155,7 +155,7 @@ def _pose(
 
 def _finite(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Rows [J] without NaN and infinity."""
-    finite: npt.NDArray[np.bool_] = np.isfinite(points).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=1))
     return finite
 
 

@@ -9,8 +9,11 @@ __all__ = [
     "BODY_RESULTS",
     "HAND_RESULTS",
     "MAX_MARGIN_HIDDEN_TEST",
+    "PERSON_RESULTS",
+    "PERSON_SET_SIZES",
     "BodyResult",
     "HandResult",
+    "PersonResult",
 ]
 
 
@@ -96,3 +99,43 @@ MAX_MARGIN_HIDDEN_TEST = BodyResult(
 )  # fmt: skip
 """Human3.6M's hidden test set, whose labels nobody has. 92.70 mm, often quoted as the method's
 average, is Phoning alone."""
+
+
+@dataclass(frozen=True)
+class PersonResult:
+    """What a paper says of its method for images of people in poses.
+
+    Attributes:
+        data: "chictopia", "deepfashion" or "h36m", as `dgpose.data.person_sources` names them.
+        method: its name.
+        psnr_db, ssim: means over the test images.
+        labelled: share of the training images whose poses were used; None: the paper does not say.
+    """
+
+    data: str
+    method: str
+    psnr_db: float
+    ssim: float
+    labelled: float | None = None
+
+
+PERSON_RESULTS: tuple[PersonResult, ...] = (
+    PersonResult("chictopia", "Conditional-DGPose", 21.33, 0.88, 1.0),
+    PersonResult("chictopia", "ClothNet-body", 16.89, 0.82),
+    PersonResult("deepfashion", "Conditional-DGPose", 18.38, 0.79, 1.0),
+    PersonResult("deepfashion", "Semi-DGPose", 16.84, 0.76),
+    PersonResult("deepfashion", "PG2", 18.96, 0.83),
+    PersonResult("h36m", "Semi-DGPose", 22.27, 0.89, 1.0),
+    PersonResult("h36m", "Semi-DGPose", 21.49, 0.87, 0.75),
+    PersonResult("h36m", "Semi-DGPose", 21.36, 0.86, 0.5),
+    PersonResult("h36m", "Semi-DGPose", 20.06, 0.83, 0.25),
+)
+"""The tables of DGPose (de Bem et al.: IJCV 2020). The size at which images were compared, and the
+window of SSIM, are not known to us."""
+
+PERSON_SET_SIZES: dict[str, tuple[int, int, int]] = {
+    "chictopia": (23_011, 2_873, 286),
+    "deepfashion": (44_950, 6_560, 256),
+    "h36m": (317_989, 1_280, 1000),
+}
+"""What DGPose was trained and tested on: training images, test images, edge of an image."""

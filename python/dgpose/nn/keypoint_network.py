@@ -99,14 +99,6 @@ class KeypointNetwork(nn.Module):
         """A shipped network by its name, or that of a file; see `load_judge`."""
         return load_judge(model_path(model))[0]
 
-    def info(self) -> dict[str, Any]:
-        """What it is: image size, joints, learned numbers."""
-        return {
-            "image_size": self.config.image_size,
-            "joints": BODY14.name,
-            "parameters": sum(parameter.numel() for parameter in self.parameters()),
-        }
-
     def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x2 = self.stem(images - 0.5)
         x4 = self.down4(x2)
@@ -136,6 +128,8 @@ class KeypointNetwork(nn.Module):
         Raises:
             ValueError: images of another shape.
         """
+        if not len(images):
+            return torch.zeros(0, len(BODY14), 2), torch.zeros(0, len(BODY14))
         keypoints, scores = [], []
         for part in images.split(_IMAGES_AT_ONCE):  # type: ignore[no-untyped-call]
             logits = self(self._prepared(part)).float()
@@ -143,8 +137,6 @@ class KeypointNetwork(nn.Module):
             places, _ = decode_heatmap(maps, "dark", blur_kernel=_BLUR_KERNEL)
             keypoints.append(places)
             scores.append(maps.amax((2, 3)))
-        if not keypoints:
-            return images.new_zeros(0, len(BODY14), 2), images.new_zeros(0, len(BODY14))
         return self.to_pixels(torch.cat(keypoints), images.shape[-1]), torch.cat(scores)
 
     @torch.no_grad()
@@ -160,12 +152,12 @@ class KeypointNetwork(nn.Module):
         Raises:
             ValueError: images of another shape.
         """
+        if not len(images):
+            return torch.zeros(0, sum(self.config.channels[:3]))
         parts = []
         for part in images.split(_IMAGES_AT_ONCE):  # type: ignore[no-untyped-call]
             levels = self._levels(self._prepared(part))
             parts.append(torch.cat([level.float().mean((2, 3)) for level in levels], 1))
-        if not parts:
-            return torch.zeros(0, sum(self.config.channels[:3]), device=images.device)
         return torch.cat(parts)
 
     def to_pixels(self, cells: Tensor, size: int) -> Tensor:
