@@ -45,7 +45,7 @@ def estimate(
     """Estimate 2D poses: BODY14 in pixels of the images.
 
     confidence: mean over joints of the probability, by the model's own posterior, of lying within
-    0.2 torso lengths (of a keypoint network its score); "low" below 0.5. It is not calibrated.
+    0.2 torso lengths; "low" below 0.5. It is not calibrated. A keypoint network has a score instead.
     OUT/poses.json can be given to the other commands as --source-pose and --pose.
 
     The exit code is 1 where an image could not be used; the others are estimated all the same.
@@ -130,5 +130,7 @@ def _fields(path: Path, picture: Picture, found: KeypointEstimate) -> dict[str, 
 
 def _line(fields: dict[str, Any]) -> str:
     sure, std = fields["confidence"], fields["joint_std_px"]
-    text = f"{fields['image']}: confidence {sure:.2f}{' (low)' if sure < _LOW_CONFIDENCE else ''}"
-    return text if std is None else f"{text}, joints +- {np.mean(std):.1f} px"
+    if std is None:
+        return f"{fields['image']}: score {sure:.2f}"
+    low = " (low)" if sure < _LOW_CONFIDENCE else ""
+    return f"{fields['image']}: confidence {sure:.2f}{low}, joints +- {np.mean(std):.1f} px"
