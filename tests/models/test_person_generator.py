@@ -80,7 +80,8 @@ def test_a_view_is_the_crop_and_the_pose_in_it() -> None:
     joints[3] = np.nan
     view = view_person(picture(), S, joints)
     np.testing.assert_array_equal(
-        (255 * view.image).round().byte(), person_crop(picture(), view.square, S)
+        (255 * view.image).round().byte(),
+        person_crop(picture(), view.square, S, repeat_border=True),
     )
     assert view.pose_px is not None
     np.testing.assert_allclose(from_crop(view.pose_px, view.square, S), joints)
@@ -218,6 +219,22 @@ def test_the_estimate_is_in_pixels_of_the_picture(semi: PersonGenerator) -> None
     deviation = (0.5 * posterior.log_variance).exp().view(14, 2).square().mean(1).sqrt()
     np.testing.assert_allclose(inside.std_px[0], deviation * (S - 1) / 2 * 48 / S, rtol=1e-4)
     assert ((inside.confidence >= 0) & (inside.confidence <= 1)).all()
+
+
+def test_labels_alone_teach_no_confidence() -> None:
+    network = model_of("semi")
+    network.training_facts = {"images": 10, "labelled_images": 9}
+    assert KeypointEstimator(network).estimate(picture()).confidence is not None  # type: ignore[arg-type]
+    network.training_facts = {"images": 10, "labelled_images": 10}
+    found = KeypointEstimator(network).estimate(picture())  # type: ignore[arg-type]
+    assert found.confidence is None
+    assert found.std_px is None
+
+
+def test_the_crop_repeats_the_border() -> None:
+    white = np.full((20, 30, 3), 255, np.uint8)
+    assert view_person(white, S, None, (-10, 0, 20, 30)).image.min() == 1
+    assert person_crop(white, (-10, 0, 20, 30), S).min() == 0
 
 
 def test_indirect_transfer_takes_the_other_images_pose(semi: PersonGenerator) -> None:

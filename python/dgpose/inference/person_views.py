@@ -193,6 +193,8 @@ def view_person(
 ) -> PersonView:
     """The crop [3, S, S] of a person, with the pose in its pixels.
 
+    What of it lies outside the picture repeats its border.
+
     Args:
         image: the picture.
         size: S.
@@ -214,7 +216,7 @@ def view_person(
         square = pose_square(np.stack([joints, *others]), picture)
     else:
         square = np.array(whole_image(picture))
-    crop = torch.from_numpy(person_crop(picture, square, size)).float() / 255
+    crop = torch.from_numpy(person_crop(picture, square, size, repeat_border=True)).float() / 255
     seen = None if joints is None else to_crop(joints, square, size)
     return PersonView(crop, seen, square)
 
