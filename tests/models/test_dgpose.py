@@ -334,8 +334,8 @@ def test_terms_are_the_written_ones() -> None:
     m, v = rebuilt.code
     kl = (0.5 * (m**2 + v.exp() - 1 - v)).sum(1)
     torch.testing.assert_close(terms["kl_z"], 0.3 * total(kl))
-    assert rebuilt.maps is not None
-    body = 1 + 4.0 * rebuilt.maps[:, -1:]
+    assert rebuilt.body is not None
+    body = 1 + 4.0 * rebuilt.body
     apart = ((rebuilt.images - batch.images).abs() * body).mean((1, 2, 3))
     torch.testing.assert_close(terms["l1"], 2.0 * total(apart))
     logits, _ = critic(rebuilt.images, rebuilt.maps)

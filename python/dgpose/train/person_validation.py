@@ -67,8 +67,12 @@ def person_errors(model: DGPoseModel, pool: PersonPool, device: torch.device) ->
             apart = _reconstruct(model, images, pose, there) - images
             l1.append(apart.abs().flatten(1).mean(1))
             psnr.append(-10 * apart.square().flatten(1).mean(1).clamp_min(1e-10).log10())
-    means = (float(torch.cat(values).mean()) if values else math.nan for values in (l1, psnr))
-    return PersonErrors(*means, float(torch.cat(distances).mean()) if distances else math.nan)
+    return PersonErrors(
+        *(
+            float(torch.cat(values).mean()) if values else math.nan
+            for values in (l1, psnr, distances)
+        )
+    )
 
 
 @torch.no_grad()
@@ -108,9 +112,10 @@ def _limb_picture(
     """Limbs in their colours on black, [B, 3, S, S]."""
     joints = len(BODY14) if model.config.joint_maps else 0
     if not model.config.limb_maps:
-        maps = RenderedMapper(model.config)(pose, known)
+        maps: Tensor = RenderedMapper(model.config)(pose, known)
         return maps.amax(1, keepdim=True).expand(-1, 3, -1, -1)
     mapper = RenderedMapper(model.config) if isinstance(model, PoseRegressor) else model.mapper
     limbs = mapper(pose, known)[:, joints : joints + len(BODY14.edges)]
     colors = torch.tensor(BODY14.edge_colors, device=limbs.device).float() / 255
-    return torch.einsum("blhw,lc->bchw", limbs, colors).clamp(0, 1)
+    picture: Tensor = torch.einsum("blhw,lc->bchw", limbs, colors).clamp(0, 1)
+    return picture

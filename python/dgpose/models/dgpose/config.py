@@ -244,7 +244,7 @@ class DGPoseConfig:
         strong: dict[str, Any] = {
             "image_size": image_size,
             **_sigmas(image_size),
-            "channels": (32, 64, 96, 96),
+            "channels": (32, 64, 96, 64),
             "blocks": 1,
             "latent": "parts",
             "latent_size": 64,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgpose.models.dgpose.body_parts import PART_NAMES, PartMaps
+from dgpose.models.dgpose.body_parts import PartMaps
 from dgpose.models.dgpose.config import DGPoseConfig
 from dgpose.models.dgpose.gaussians import FittedGaussian, Gaussian
 from dgpose.models.dgpose.networks import (
@@ -81,6 +82,14 @@ class _System(nn.Module):
                 raise ValueError("pose_px must be finite where known, got NaN or infinity")
 
 
+class PlacedPose(NamedTuple):
+    """A pose as networks see it."""
+
+    maps: Tensor  #: [B, M, S, S], the mapper's
+    grid: Tensor  #: [B, M, S/2, S/2], means of them
+    shares: Tensor | None  #: [B, P, S/2, S/2], of the parts
+
+
 class _Generator(_System):
     """Appearance codes and images from poses, given or estimated."""
 
@@ -100,14 +109,26 @@ class _Generator(_System):
         self.decoder = Decoder(config, conditioned=True)
         self.codes = FittedGaussian(latent_size(config))
 
-    def _encode(self, images: Tensor, pose_px: Tensor, known: Tensor | None) -> Gaussian:
-        """q(z | image, pose)."""
-        features = self.trunk(images, self.mapper(pose_px, known))
-        if self.part_maps is None:
-            code: Gaussian = self.code_head(features)
-        else:
-            code = self.code_head(images, features, self.part_maps(pose_px, known))
+    def place(self, pose_px: Tensor, known: Tensor | None = None) -> PlacedPose:
+        """What `encode_placed` and `decode_placed` see of poses [B, 14, 2]: made once for both."""
+        maps = self.mapper(pose_px, known)
+        shares = None if self.part_maps is None else self.part_maps(pose_px, known)
+        return PlacedPose(maps, F.avg_pool2d(maps, 2), shares)
+
+    def encode_placed(self, images: Tensor, placed: PlacedPose) -> Gaussian:
+        """q(z | image, pose), or q(z | image) where the encoder does not see the pose."""
+        features = self.trunk(images, placed.grid if self.config.encoder_sees_pose else None)
+        given = (features,) if placed.shares is None else (images, features, placed.shares)
+        code: Gaussian = self.code_head(*given)
         return code
+
+    def decode_placed(self, z: Tensor, placed: PlacedPose) -> Tensor:
+        """As `decode`."""
+        size = self.config.latent_size
+        background, parts = z[:, :size], z[:, size:]
+        condition = self.placement(placed.grid, parts, placed.shares)
+        image: Tensor = self.decoder(background, condition)
+        return image
 
     def decode(self, z: Tensor, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
         """The image [B, 3, S, S] of appearance codes [B, Z] in poses [B, 14, 2].
@@ -117,13 +138,7 @@ class _Generator(_System):
         """
         self._check(pose_px=pose_px, known=known)
         require_codes(z, latent_size(self.config))
-        background, parts, shares = z[:, : self.config.latent_size], None, None
-        if self.part_maps is not None:
-            parts = z[:, self.config.latent_size :].reshape(len(z), len(PART_NAMES), -1)
-            shares = self.part_maps(pose_px, known)
-        condition = self.placement(self.mapper(pose_px, known), parts, shares)
-        image: Tensor = self.decoder(background, condition)
-        return image
+        return self.decode_placed(z, self.place(pose_px, known))
 
     def sample_appearance(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes [count, Z] from the prior: N(0, 1), or with `fitted_prior` the Gaussian of the
@@ -149,7 +164,7 @@ class ConditionalDGPose(_Generator):
             ValueError: shapes that do not fit, or values that are not finite.
         """
         self._check(images, pose_px, known)
-        return self._encode(images, pose_px, known)
+        return self.encode_placed(images, self.place(pose_px, known))
 
 
 class _PoseSpace(nn.Module):
@@ -207,7 +222,7 @@ class SemiDGPose(_Generator):
             return code
         if pose_px is None:
             pose_px, known = self.pose_px(self.estimate_pose(images).mean), None
-        return self._encode(images, pose_px, known)
+        return self.encode_placed(images, self.place(pose_px, known))
 
     def sample_pose(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Poses [count, 14, 2] in pixels from the prior. `generator` on the CPU."""
