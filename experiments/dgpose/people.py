@@ -13,7 +13,7 @@ obtained from mocap.cs.cmu.edu; that database was created with funding from NSF 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +180,7 @@ def _report(args: argparse.Namespace) -> None:
     for row in ("transfer", "indirect transfer"):
         print_table(f"{row} against the true image", rows, _transfer_columns(row))
     for row in ("copy of the source", "true targets"):
-        print_table("without a model", [(row, first)], _transfer_columns(row))
+        print_table(row, [("without a model", first)], _transfer_columns(row))
     print_table(
         "reconstruction, and the poses that are estimated",
         rows,
@@ -203,19 +203,26 @@ def _report(args: argparse.Namespace) -> None:
             ("of the true images", score("true images", "sharpness", 1e4), 1),
         ],
     )
-    with_heights = [(name, [r for r in same if "heights" in r]) for name, same in rows]
-    for made in ("edit", "copy of the source"):
-        columns = [column for factor in HEIGHTS for column in _height_columns(f"{factor:g}", made)]
-        print_table(f"height, {made}", with_heights, columns)
+    edited = [(name, [r for r in same if "heights" in r]) for name, same in rows]
+    print_table("height against the true image", edited, _height_columns("edit"))
+    nothing = [("copy of the source", next((same[:1] for _, same in edited if same), []))]
+    print_table("height, without a model", nothing, _height_columns("copy of the source"))
     _draw(args)
 
 
-def _height_columns(factor: str, made: str) -> list[Column]:
-    return [
-        (f"{factor}: PSNR, dB", lambda r: r["heights"][factor][made]["psnr"], 2),
-        ("person, dB", lambda r: r["heights"][factor][made]["person_psnr"], 2),
-        ("PCK@0.2, %", lambda r: 100 * r["heights"][factor][made]["pck"]["0.2"], 1),
-    ]
+def _height_columns(made: str) -> list[Column]:
+    columns: list[Column] = []
+    for factor in (f"{height:g}" for height in HEIGHTS):
+
+        def get(figure: str, factor: str = factor) -> Callable[[Mapping[str, Any]], float | None]:
+            return lambda result: float(result["heights"][factor][made][figure])
+
+        columns += [
+            (f"{factor}: PSNR, dB", get("psnr"), 2),
+            (f"{factor}: person, dB", get("person_psnr"), 2),
+            (f"{factor}: SSIM", get("ssim"), 3),
+        ]
+    return columns
 
 
 def _draw(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,6 +160,12 @@ def test_what_it_refuses(
     pool, reference, _ = people
     with pytest.raises(ValueError, match="at least two images of 32x32 pixels, got 1 of 32x32"):
         evaluate_person_model(model("semi"), pool.subset(torch.tensor([0])), judge, reference)
+    nothing = torch.zeros_like(pool.known)
+    unknown = replace(
+        pool, keypoints_px=torch.zeros_like(pool.keypoints_px), known=nothing, visible=nothing
+    )
+    with pytest.raises(ValueError, match="pool must know a shoulder and the other side's hip"):
+        evaluate_person_model(model("semi"), unknown, judge, reference)
     large = rendered_people(SyntheticPeople(poses="kinematic", size=48), 2)
     with pytest.raises(ValueError, match=r"reference must .* got 2 of 48x48"):
         evaluate_person_model(model("semi"), pool, judge, large)
