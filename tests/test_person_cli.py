@@ -285,6 +285,8 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
         (("generate", "--model", inputs / "vae", "--out", out), "got a ImageVAE"),
         (("estimate", image, "--model", inputs / "conditional"), "estimates no poses"),
         (("generate", "--model", "person_exact", "--out", out), "a shipped model"),
+        (("generate", "--device", "abacus", *semi), "device must be one that torch has here"),
+        (("estimate", image, "--device", "xpu", "--model", inputs / "semi"), "device must be one"),
     ):  # fmt: skip
         result = invoke(*arguments)
         assert result.exit_code == 2, (arguments, result.output)

@@ -17,6 +17,7 @@ from dgpose.inference.person_keypoints import (
     KeypointEstimate,
     KeypointEstimator,
     described,
+    moved,
 )
 from dgpose.inference.person_views import (
     Boxes,
@@ -145,9 +146,10 @@ class PersonGenerator:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: an unknown name, a damaged file, or another kind of model.
+            ValueError: an unknown name, a damaged file, another kind of model, or a device that
+                torch does not have here.
         """
-        network: Any = load_dgpose(model_path(model)).to(device)
+        network = moved(load_dgpose(model_path(model)), device)
         found = None if estimator is None else KeypointEstimator.load(estimator, device=device)
         try:
             return cls(network, estimator=found, name=str(model))

@@ -22,7 +22,7 @@ from dgpose.nn.keypoint_network import KeypointNetwork, load_judge
 from dgpose.skeletons import BODY14
 from dgpose_ext.tensor_file import read_tensor_header
 
-__all__ = ["CropPoses", "KeypointEstimate", "KeypointEstimator", "described"]
+__all__ = ["CropPoses", "KeypointEstimate", "KeypointEstimator", "described", "moved"]
 
 PoseNetwork: TypeAlias = SemiDGPose | PoseRegressor | KeypointNetwork
 
@@ -97,13 +97,14 @@ class KeypointEstimator:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: an unknown name, a damaged file, or a model that estimates no poses.
+            ValueError: an unknown name, a damaged file, a model that estimates no poses, or a
+                device that torch does not have here.
         """
         path = model_path(model)
         judge = read_tensor_header(path).kind == "keypoint_network"
         network: Any = load_judge(path)[0] if judge else load_dgpose(path)
         try:
-            return cls(network.to(device), name=str(model))
+            return cls(moved(network, device), name=str(model))
         except ValueError as error:
             raise ValueError(f"{model}: {error}") from None
 
@@ -183,6 +184,18 @@ def _has_variance(network: SemiDGPose | PoseRegressor) -> bool:
     facts = network.training_facts
     alone = "images" in facts and facts.get("labelled_images") == facts["images"]
     return isinstance(network, SemiDGPose) and not alone
+
+
+def moved(network: nn.Module, device: str | torch.device) -> Any:
+    """The network on a device.
+
+    Raises:
+        ValueError: torch does not have it here.
+    """
+    try:
+        return network.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch's without CUDA asserts
+        raise ValueError(f"device must be one that torch has here, got {device}: {error}") from None
 
 
 def described(name: str, network: nn.Module, image_size: int) -> dict[str, Any]:
