@@ -259,6 +259,25 @@ KEYS = [
     *("people", "pose_keypoints_2d"),
     *("images", "annotations", "keypoints", "categories", "id", "image_id"),
 ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"poses": ' + b"[" * 100_000,
+        b"name:keypoints_y:keypoints_x\na.jpg: " + b"[" * 100_000 + b": []\n",
+        b"joint,x,y\nnose," + b"9" * 5000 + b",1\n",
+        b'{"poses": [{"keypoints_px": [[' + b"9" * 5000 + b", 1]]}]}",
+    ],
+)
+def test_deep_and_long_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "deep"
+    path.write_bytes(content)
+    with pytest.raises(KeypointFormatError):
+        read_pose_file(path)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

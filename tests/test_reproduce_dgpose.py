@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from human36m_files import write_mmpose
 from photo_set_files import write_chictopia, write_deepfashion
 from typer.testing import CliRunner
 
@@ -57,6 +60,30 @@ def test_semi_with_some_labels(tmp_path: Path) -> None:
     for text in ("ClothNet-body, published", "16.89", "Semi-DGPose, this run", "100%", "50%"):
         assert text in result.output, text
     assert (tmp_path / "out" / "semi_50" / "scores.json").is_file()
+
+
+def test_semi_on_human36m(tmp_path: Path) -> None:
+    """Subject 8, by which the best weights are chosen, is a copy of subject 1 here."""
+    folder = tmp_path / "h36m"
+    write_mmpose(folder, frames=2)
+    labels = folder / "annotation_body3d" / "fps50" / "h36m_train.npz"
+    with np.load(labels) as file:
+        arrays = {name: np.concatenate([file[name]] * 2) for name in file.files}
+    half = len(arrays["imgname"]) // 2
+    for row in range(half, 2 * half):
+        copied = str(arrays["imgname"][row]).replace("S1", "S8")
+        (folder / "images" / copied).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "images" / str(arrays["imgname"][row]), folder / "images" / copied)
+        arrays["imgname"][row] = copied
+    np.savez(labels, **arrays)
+    arguments = ("--data", str(folder), "--dataset", "h36m", "--every", "1", "--labelled", "0.5")
+    result = run(*arguments, *SHORT, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    for text in (
+        f"train: {half} images", f"val: {half} images", "subjects S9, S11", "317,989 images",
+        "22.27", "20.06", "75%", "25%", "Semi-DGPose, this run",
+    ):  # fmt: skip
+        assert text in result.output, text
 
 
 @pytest.mark.parametrize(

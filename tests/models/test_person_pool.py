@@ -13,6 +13,7 @@ from dgpose.data.person_sources import read_people
 from dgpose.data.pose_pool import PosePool
 from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.skeletons import BODY14
+from dgpose_ext.tensor_file import write_tensor_file
 
 
 def fields(count: int = 5) -> dict[str, Any]:
@@ -46,6 +47,19 @@ def test_file_gives_the_pool_back(tmp_path: Path) -> None:
         assert same(PersonPool.load(tmp_path / "pool.safetensors"), written)
     with pytest.raises(ValueError, match="must be a pose_pool file"):
         PosePool.load(tmp_path / "pool.safetensors")
+
+
+def test_refuses_files_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "pool.safetensors"
+    for tensors, described in (
+        ({"images": fields()["images"]}, {"source": ""}),
+        ({"faces": fields()["images"]}, {}),
+        ({name: fields()[name] for name in ("images", "keypoints_px", "known", "visible")},
+         {"names": [[1]] * 5}),
+    ):  # fmt: skip
+        write_tensor_file(path, tensors, kind="person_pool", version=1, metadata=described)
+        with pytest.raises(ValueError, match="does not hold a person pool"):
+            PersonPool.load(path)
 
 
 def test_subset_takes_names_along() -> None:

@@ -233,10 +233,8 @@ def test_what_is_kept_is_the_average_with_its_codes(tmp_path: Path) -> None:
     assert bool(model.codes.mean.any())  # fitted
     labelled = labelled_rows(pool(), 0.5, 0)
     pose, known = pool().body
-    model.pose_space.fit(pose[labelled], known[labelled])
-    torch.testing.assert_close(
-        model.pose_space.prior.mean, stored["module/model/pose_space.prior.mean"]
-    )
+    model.fit_pose_prior(pose[labelled], known[labelled])
+    torch.testing.assert_close(model.pose_prior.mean, stored["module/model/pose_prior.mean"])
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def estimate(
     """Estimate 2D poses: BODY14 in pixels of the images.
 
     confidence: mean over joints of the probability, by the model's own posterior, of lying within
-    0.2 torso lengths (of a keypoint network its score); "low" below 0.5. It is not calibrated.
+    0.2 torso lengths; "low" below 0.5. It is not calibrated. A keypoint network has a score in its
+    place, a model that saw labelled images alone has none.
     OUT/poses.json can be given to the other commands as --source-pose and --pose.
 
     The exit code is 1 where an image could not be used; the others are estimated all the same.
@@ -119,16 +120,20 @@ def _save_poses(path: Path, records: list[dict[str, Any]]) -> None:
 
 def _fields(path: Path, picture: Picture, found: KeypointEstimate) -> dict[str, Any]:
     """One estimate for JSON."""
-    std = None if found.std_px is None else np.round(found.std_px[0], 2).tolist()
+    sure, std = found.confidence, found.std_px
     return {
         **_record(str(path), picture, found.poses_px[0]),
-        "confidence": round(float(found.confidence[0].mean()), 3),
-        "joint_confidence": np.round(found.confidence[0], 3).tolist(),
-        "joint_std_px": std,
+        "confidence": None if sure is None else round(float(sure[0].mean()), 3),
+        "joint_confidence": None if sure is None else np.round(sure[0], 3).tolist(),
+        "joint_std_px": None if std is None else np.round(std[0], 2).tolist(),
     }
 
 
 def _line(fields: dict[str, Any]) -> str:
     sure, std = fields["confidence"], fields["joint_std_px"]
-    text = f"{fields['image']}: confidence {sure:.2f}{' (low)' if sure < _LOW_CONFIDENCE else ''}"
-    return text if std is None else f"{text}, joints +- {np.mean(std):.1f} px"
+    if sure is None:
+        return f"{fields['image']}: pose found (no confidence: the model saw labelled images alone)"
+    if std is None:
+        return f"{fields['image']}: score {sure:.2f}"
+    low = " (low)" if sure < _LOW_CONFIDENCE else ""
+    return f"{fields['image']}: confidence {sure:.2f}{low}, joints +- {np.mean(std):.1f} px"

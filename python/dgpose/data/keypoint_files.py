@@ -204,7 +204,7 @@ def _there(xy: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 def _integers(place: str, name: str, text: str) -> npt.NDArray[np.int64]:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(type(v) is int for v in values):
         raise KeypointFormatError(f"{place}: {name} must be a list of integers, got {text!r:.60}")

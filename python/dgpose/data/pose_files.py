@@ -330,6 +330,8 @@ def _csv_poses(path: Path, lines: list[list[str]], wanted: Skeleton | None) -> l
             raise KeypointFormatError(f"{place}: {joint} must come once a pose")
         try:
             pose[row] = float(x), float(y)
+            if not np.isfinite(pose[row]).all():
+                raise ValueError
         except ValueError:
             raise KeypointFormatError(
                 f"{place}: x and y must be numbers, got {x!r:.20} and {y!r:.20}"

@@ -103,7 +103,7 @@ def generator_losses(
         errors = pose_regression(config, rebuilt.pose.mean, batch.pose_px, batch.known)
         terms["pose"] = config.pose_weight * (labelled * errors).sum()
         if isinstance(model, SemiDGPose) and not bool(batch.labelled.all()):
-            nats = model.pose_space.prior.divergence(rebuilt.pose)
+            nats = model.pose_prior.divergence(rebuilt.pose)
             terms["kl_y"] = config.pose_kl_weight * ((shares - labelled) * nats).sum()
     if rebuilt.images is None:
         return terms

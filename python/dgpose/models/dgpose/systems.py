@@ -137,7 +137,7 @@ class _Generator(_System):
             ValueError: shapes that do not fit, or values that are not finite.
         """
         self._check(pose_px=pose_px, known=known)
-        require_codes(z, latent_size(self.config))
+        _require_codes(z, latent_size(self.config))
         return self.decode_placed(z, self.place(pose_px, known))
 
     def sample_appearance(self, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -167,19 +167,6 @@ class ConditionalDGPose(_Generator):
         return self.encode_placed(images, self.place(pose_px, known))
 
 
-class _PoseSpace(nn.Module):
-    """y: poses in half crops, and the Gaussian fitted to the labelled ones."""
-
-    def __init__(self, config: DGPoseConfig) -> None:
-        super().__init__()
-        self.image_size = config.image_size
-        self.prior = FittedGaussian(2 * len(BODY14), diagonal=config.pose_prior == "diagonal")
-
-    def fit(self, pose_px: Tensor, known: Tensor) -> None:
-        y = normalized_pose(pose_px, self.image_size)
-        self.prior.fit(y, known.repeat_interleave(2, 1))
-
-
 class SemiDGPose(_Generator):
     """Semi-DGPose: the pose is a latent, too, with a posterior of its own."""
 
@@ -188,7 +175,16 @@ class SemiDGPose(_Generator):
         # Without the pose's maps the appearance encoder is the pose encoder, with a second head.
         self.pose_trunk = Trunk(config) if config.encoder_sees_pose else None
         self.pose_head = PoseHead(config)
-        self.pose_space = _PoseSpace(config)
+        self.pose_prior = FittedGaussian(2 * len(BODY14), diagonal=config.pose_prior == "diagonal")
+
+    def fit_pose_prior(self, pose_px: Tensor, known: Tensor) -> None:
+        """Fits the prior of y to labelled poses [N, 14, 2], of which known [N, 14] joints count.
+
+        Raises:
+            ValueError: a joint that fewer than two poses know.
+        """
+        y = normalized_pose(pose_px, self.config.image_size)
+        self.pose_prior.fit(y, known.repeat_interleave(2, 1))
 
     def estimate_pose(self, images: Tensor) -> Gaussian:
         """q(y | image): mean and log-variance [B, 28]; see `pose_px`.
@@ -226,7 +222,7 @@ class SemiDGPose(_Generator):
 
     def sample_pose(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Poses [count, 14, 2] in pixels from the prior. `generator` on the CPU."""
-        return self.pose_px(self.pose_space.prior.sample(count, generator))
+        return self.pose_px(self.pose_prior.sample(count, generator))
 
 
 class ImageVAE(_System):
@@ -252,8 +248,12 @@ class ImageVAE(_System):
         return code
 
     def decode(self, z: Tensor) -> Tensor:
-        """The image [B, 3, S, S] of codes [B, Z]."""
-        require_codes(z, self.size)
+        """The image [B, 3, S, S] of codes [B, Z].
+
+        Raises:
+            ValueError: codes of another shape, or not finite.
+        """
+        _require_codes(z, self.size)
         image: Tensor = self.decoder(z)
         return image
 
@@ -271,7 +271,11 @@ class PoseRegressor(_System):
         self.pose_head = PoseHead(config)
 
     def estimate_pose(self, images: Tensor) -> Gaussian:
-        """q(y | image), as `SemiDGPose.estimate_pose`; its variance is not trained."""
+        """q(y | image), as `SemiDGPose.estimate_pose`; its variance is not trained.
+
+        Raises:
+            ValueError: images of another shape, or not finite.
+        """
         self._check(images)
         pose: Gaussian = self.pose_head(self.pose_trunk(images))
         return pose
@@ -296,7 +300,9 @@ def make_model(config: DGPoseConfig) -> DGPoseModel:
     return _SYSTEMS[config.system](config)
 
 
-def require_codes(z: Tensor, size: int) -> None:
+def _require_codes(z: Tensor, size: int) -> None:
     """ValueError for codes that are not finite floats [B, size]."""
     if z.dim() != 2 or z.shape[1] != size:
         raise ValueError(f"z must have shape [B, {size}], got {list(z.shape)}")
+    if not bool(z.isfinite().all()):
+        raise ValueError("z must be finite, got NaN or infinity")
