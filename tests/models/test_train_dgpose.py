@@ -259,7 +259,7 @@ def test_a_tiny_model_learns_eight_images(system: str, tmp_path: Path) -> None:
         recipe=DGPoseRecipe(batch=8, learning_rate=5e-3, warmup_steps=5, ema=0.9),
     )  # fmt: skip
     run = settings(tmp_path, model=config, steps=150, validate_every=999, labelled=1.0)
-    before = person_errors(learner(config).average.eval(), people, torch.device("cpu"))
+    before = person_errors(learner(config).average.eval(), people)
     result = train_dgpose(run, people, people)
     after = result.validations[-1].errors
     assert after.l1 < 0.3 * before.l1

@@ -28,6 +28,7 @@ __all__ = ["KeypointNetwork", "KeypointNetworkConfig", "load_judge", "save_judge
 _KIND = "keypoint_network"
 _STRIDE = 2
 _BLUR_KERNEL = 5
+_WINDOW = 5  # cells, of scores
 _IMAGES_AT_ONCE = 128
 
 
@@ -122,8 +123,9 @@ class KeypointNetwork(nn.Module):
 
         Returns:
             (keypoints_px [B, 14, 2], x then y in pixels of the given images, the centre of the
-            first at (0, 0); scores [B, 14], the greatest share that one cell has of its map, in
-            (0, 1]). Each joint gets a place, also one that the image does not show.
+            first at (0, 0); scores [B, 14], the greatest share that 5x5 cells (10 pixels of a crop
+            of S) have of their map, in (0, 1]; not calibrated). Each joint gets a place, also one
+            that the image does not show.
 
         Raises:
             ValueError: images of another shape.
@@ -136,7 +138,8 @@ class KeypointNetwork(nn.Module):
             maps = logits.flatten(2).softmax(2).view_as(logits)
             places, _ = decode_heatmap(maps, "dark", blur_kernel=_BLUR_KERNEL)
             keypoints.append(places)
-            scores.append(maps.amax((2, 3)))
+            near = F.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2) * _WINDOW**2
+            scores.append(near.amax((2, 3)))
         return self.to_pixels(torch.cat(keypoints), images.shape[-1]), torch.cat(scores)
 
     @torch.no_grad()
