@@ -1,4 +1,4 @@
-"""The figures of the docs pages of heatmaps and crops: python docs/make_figures.py
+"""The figures of the docs pages of heatmaps, crops and pose edits: python docs/make_figures.py
 
 A person of capsules, rendered by capsule_depth, stands for a photograph; the ops get its joints.
 """
@@ -14,11 +14,13 @@ from PIL import Image
 
 import dgpose_ext
 from dgpose.data.dpig_parts import dpig_part_boxes
-from dgpose.skeletons import DPIG_LIMBS, DPIG_PART_NAMES, OPENPOSE18
+from dgpose.data.pose_edits import drag_joint, scale_height, scale_limb
+from dgpose.skeletons import BODY14, DPIG_LIMBS, DPIG_PART_NAMES, OPENPOSE18
 from dgpose.viz.body import PART_COLORS, maps_over, parts_picture
 from dgpose.viz.drawing import PAGE, Picture, draw_skeleton, titled, write_text
 
 OUT = Path(__file__).parent / "ops" / "img"
+SYSTEMS = Path(__file__).parent / "systems" / "img"
 SIDE = 256
 CAMERA = (420.0, 420.0, 127.5, 127.5)
 DISTANCE = 3150.0
@@ -75,9 +77,9 @@ def row(*panels: tuple[Picture, str]) -> Picture:
     return np.hstack(parts[:-1])
 
 
-def save(name: str, picture: Picture, *, palette: bool = False) -> None:
-    """Writes OUT/name.png; with a palette it is a third as large, and smooth shades have steps."""
-    path = OUT / f"{name}.png"
+def save(name: str, picture: Picture, *, palette: bool = False, folder: Path = OUT) -> None:
+    """Writes folder/name.png; a palette makes it a third as large, and smooth shades steps."""
+    path = folder / f"{name}.png"
     image = Image.fromarray(picture)
     if palette:
         image = image.quantize(256, dither=Image.Dither.NONE)
@@ -110,6 +112,28 @@ def decoding() -> Picture:
         text = f"{name}  ({x:.2f}, {y:.2f})" + (f"  {error:.2f} px" if line else "")
         write_text(side, text, (48, 38 + 34 * line), 0.42)
     return np.hstack([picture, side])
+
+
+def edits(picture: Picture, pose_px: torch.Tensor) -> Picture:
+    """Edited poses [14, 2] over the pose that they were made of."""
+    wrist = pose_px[BODY14.joints.index("left_wrist")]
+    there = wrist + torch.tensor([25.0, -85.0])
+    panels = [(picture.copy(), "the pose", pose_px)]
+    for text, edited in (
+        ("scale_height, 0.8", scale_height(pose_px, 0.8)),
+        ('scale_limb, "legs", 0.7', scale_limb(pose_px, "legs", 0.7)),
+        ('scale_limb, "arms", 1.4', scale_limb(pose_px, "arms", 1.4)),
+        ('drag_joint, "left_wrist"', drag_joint(pose_px, "left_wrist", there)),
+    ):
+        panel: Picture = np.full_like(picture, 24)
+        draw_skeleton(panel, pose_px.numpy(), BODY14, color=(96, 100, 110), thickness=1)
+        panels.append((panel, text, edited))
+    cv2.drawMarker(
+        panels[-1][0], there.round().int().tolist(), (255, 255, 255), cv2.MARKER_CROSS, 16, 2
+    )
+    for panel, _, pose in panels:
+        draw_skeleton(panel, pose.numpy(), BODY14, thickness=3)
+    return row(*((panel, text) for panel, text, _ in panels))
 
 
 def main() -> None:
@@ -171,6 +195,8 @@ def main() -> None:
         picture, points[0].numpy(), np.ones(18, bool), boxes[0].numpy(), present[0].numpy(),
         pieces, "DPIG's seven parts, 64x64 each",
     ), palette=True)  # fmt: skip
+
+    save("dgpose_edits", edits(picture, points[0, : len(BODY14)]), folder=SYSTEMS)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ __all__ = ["ShippedModel", "load", "model_path", "shipped_models"]
 
 _RUNS = {
     "crossing_nets": ("dgpose.inference.crossing_nets", "CrossingNetsEstimator"),
+    "dgpose": ("dgpose.inference.person_generator", "PersonGenerator"),
     "hand_regressor": ("dgpose.inference.hand_estimator", "HandEstimator"),
-    "keypoint_network": ("dgpose.nn.keypoint_network", "KeypointNetwork"),
+    "keypoint_network": ("dgpose.inference.person_keypoints", "KeypointEstimator"),
 }
 """Kind of weight file to the class (module, name) whose `load` takes it."""
 
@@ -66,7 +67,8 @@ def load(model: str | Path = "hand_accurate", **options: Any) -> Any:
     Returns:
         `HandEstimator` for hand_accurate, hand_fast and other weights of a `HandRegressor`;
         `CrossingNetsEstimator` for crossing_nets and other weights of `CrossingNets`;
-        `KeypointNetwork` for person_judge and others that `dgpose train judge` made.
+        `PersonGenerator` for person_semi, person_conditional and other weights of DGPose;
+        `KeypointEstimator` for person_judge and other weights of a `KeypointNetwork`.
 
     Raises:
         ValueError: a name that no shipped model has, a damaged file, or one that holds no model.

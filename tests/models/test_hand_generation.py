@@ -33,7 +33,8 @@ from dgpose.models.crossing_nets import (
     save_crossing_nets,
 )
 from dgpose.skeletons import NYU_SCORED14
-from dgpose.viz.generated_hands import animation, hand_pair, shaded_depth
+from dgpose.viz.drawing import animation
+from dgpose.viz.generated_hands import hand_pair, shaded_depth
 from dgpose_ext import find_hand_center
 
 

@@ -26,6 +26,7 @@ __all__ = ["app"]
 _LOADED_WHEN_CALLED = {
     "data": ("dgpose.cli.data", "Look at data sets."),
     "eval": ("dgpose.cli.eval", "Score result files against labels."),
+    "person": ("dgpose.cli.person", "Images of people in given poses, with DGPose."),
     "pose": ("dgpose.cli.pose", "3D body poses of person images, by retrieval."),
     "reproduce": ("dgpose.cli.reproduce", "Published tables, beside what this code measures."),
     "train": ("dgpose.cli.train", "Train the models."),

@@ -193,7 +193,8 @@ def _save_sheet(
 
 
 def _save_animation(hands: GeneratedHands, path: Path) -> None:
-    from dgpose.viz.generated_hands import animation, hand_pair
+    from dgpose.viz.drawing import animation
+    from dgpose.viz.generated_hands import hand_pair
     from dgpose_ext.tensor_file import write_bytes_atomically
 
     pictures = [

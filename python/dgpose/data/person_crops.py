@@ -54,15 +54,20 @@ def whole_image(picture: npt.NDArray[np.uint8]) -> tuple[float, float, float, fl
 
 
 def person_crop(
-    picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArray[Any], size: int
+    picture: npt.NDArray[np.uint8],
+    box: Sequence[float] | npt.NDArray[Any],
+    size: int,
+    *,
+    repeat_border: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """The square around the middle of a box, with the box's longer side as its edge.
 
     Args:
         picture: `[H, W, 3]` RGB.
-        box: x1, y1, x2, y2 in pixels (the centre of the first pixel is 0, 0). What of the square
-            lies outside the image is black.
+        box: x1, y1, x2, y2 in pixels (the centre of the first pixel is 0, 0).
         size: S of the crop. Enlarged images are averaged when they are made smaller.
+        repeat_border: what of the square lies outside the image repeats its border, and is not
+            black.
 
     Returns:
         `[3, S, S]` uint8.
@@ -73,12 +78,11 @@ def person_crop(
     require_box(picture, box)
     height, width = picture.shape[:2]
     left, top, edge = _pixels(box)
-    square = np.zeros((edge, edge, 3), np.uint8)
-    rows = slice(max(top, 0), min(top + edge, height))
-    columns = slice(max(left, 0), min(left + edge, width))
-    square[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = (
-        picture[rows, columns]
-    )
+    rows, columns = np.arange(top, top + edge), np.arange(left, left + edge)
+    square = picture[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
+    if not repeat_border:
+        square[(rows < 0) | (rows >= height)] = 0
+        square[:, (columns < 0) | (columns >= width)] = 0
     how = cv2.INTER_AREA if size < edge else cv2.INTER_LINEAR
     resized = np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))

@@ -12,21 +12,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-import dgpose_ext
-from dgpose.data.person_crops import from_crop, person_square, to_crop
+from dgpose.data.person_crops import person_square, to_crop
 from dgpose.inference.person_keypoints import (
-    CropPoses,
     KeypointEstimate,
-    PoseEstimator,
-    estimate_crops,
-    load_estimator,
+    KeypointEstimator,
+    described,
+    moved,
 )
 from dgpose.inference.person_views import (
-    Box,
+    Boxes,
     FloatArray,
-    Image,
+    Images,
     PersonView,
-    Pose,
+    Poses,
     as_box,
     as_pose,
     pose_square,
@@ -40,9 +38,6 @@ from dgpose.skeletons import BODY14
 
 __all__ = ["GeneratedPeople", "PersonGenerator", "PoseEdit"]
 
-Images: TypeAlias = Image | Sequence[Image]
-Poses: TypeAlias = Pose | Sequence[Pose]
-Boxes: TypeAlias = Box | Sequence[Box]
 PoseEdit: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Pose [14, 2] and known [14] to the edited pose; `dgpose.data.pose_edits` has some to be bound."""
 
@@ -69,6 +64,25 @@ class GeneratedPeople:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, rows: slice | Tensor) -> GeneratedPeople:
+        """Some of them."""
+        sources, own = self.sources, self.source_poses_px
+        return GeneratedPeople(
+            self.images[rows],
+            self.poses_px[rows],
+            None if sources is None else sources[rows],
+            None if own is None else own[rows],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[GeneratedPeople]) -> GeneratedPeople:
+        """People of one model, one after another; at least one part, all with sources or none."""
+        values: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            fields = [getattr(part, name) for part in parts]
+            values[name] = None if fields[0] is None else torch.cat(fields)
+        return cls(**values)
+
     def pictures(self) -> npt.NDArray[np.uint8]:
         """The images as [B, S, S, 3] RGB."""
         values = (255 * self.images).round().to(torch.uint8)
@@ -91,8 +105,7 @@ class PersonGenerator:
 
     Args:
         model: ConditionalDGPose or SemiDGPose in eval mode; used where it is (CPU or GPU).
-        estimator: estimates poses in place of the model: SemiDGPose, PoseRegressor or
-            KeypointNetwork, in eval mode.
+        estimator: estimates poses in place of the model.
         name: for `info`.
 
     Raises:
@@ -103,22 +116,17 @@ class PersonGenerator:
         self,
         model: ConditionalDGPose | SemiDGPose,
         *,
-        estimator: PoseEstimator | None = None,
+        estimator: KeypointEstimator | None = None,
         name: str = "unnamed",
     ) -> None:
         if not isinstance(model, ConditionalDGPose | SemiDGPose):
             raise ValueError(
-                f"model must be a ConditionalDGPose or a SemiDGPose, got {type(model).__name__}"
+                f"model must be a ConditionalDGPose or a SemiDGPose, got a {type(model).__name__}"
             )
+        if model.training:
+            raise ValueError("model must be in eval mode")
         if estimator is None and isinstance(model, SemiDGPose):
-            estimator = model
-        if estimator is not None and not isinstance(estimator, PoseEstimator):
-            raise ValueError(
-                "estimator must be a SemiDGPose, a PoseRegressor or a KeypointNetwork, got "
-                f"{type(estimator).__name__}"
-            )
-        if model.training or (estimator is not None and estimator.training):
-            raise ValueError("model and estimator must be in eval mode")
+            estimator = KeypointEstimator(model, name=name)
         self.model, self.estimator, self._name = model, estimator, name
 
     @classmethod
@@ -133,17 +141,18 @@ class PersonGenerator:
 
         Args:
             model: name of a shipped model, or a file of `dgpose.models.dgpose.save_model`.
-            estimator: likewise, or a file of a `KeypointNetwork`; what estimates poses.
+            estimator: what estimates poses in its place, as for `KeypointEstimator.load`.
             device: where both run.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: an unknown name, a damaged file, or another kind of model.
+            ValueError: an unknown name, a damaged file, another kind of model, or a device that
+                torch does not have here.
         """
-        networks = load_dgpose(model_path(model)).to(device)
-        found = None if estimator is None else load_estimator(estimator).to(device)
+        network = moved(load_dgpose(model_path(model)), device)
+        found = None if estimator is None else KeypointEstimator.load(estimator, device=device)
         try:
-            return cls(networks, estimator=found, name=str(model))  # type: ignore[arg-type]
+            return cls(network, estimator=found, name=str(model))
         except ValueError as error:
             raise ValueError(f"{model}: {error}") from None
 
@@ -153,18 +162,8 @@ class PersonGenerator:
         return self.model.config.image_size
 
     def info(self) -> dict[str, Any]:
-        """What is loaded: model, system, image size, device, learned numbers, versions."""
-        learned = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
-        return {
-            "model": self._name,
-            "system": self.model.config.system,
-            "image_size": self.image_size,
-            "estimator": None if self.estimator is None else type(self.estimator).__name__,
-            "device": str(self._device),
-            "parameters": sum(v.numel() for k, v in learned.items() if ".running_" not in k),
-            "joints": BODY14.name,
-            "dgpose_ext": dgpose_ext.__version__,
-        }
+        """What is loaded: model, network, image size, device, learned numbers, version."""
+        return described(self._name, self.model, self.image_size)
 
     def reconstruct(
         self, images: Images, poses: Poses | None = None, *, boxes: Boxes | None = None
@@ -316,31 +315,12 @@ class PersonGenerator:
         return GeneratedPeople(self._decode(looks.repeat(len(shown) // count, 1), shown), shown)
 
     def estimate(self, images: Images, *, boxes: Boxes | None = None) -> KeypointEstimate:
-        """The poses of people in images.
+        """The poses of people in images, as `KeypointEstimator.estimate`.
 
         Raises:
             ValueError, TypeError: as `reconstruct`.
         """
-        views = [
-            view_person(image, self.image_size, None, box)
-            for image, box in together(images=images, boxes=boxes)
-        ]
-        crops = torch.stack([view.image for view in views])
-        found = self._estimated(crops)
-        squares = np.stack([view.square for view in views])
-
-        def placed(crop_px: Tensor) -> FloatArray:
-            pairs = zip(crop_px.double().numpy(), squares, strict=True)
-            return np.stack([from_crop(points, box, self.image_size) for points, box in pairs])
-
-        std = None
-        if found.std_px is not None:
-            nothing = torch.zeros_like(found.std_px)
-            wide = placed(torch.stack([found.std_px, nothing], -1))
-            std = (wide - placed(torch.stack([nothing, nothing], -1)))[..., 0]
-        return KeypointEstimate(
-            placed(found.poses_px), found.confidence.double().numpy(), std, squares, crops
-        )
+        return self._needed_estimator().estimate(images, boxes=boxes)
 
     @property
     def _device(self) -> torch.device:
@@ -354,16 +334,16 @@ class PersonGenerator:
         nothing = np.full((len(BODY14), 2), np.nan)
         poses = _tensor([nothing if view.pose_px is None else view.pose_px for view in seen])
         if missing:
-            poses[missing] = self._estimated(crops[missing]).poses_px
+            poses[missing] = self._needed_estimator().of_crops(crops[missing]).poses_px
         return crops, poses
 
-    def _estimated(self, crops: Tensor) -> CropPoses:
+    def _needed_estimator(self) -> KeypointEstimator:
         if self.estimator is None:
             raise ValueError(
                 "a pose must be given: a conditional model estimates none "
                 "(a semi model does, or an estimator beside it)"
             )
-        return estimate_crops(self.estimator, crops)
+        return self.estimator
 
     def _decoded(self, crops: Tensor, poses: Tensor, targets: Tensor) -> GeneratedPeople:
         """The people of crops [B, 3, S, S] in poses [B, 14, 2] as targets [B, 14, 2]."""

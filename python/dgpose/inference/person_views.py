@@ -26,9 +26,13 @@ from dgpose.skeletons import BODY14, OPENPOSE18
 
 __all__ = [
     "Box",
+    "Boxes",
+    "FloatArray",
     "Image",
+    "Images",
     "PersonView",
     "Pose",
+    "Poses",
     "as_box",
     "as_picture",
     "as_pose",
@@ -43,6 +47,9 @@ Pose: TypeAlias = npt.NDArray[Any] | Tensor
 """One pose in pixels: [14, 2] BODY14, or [18, 2] OpenPose-18 of which the first 14 are taken."""
 Box: TypeAlias = Sequence[float] | npt.NDArray[Any]
 """x1, y1, x2, y2 in pixels."""
+Images: TypeAlias = Image | Sequence[Image]
+Poses: TypeAlias = Pose | Sequence[Pose]
+Boxes: TypeAlias = Box | Sequence[Box]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -56,6 +63,7 @@ _DIMENSIONS = {
 # Edge of the crop over the larger side of the box around BODY14: the median over rendered people,
 # between 1.18 and 1.65, and that of Leeds Sports' crops.
 _POSE_MARGIN = 1.37
+_LARGEST = 4
 
 
 class PersonView(NamedTuple):
@@ -149,7 +157,8 @@ def pose_square(
         x1, y1, x2, y2.
 
     Raises:
-        ValueError: fewer than two joints, or all at one place.
+        ValueError: fewer than two joints, all at one place, wholly outside the picture, or four
+            times as far apart as it is large.
     """
     points = poses_px.reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
@@ -158,10 +167,16 @@ def pose_square(
         raise ValueError(
             "pose must have two known joints a pixel or more apart, unless a box is given"
         )
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    edge = _POSE_MARGIN * extent
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, edge = (low + high) / 2, _POSE_MARGIN * extent
     if picture is not None:
         sides = np.array(picture.shape[1::-1], np.float64)
+        if (high < 0).any() or (low > sides - 1).any() or extent > _LARGEST * sides.max():
+            x1, y1, x2, y2 = np.concatenate([low, high])
+            raise ValueError(
+                f"pose must lie in the image of {sides[0]:g}x{sides[1]:g} pixels, unless a box is "
+                f"given, got joints from {x1:g},{y1:g} to {x2:g},{y2:g}"
+            )
         edge = max(min(edge, sides.min()), PERSON_MARGIN * extent)
         half = edge / 2
         inside = np.clip(middle, half - 0.5, np.maximum(sides - half, half) - 0.5)
@@ -177,6 +192,8 @@ def view_person(
     others: Sequence[FloatArray] = (),
 ) -> PersonView:
     """The crop [3, S, S] of a person, with the pose in its pixels.
+
+    What of it lies outside the picture repeats its border.
 
     Args:
         image: the picture.
@@ -199,7 +216,7 @@ def view_person(
         square = pose_square(np.stack([joints, *others]), picture)
     else:
         square = np.array(whole_image(picture))
-    crop = torch.from_numpy(person_crop(picture, square, size)).float() / 255
+    crop = torch.from_numpy(person_crop(picture, square, size, repeat_border=True)).float() / 255
     seen = None if joints is None else to_crop(joints, square, size)
     return PersonView(crop, seen, square)
 

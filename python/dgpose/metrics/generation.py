@@ -74,8 +74,9 @@ def gaussian_distance(
     root = vectors * values.clamp_min(0).sqrt()[..., None, :] @ vectors.mT
     middle = torch.linalg.eigvalsh(root @ other_covariance @ root)
     traces = (covariance + other_covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
-    distance: Tensor = (mean - other_mean).square().sum(-1) + traces
-    return (distance - 2 * middle.clamp_min(0).sqrt().sum(-1)).clamp_min(0)
+    distance = (mean - other_mean).square().sum(-1) + traces
+    squared: Tensor = distance - 2 * middle.clamp_min(0).sqrt().sum(-1)
+    return squared.clamp_min(0)
 
 
 def frechet_distance(features: Tensor, other: Tensor) -> float:

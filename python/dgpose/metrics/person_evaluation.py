@@ -308,7 +308,8 @@ def evaluate_person_model(
         progress: called with (rows done, all).
 
     Raises:
-        ValueError: a pool of fewer than two images, or of another size than the model's.
+        ValueError: a pool of fewer than two images, of another size than the model's, or in which
+            no torso is known.
     """
     size = model.config.image_size
     pools = {"pool": pool, "reference": reference}
@@ -328,6 +329,8 @@ def evaluate_person_model(
             mean_pose(*reference.body).expand_as(shown.keypoints), shown.keypoints, shown.known
         ),
     }
+    if not poses["judge"].scored:
+        raise ValueError("pool must know a shoulder and the other side's hip of somebody, got none")
     if isinstance(model, (SemiDGPose, PoseRegressor)):
         found = estimate(model, shown.images)
         poses["model"] = keypoint_errors(found, shown.keypoints, shown.known)

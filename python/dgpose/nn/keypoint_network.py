@@ -28,6 +28,7 @@ __all__ = ["KeypointNetwork", "KeypointNetworkConfig", "load_judge", "save_judge
 _KIND = "keypoint_network"
 _STRIDE = 2
 _BLUR_KERNEL = 5
+_WINDOW = 5  # cells, of scores
 _IMAGES_AT_ONCE = 128
 
 
@@ -99,14 +100,6 @@ class KeypointNetwork(nn.Module):
         """A shipped network by its name, or that of a file; see `load_judge`."""
         return load_judge(model_path(model))[0]
 
-    def info(self) -> dict[str, Any]:
-        """What it is: image size, joints, learned numbers."""
-        return {
-            "image_size": self.config.image_size,
-            "joints": BODY14.name,
-            "parameters": sum(parameter.numel() for parameter in self.parameters()),
-        }
-
     def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x2 = self.stem(images - 0.5)
         x4 = self.down4(x2)
@@ -130,21 +123,23 @@ class KeypointNetwork(nn.Module):
 
         Returns:
             (keypoints_px [B, 14, 2], x then y in pixels of the given images, the centre of the
-            first at (0, 0); scores [B, 14], the greatest share that one cell has of its map, in
-            (0, 1]). Each joint gets a place, also one that the image does not show.
+            first at (0, 0); scores [B, 14], the greatest share that 5x5 cells (10 pixels of a crop
+            of S) have of their map, in (0, 1]; not calibrated). Each joint gets a place, also one
+            that the image does not show.
 
         Raises:
             ValueError: images of another shape.
         """
+        if not len(images):
+            return torch.zeros(0, len(BODY14), 2), torch.zeros(0, len(BODY14))
         keypoints, scores = [], []
         for part in images.split(_IMAGES_AT_ONCE):  # type: ignore[no-untyped-call]
             logits = self(self._prepared(part)).float()
             maps = logits.flatten(2).softmax(2).view_as(logits)
             places, _ = decode_heatmap(maps, "dark", blur_kernel=_BLUR_KERNEL)
             keypoints.append(places)
-            scores.append(maps.amax((2, 3)))
-        if not keypoints:
-            return images.new_zeros(0, len(BODY14), 2), images.new_zeros(0, len(BODY14))
+            near = F.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2) * _WINDOW**2
+            scores.append(near.amax((2, 3)))
         return self.to_pixels(torch.cat(keypoints), images.shape[-1]), torch.cat(scores)
 
     @torch.no_grad()
@@ -160,12 +155,12 @@ class KeypointNetwork(nn.Module):
         Raises:
             ValueError: images of another shape.
         """
+        if not len(images):
+            return torch.zeros(0, sum(self.config.channels[:3]))
         parts = []
         for part in images.split(_IMAGES_AT_ONCE):  # type: ignore[no-untyped-call]
             levels = self._levels(self._prepared(part))
             parts.append(torch.cat([level.float().mean((2, 3)) for level in levels], 1))
-        if not parts:
-            return torch.zeros(0, sum(self.config.channels[:3]), device=images.device)
         return torch.cat(parts)
 
     def to_pixels(self, cells: Tensor, size: int) -> Tensor:

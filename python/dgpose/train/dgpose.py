@@ -152,7 +152,7 @@ class _Run:
         """Errors on the validation pool; writes the weights where they are the best so far."""
         learner, device = self.learner, self.fabric.device
         model = learner.judged_model()
-        errors = person_errors(model, self.validation, device)
+        errors = person_errors(model, self.validation)
         size = self.config.model.image_size
         best = min((v.errors.judged(size) for v in self.validations), default=math.inf)
         self.validations.append(DGPoseValidation(learner.step, self.clock.seconds, errors))

@@ -125,7 +125,7 @@ class DGPoseLearner:
         poses, known = (of[self.labels].to(self.fabric.device) for of in (self.poses, self.known))
         for model in {self.model, self.average}:
             if isinstance(model, SemiDGPose):
-                model.pose_space.fit(poses, known)
+                model.fit_pose_prior(poses, known)
         mapper = getattr(self.model, "mapper", None)
         if isinstance(mapper, LearnedMapper):
             self._fit_mapper(mapper, poses, known, stopped)

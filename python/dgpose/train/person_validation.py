@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dgpose.data.person_pool import PersonPool
+from dgpose.metrics.image_quality import psnr
+from dgpose.metrics.person_evaluation import estimate, reconstruct
 from dgpose.models.dgpose import (
     ConditionalDGPose,
     DGPoseModel,
@@ -23,7 +25,6 @@ from dgpose.skeletons import BODY14
 
 __all__ = ["PersonErrors", "person_errors", "person_panel"]
 
-_BATCH = 128
 _PANEL = 8  # people
 
 
@@ -40,35 +41,18 @@ class PersonErrors(NamedTuple):
         return sum(part for part in parts if math.isfinite(part))
 
 
-def _reconstruct(
-    model: ConditionalDGPose | SemiDGPose | ImageVAE, images: Tensor, pose: Tensor, known: Tensor
-) -> Tensor:
-    """By the posteriors' means: no label is used but the conditional model's pose."""
-    if isinstance(model, ImageVAE):
-        return model.decode(model.appearance(images).mean)
-    if isinstance(model, ConditionalDGPose):
-        return model.decode(model.appearance(images, pose, known).mean, pose, known)
-    estimate = model.pose_px(model.estimate_pose(images).mean)
-    return model.decode(model.appearance(images, estimate).mean, estimate)
-
-
-@torch.no_grad()
-def person_errors(model: DGPoseModel, pool: PersonPool, device: torch.device) -> PersonErrors:
+def person_errors(model: DGPoseModel, pool: PersonPool) -> PersonErrors:
     """Errors of a model in evaluation mode on all people of a pool."""
-    l1, psnr, distances = [], [], []
+    images = pool.images.float() / 255
     poses, known = pool.body
-    for rows in torch.split(torch.arange(len(pool)), _BATCH):
-        images = pool.images[rows].to(device).float() / 255
-        pose, there = poses[rows].to(device), known[rows].to(device)
-        if isinstance(model, SemiDGPose | PoseRegressor):
-            estimate = model.pose_px(model.estimate_pose(images).mean)
-            distances.append((estimate - pose).norm(dim=2)[there])
-        if not isinstance(model, PoseRegressor):
-            apart = _reconstruct(model, images, pose, there) - images
-            l1.append(apart.abs().flatten(1).mean(1))
-            psnr.append(-10 * apart.square().flatten(1).mean(1).clamp_min(1e-10).log10())
-    means = (float(torch.cat(values).mean()) if values else math.nan for values in (l1, psnr))
-    return PersonErrors(*means, float(torch.cat(distances).mean()) if distances else math.nan)
+    l1 = psnr_db = pose_px = math.nan
+    if isinstance(model, SemiDGPose | PoseRegressor):
+        pose_px = float((estimate(model, images) - poses).norm(dim=2)[known].mean())
+    if not isinstance(model, PoseRegressor):
+        made = reconstruct(model, images, poses, known)
+        l1 = float((made - images).abs().mean())
+        psnr_db = float(psnr(made, images).mean())
+    return PersonErrors(l1, psnr_db, pose_px)
 
 
 @torch.no_grad()
@@ -90,7 +74,7 @@ def person_panel(model: DGPoseModel, pool: PersonPool, device: torch.device) -> 
             known = torch.ones_like(known)
         rows.append(_limb_picture(model, pose, known))
     if not isinstance(model, PoseRegressor):
-        rows.append(_reconstruct(model, images, pose, known))
+        rows.append(reconstruct(model, images, pose, known).to(device))
         drawn = model.sample_appearance(len(images), generator)
         if isinstance(model, ImageVAE):
             rows.append(model.decode(drawn))
@@ -108,9 +92,10 @@ def _limb_picture(
     """Limbs in their colours on black, [B, 3, S, S]."""
     joints = len(BODY14) if model.config.joint_maps else 0
     if not model.config.limb_maps:
-        maps = RenderedMapper(model.config)(pose, known)
+        maps: Tensor = RenderedMapper(model.config)(pose, known)
         return maps.amax(1, keepdim=True).expand(-1, 3, -1, -1)
     mapper = RenderedMapper(model.config) if isinstance(model, PoseRegressor) else model.mapper
     limbs = mapper(pose, known)[:, joints : joints + len(BODY14.edges)]
     colors = torch.tensor(BODY14.edge_colors, device=limbs.device).float() / 255
-    return torch.einsum("blhw,lc->bchw", limbs, colors).clamp(0, 1)
+    picture: Tensor = torch.einsum("blhw,lc->bchw", limbs, colors).clamp(0, 1)
+    return picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ __all__ = [
     "TEXT",
     "LegendEntry",
     "Picture",
+    "animation",
     "draw_skeleton",
     "page_of_tiles",
     "titled",
@@ -143,3 +145,15 @@ def page_of_tiles(
         page[top : top + height, left : left + width] = picture
         write_text(page, text, (left + 2, top + height + 18), 0.45)
     return page
+
+
+def animation(pictures: Sequence[Picture], *, frame_ms: int = 80) -> bytes:
+    """Pictures of one size as a GIF that plays forth and back without end."""
+    from PIL import Image
+
+    frames = [Image.fromarray(p) for p in (*pictures, *pictures[-2:0:-1])]
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0
+    )
+    return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from dgpose.skeletons import FINGER_COLORS, hand_skeleton
 from dgpose.viz.drawing import BACKGROUND, LegendEntry, Picture, draw_skeleton, page_of_tiles
 
-__all__ = ["animation", "generated_sheet", "hand_pair", "refinement_picture", "shaded_depth"]
+__all__ = ["generated_sheet", "hand_pair", "refinement_picture", "shaded_depth"]
 
 _LIGHT = np.array([-0.4, -0.5, -0.77])  # toward the viewer's upper left
 _DIMMED = 0.35
@@ -112,18 +111,6 @@ def generated_sheet(
     legend = [LegendEntry(name, color) for name, color in FINGER_COLORS.items()]
     tiles = list(zip(pictures, captions, strict=True))
     return page_of_tiles(tiles, title, legend, columns=columns)
-
-
-def animation(pictures: Sequence[Picture], *, frame_ms: int = 80) -> bytes:
-    """Pictures of one size as a GIF that plays forth and back without end."""
-    from PIL import Image
-
-    frames = [Image.fromarray(p) for p in (*pictures, *pictures[-2:0:-1])]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0
-    )
-    return buffer.getvalue()
 
 
 def _dimmed(picture: Picture) -> Picture:

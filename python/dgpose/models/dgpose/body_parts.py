@@ -77,12 +77,12 @@ class PartMaps(nn.Module):
     def forward(self, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
         # Cells are 2x2 pixels: the centre of the first lies at pixel (0.5, 0.5).
         cells = (pose_px.float() - 0.5) / 2
-        points = torch.einsum("pj,bjc->bpc", self.weights, cells)
         visible = None
         if known is not None:
-            points = torch.einsum("pj,bjc->bpc", self.weights, cells.where(known[..., None], 0))
-            missing = (~known).to(points) @ (self.weights != 0).to(points).T
-            visible = missing == 0
+            cells = cells.where(known[..., None], 0)
+            visible = ~((self.weights != 0) & ~known[:, None]).any(2)
+        with torch.autocast(cells.device.type, enabled=False):  # 8 bits are half a cell
+            points = torch.einsum("pj,bjc->bpc", self.weights, cells)
         near = limb_heatmap(
             points, self.segments, (self.grid, self.grid), self.sigma, visible=visible
         )

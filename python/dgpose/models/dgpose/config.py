@@ -113,6 +113,8 @@ class DGPoseConfig:
         kl_weight: of KL(z). [?]
         pose_kl_weight: of KL(y). [?]
         l1_weight: of the reconstruction. [?]
+        body_weight: of the reconstruction where the body is, beside 1 everywhere: the share that
+            the map of the whole body adds to a pixel's weight, times this.
         adversarial_weight: 0: no discriminator. [?]
         gan_loss: "logistic" with the generator's non-saturating form, or "hinge". [?]
         gradient_penalty: of the squared gradient of the discriminator at real images (R1).
@@ -153,6 +155,7 @@ class DGPoseConfig:
     kl_weight: float = 1e-5
     pose_kl_weight: float = 1e-5
     l1_weight: float = 1.0
+    body_weight: float = 0.0
     adversarial_weight: float = 5e-3
     gan_loss: GanLoss = "logistic"
     gradient_penalty: float = 0.0
@@ -194,6 +197,7 @@ class DGPoseConfig:
             "blocks",
             "kl_weight",
             "pose_kl_weight",
+            "body_weight",
             "adversarial_weight",
             "gradient_penalty",
             "feature_weight",
@@ -203,6 +207,8 @@ class DGPoseConfig:
         )
         if not (self.joint_maps or self.limb_maps or self.body_map):
             raise ValueError("maps must have a channel: joint_maps, limb_maps or body_map")
+        if self.body_weight and not (self.body_map and self.has_pose):
+            raise ValueError("body_weight must be 0 where there is no map of the whole body")
         if self.latent == "parts" and not self.encoder_sees_pose:
             raise ValueError("encoder_sees_pose must be true where latent is parts")
 
@@ -238,7 +244,7 @@ class DGPoseConfig:
         strong: dict[str, Any] = {
             "image_size": image_size,
             **_sigmas(image_size),
-            "channels": (32, 64, 96, 96),
+            "channels": (32, 64, 96, 64),
             "blocks": 1,
             "latent": "parts",
             "latent_size": 64,

@@ -83,8 +83,9 @@ class FittedGaussian(nn.Module):
         precision_root = torch.linalg.solve_triangular(
             self.scale, torch.eye(len(self.mean)).to(self.scale), upper=False
         )
-        apart = (mean - self.mean) @ precision_root.T
-        traces = log_variance.exp() @ precision_root.square().sum(0)
+        with torch.autocast(mean.device.type, enabled=False):  # 8 bits would not do
+            apart = (mean - self.mean) @ precision_root.T
+            traces = log_variance.exp() @ precision_root.square().sum(0)
         log_determinant = 2 * self.scale.diagonal().log().sum()
         nats: Tensor = 0.5 * (
             traces + apart.square().sum(1) - mean.shape[1] + log_determinant - log_variance.sum(1)

@@ -45,7 +45,8 @@ class Rebuilt(NamedTuple):
     images: Tensor | None  #: [B, 3, S, S]
     code: Gaussian | None  #: q(z | .)
     pose: Gaussian | None  #: q(y | .)
-    maps: Tensor | None  #: [B, M, S, S] of the poses that were decoded, without gradient
+    maps: Tensor | None  #: [B, M, S/2, S/2] of the poses that were decoded, without gradient
+    body: Tensor | None  #: [B, 1, S, S], the last of their maps at full size
 
 
 def rebuild(model: DGPoseModel, batch: PersonBatch, generator: torch.Generator) -> Rebuilt:
@@ -55,21 +56,20 @@ def rebuild(model: DGPoseModel, batch: PersonBatch, generator: torch.Generator) 
     posterior, to which gradients flow through the mapper.
     """
     if isinstance(model, PoseRegressor):
-        return Rebuilt(None, None, model.estimate_pose(batch.images), None)
+        return Rebuilt(None, None, model.estimate_pose(batch.images), None, None)
     if isinstance(model, ImageVAE):
         code = model.appearance(batch.images)
-        return Rebuilt(model.decode(code.sample(generator)), code, None, None)
+        return Rebuilt(model.decode(code.sample(generator)), code, None, None, None)
     pose_px, known, pose = batch.pose_px, batch.known, None
     if isinstance(model, SemiDGPose):
         pose = model.estimate_pose(batch.images)
         drawn = model.pose_px(pose.sample(generator))
         pose_px = torch.where(batch.labelled[:, None, None], pose_px, drawn)
         known = known | ~batch.labelled[:, None]
-    code = model.appearance(batch.images, pose_px, known)
-    images = model.decode(code.sample(generator), pose_px, known)
-    with torch.no_grad():
-        maps = model.mapper(pose_px, known)
-    return Rebuilt(images, code, pose, maps)
+    placed = model.place(pose_px, known)
+    code = model.encode_placed(batch.images, placed)
+    images = model.decode_placed(code.sample(generator), placed)
+    return Rebuilt(images, code, pose, placed.grid.detach(), placed.maps[:, -1:].detach())
 
 
 def pose_regression(
@@ -103,11 +103,14 @@ def generator_losses(
         errors = pose_regression(config, rebuilt.pose.mean, batch.pose_px, batch.known)
         terms["pose"] = config.pose_weight * (labelled * errors).sum()
         if isinstance(model, SemiDGPose) and not bool(batch.labelled.all()):
-            nats = model.pose_space.prior.divergence(rebuilt.pose)
+            nats = model.pose_prior.divergence(rebuilt.pose)
             terms["kl_y"] = config.pose_kl_weight * ((shares - labelled) * nats).sum()
     if rebuilt.images is None:
         return terms
-    apart = (rebuilt.images - batch.images).abs().flatten(1).mean(1)
+    pixels = (rebuilt.images - batch.images).abs()
+    if config.body_weight and rebuilt.body is not None:
+        pixels = pixels * (1 + config.body_weight * rebuilt.body)
+    apart = pixels.flatten(1).mean(1)
     terms["l1"] = config.l1_weight * (shares * apart).sum()
     if discriminator is not None:
         logits, features = discriminator(rebuilt.images, rebuilt.maps)

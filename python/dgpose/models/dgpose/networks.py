@@ -51,7 +51,7 @@ class Trunk(nn.Module):
         maps: channels of the maps; 0: none.
 
     Shape:
-        images [B, 3, S, S] in [0, 1], maps [B, M, S, S] -> four tensors [B, channels, h, w].
+        images [B, 3, S, S] in [0, 1], maps [B, M, S/2, S/2] -> four tensors [B, channels, h, w].
     """
 
     def __init__(self, config: DGPoseConfig, maps: int = 0) -> None:
@@ -72,7 +72,7 @@ class Trunk(nn.Module):
         # 2x2 pixels are folded into channels: full resolution would take most of the time.
         given = F.pixel_unshuffle(2 * images - 1, 2)
         if maps is not None:
-            given = torch.cat((given, F.avg_pool2d(maps, 2)), 1)
+            given = torch.cat((given, maps), 1)
         features = [self.stem(given.contiguous(memory_format=torch.channels_last))]
         for stage in self.stages:
             features.append(stage(features[-1]))
@@ -94,20 +94,20 @@ class CodeHead(nn.Module):
 class PartCodeHead(nn.Module):
     """Features and part shares to the posterior of the codes of background and parts [B, Z].
 
-    A part's code is pooled from the three finest grids; the background's comes from the coarsest,
-    with the parts cut out.
+    A part's code is pooled from its colours and the three finest grids; the background's comes from
+    the coarsest, with the parts cut out.
     """
 
     def __init__(self, config: DGPoseConfig) -> None:
         super().__init__()
         self.background = CodeHead(config)
-        inputs = sum(config.channels[:3])
+        inputs = 3 + sum(config.channels[:3])
         weight = torch.randn(len(PART_NAMES), inputs, 2 * config.part_size) / math.sqrt(inputs)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(len(PART_NAMES), 2 * config.part_size))
 
-    def forward(self, features: list[Tensor], shares: Tensor) -> Gaussian:
-        pooled, under = [], shares
+    def forward(self, images: Tensor, features: list[Tensor], shares: Tensor) -> Gaussian:
+        pooled, under = [pool_features(F.avg_pool2d(2 * images - 1, 2), shares)], shares
         for grid in features[:3]:
             pooled.append(pool_features(grid, under))
             under = F.avg_pool2d(under, 2)
@@ -168,16 +168,15 @@ class PosePlacement(nn.Module):
             self.codes = nn.Parameter(torch.randn(shape) / math.sqrt(config.part_size))
         self.mix = nn.Conv2d(maps + (_PLACED if self.codes is not None else 0), _PLACED, 1)
 
-    def forward(self, maps: Tensor, parts: Tensor | None, shares: Tensor | None) -> Tensor:
-        """maps [B, M, S, S], codes of parts [B, P, part_size], shares [B, P, S/2, S/2] ->
+    def forward(self, maps: Tensor, parts: Tensor, shares: Tensor | None) -> Tensor:
+        """maps [B, M, S/2, S/2], codes of all parts [B, P part_size], shares [B, P, S/2, S/2] ->
         [B, 32, S/2, S/2]."""
-        seen = F.avg_pool2d(maps, 2)
         if self.codes is not None:
-            assert parts is not None
             assert shares is not None
-            codes = torch.einsum("bpd,pde->bpe", parts, self.codes)
-            seen = torch.cat((seen, place_codes(codes, shares)), 1)
-        mixed: Tensor = F.relu(self.mix(seen.contiguous(memory_format=torch.channels_last)))
+            each = parts.reshape(len(parts), len(PART_NAMES), -1)
+            codes = torch.einsum("bpd,pde->bpe", each, self.codes)
+            maps = torch.cat((maps, place_codes(codes, shares)), 1)
+        mixed: Tensor = F.relu(self.mix(maps.contiguous(memory_format=torch.channels_last)))
         return mixed
 
 
@@ -248,7 +247,8 @@ class Discriminator(nn.Module):
     """Image, and maps beside it, to one logit for each cell of its coarsest grid.
 
     Shape:
-        images [B, 3, S, S] in [0, 1], maps [B, M, S, S] where the configuration has it see them ->
+        images [B, 3, S, S] in [0, 1], maps [B, M, S/2, S/2] where the configuration has it see
+        them ->
         (logits [B, 1, h, w], features: one [B, C, h, w] a layer).
     """
 
@@ -271,7 +271,7 @@ class Discriminator(nn.Module):
         x = F.pixel_unshuffle(2 * images - 1, 2)
         if self.sees_pose:
             assert maps is not None
-            x = torch.cat((x, F.avg_pool2d(maps, 2)), 1)
+            x = torch.cat((x, maps), 1)
         x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for convolution in self.layers:

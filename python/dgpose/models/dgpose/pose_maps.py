@@ -86,8 +86,11 @@ class LearnedMapper(nn.Module):
         )
 
     def forward(self, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
-        there = pose_px.new_ones(pose_px.shape[:2]) if known is None else known.to(pose_px)
-        y = normalized_pose(pose_px, self.config.image_size) * there.repeat_interleave(2, 1)
+        y = normalized_pose(pose_px, self.config.image_size)
+        there = y.new_ones(pose_px.shape[:2])
+        if known is not None:
+            there = known.to(y)
+            y = y.where(known.repeat_interleave(2, 1), 0)
         hidden = self.first(self.dense(torch.cat((y, there), 1)))
         hidden = hidden.view(len(hidden), -1, self.grid, self.grid)
         maps: Tensor = self.layers(hidden)

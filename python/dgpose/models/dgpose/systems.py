@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgpose.models.dgpose.body_parts import PART_NAMES, PartMaps
+from dgpose.models.dgpose.body_parts import PartMaps
 from dgpose.models.dgpose.config import DGPoseConfig
 from dgpose.models.dgpose.gaussians import FittedGaussian, Gaussian
 from dgpose.models.dgpose.networks import (
@@ -81,6 +82,14 @@ class _System(nn.Module):
                 raise ValueError("pose_px must be finite where known, got NaN or infinity")
 
 
+class PlacedPose(NamedTuple):
+    """A pose as networks see it."""
+
+    maps: Tensor  #: [B, M, S, S], the mapper's
+    grid: Tensor  #: [B, M, S/2, S/2], means of them
+    shares: Tensor | None  #: [B, P, S/2, S/2], of the parts
+
+
 class _Generator(_System):
     """Appearance codes and images from poses, given or estimated."""
 
@@ -100,14 +109,26 @@ class _Generator(_System):
         self.decoder = Decoder(config, conditioned=True)
         self.codes = FittedGaussian(latent_size(config))
 
-    def _encode(self, images: Tensor, pose_px: Tensor, known: Tensor | None) -> Gaussian:
-        """q(z | image, pose)."""
-        features = self.trunk(images, self.mapper(pose_px, known))
-        if self.part_maps is None:
-            code: Gaussian = self.code_head(features)
-        else:
-            code = self.code_head(features, self.part_maps(pose_px, known))
+    def place(self, pose_px: Tensor, known: Tensor | None = None) -> PlacedPose:
+        """What `encode_placed` and `decode_placed` see of poses [B, 14, 2]: made once for both."""
+        maps = self.mapper(pose_px, known)
+        shares = None if self.part_maps is None else self.part_maps(pose_px, known)
+        return PlacedPose(maps, F.avg_pool2d(maps, 2), shares)
+
+    def encode_placed(self, images: Tensor, placed: PlacedPose) -> Gaussian:
+        """q(z | image, pose), or q(z | image) where the encoder does not see the pose."""
+        features = self.trunk(images, placed.grid if self.config.encoder_sees_pose else None)
+        given = (features,) if placed.shares is None else (images, features, placed.shares)
+        code: Gaussian = self.code_head(*given)
         return code
+
+    def decode_placed(self, z: Tensor, placed: PlacedPose) -> Tensor:
+        """As `decode`."""
+        size = self.config.latent_size
+        background, parts = z[:, :size], z[:, size:]
+        condition = self.placement(placed.grid, parts, placed.shares)
+        image: Tensor = self.decoder(background, condition)
+        return image
 
     def decode(self, z: Tensor, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
         """The image [B, 3, S, S] of appearance codes [B, Z] in poses [B, 14, 2].
@@ -116,14 +137,8 @@ class _Generator(_System):
             ValueError: shapes that do not fit, or values that are not finite.
         """
         self._check(pose_px=pose_px, known=known)
-        require_codes(z, latent_size(self.config))
-        background, parts, shares = z[:, : self.config.latent_size], None, None
-        if self.part_maps is not None:
-            parts = z[:, self.config.latent_size :].reshape(len(z), len(PART_NAMES), -1)
-            shares = self.part_maps(pose_px, known)
-        condition = self.placement(self.mapper(pose_px, known), parts, shares)
-        image: Tensor = self.decoder(background, condition)
-        return image
+        _require_codes(z, latent_size(self.config))
+        return self.decode_placed(z, self.place(pose_px, known))
 
     def sample_appearance(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes [count, Z] from the prior: N(0, 1), or with `fitted_prior` the Gaussian of the
@@ -149,20 +164,7 @@ class ConditionalDGPose(_Generator):
             ValueError: shapes that do not fit, or values that are not finite.
         """
         self._check(images, pose_px, known)
-        return self._encode(images, pose_px, known)
-
-
-class _PoseSpace(nn.Module):
-    """y: poses in half crops, and the Gaussian fitted to the labelled ones."""
-
-    def __init__(self, config: DGPoseConfig) -> None:
-        super().__init__()
-        self.image_size = config.image_size
-        self.prior = FittedGaussian(2 * len(BODY14), diagonal=config.pose_prior == "diagonal")
-
-    def fit(self, pose_px: Tensor, known: Tensor) -> None:
-        y = normalized_pose(pose_px, self.image_size)
-        self.prior.fit(y, known.repeat_interleave(2, 1))
+        return self.encode_placed(images, self.place(pose_px, known))
 
 
 class SemiDGPose(_Generator):
@@ -173,7 +175,16 @@ class SemiDGPose(_Generator):
         # Without the pose's maps the appearance encoder is the pose encoder, with a second head.
         self.pose_trunk = Trunk(config) if config.encoder_sees_pose else None
         self.pose_head = PoseHead(config)
-        self.pose_space = _PoseSpace(config)
+        self.pose_prior = FittedGaussian(2 * len(BODY14), diagonal=config.pose_prior == "diagonal")
+
+    def fit_pose_prior(self, pose_px: Tensor, known: Tensor) -> None:
+        """Fits the prior of y to labelled poses [N, 14, 2], of which known [N, 14] joints count.
+
+        Raises:
+            ValueError: a joint that fewer than two poses know.
+        """
+        y = normalized_pose(pose_px, self.config.image_size)
+        self.pose_prior.fit(y, known.repeat_interleave(2, 1))
 
     def estimate_pose(self, images: Tensor) -> Gaussian:
         """q(y | image): mean and log-variance [B, 28]; see `pose_px`.
@@ -207,11 +218,11 @@ class SemiDGPose(_Generator):
             return code
         if pose_px is None:
             pose_px, known = self.pose_px(self.estimate_pose(images).mean), None
-        return self._encode(images, pose_px, known)
+        return self.encode_placed(images, self.place(pose_px, known))
 
     def sample_pose(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Poses [count, 14, 2] in pixels from the prior. `generator` on the CPU."""
-        return self.pose_px(self.pose_space.prior.sample(count, generator))
+        return self.pose_px(self.pose_prior.sample(count, generator))
 
 
 class ImageVAE(_System):
@@ -237,8 +248,12 @@ class ImageVAE(_System):
         return code
 
     def decode(self, z: Tensor) -> Tensor:
-        """The image [B, 3, S, S] of codes [B, Z]."""
-        require_codes(z, self.size)
+        """The image [B, 3, S, S] of codes [B, Z].
+
+        Raises:
+            ValueError: codes of another shape, or not finite.
+        """
+        _require_codes(z, self.size)
         image: Tensor = self.decoder(z)
         return image
 
@@ -256,7 +271,11 @@ class PoseRegressor(_System):
         self.pose_head = PoseHead(config)
 
     def estimate_pose(self, images: Tensor) -> Gaussian:
-        """q(y | image), as `SemiDGPose.estimate_pose`; its variance is not trained."""
+        """q(y | image), as `SemiDGPose.estimate_pose`; its variance is not trained.
+
+        Raises:
+            ValueError: images of another shape, or not finite.
+        """
         self._check(images)
         pose: Gaussian = self.pose_head(self.pose_trunk(images))
         return pose
@@ -281,7 +300,9 @@ def make_model(config: DGPoseConfig) -> DGPoseModel:
     return _SYSTEMS[config.system](config)
 
 
-def require_codes(z: Tensor, size: int) -> None:
+def _require_codes(z: Tensor, size: int) -> None:
     """ValueError for codes that are not finite floats [B, size]."""
     if z.dim() != 2 or z.shape[1] != size:
         raise ValueError(f"z must have shape [B, {size}], got {list(z.shape)}")
+    if not bool(z.isfinite().all()):
+        raise ValueError("z must be finite, got NaN or infinity")

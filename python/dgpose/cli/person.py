@@ -1,0 +1,213 @@
+"""`dgpose person`: images of people with DGPose: the same, in other poses, and new ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from dgpose.cli.hand import save_picture
+from dgpose.cli.image_inputs import parse_box
+from dgpose.cli.options import Threads
+from dgpose.cli.person_edit import edit
+from dgpose.cli.person_estimate import estimate, examples
+from dgpose.cli.person_eval import evaluate
+from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture, read_targets
+from dgpose.cli.person_options import (
+    SEMI,
+    BoxOption,
+    Device,
+    Estimator,
+    Images,
+    Limit,
+    Model,
+    Only,
+    Out,
+    PersonNumber,
+    SkeletonName,
+    SourcePose,
+    Target,
+    load_generator,
+    read_poses,
+)
+from dgpose.cli.person_results import SHOWN, ImagesAlone, write_results
+from dgpose.cli.terminal import fail
+from dgpose.data.image_files import read_image
+from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.viz.person import grid_sheet, result_sheet
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Images of people in given poses, with DGPose.")
+
+
+@app.command()
+def reconstruct(
+    images: Images,
+    out: Out = Path("reconstruction.png"),
+    source_pose: SourcePose = None,
+    box: BoxOption = None,
+    only: Only = False,
+    model: Model = SEMI,
+    estimator: Estimator = None,
+    skeleton: SkeletonName = None,
+    person: PersonNumber = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Rebuild images from their appearance and pose.
+
+    The exit code is 1 where an image could not be used; the others are made all the same.
+    """
+    try:
+        generator = load_generator(model, estimator, device, threads)
+        around = None if box is None else parse_box(box)
+        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+
+        def make(picture: Picture, pose: FloatArray | None) -> GeneratedPeople:
+            return generator.reconstruct(picture, pose, boxes=around)
+
+        write_results(inputs, make, out, f"{Path(model).name}: reconstruction", only=only)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    inputs.finish()
+
+
+@app.command()
+def transfer(
+    images: Images,
+    pose: Target,
+    out: Out = Path("transfer.png"),
+    source_pose: SourcePose = None,
+    box: BoxOption = None,
+    in_place: Annotated[
+        bool,
+        typer.Option(
+            "--in-place", help="--pose is in pixels of the image, and stays where it is there."
+        ),
+    ] = False,
+    limit: Limit = 8,
+    only: Only = False,
+    model: Model = SEMI,
+    estimator: Estimator = None,
+    skeleton: SkeletonName = None,
+    person: PersonNumber = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Show the people of images in other poses: one image and one pose in, one image out.
+
+    Several images or poses: each image in each pose. A pose may come from any picture: it is placed
+    by the box around its joints.
+
+    The exit code is 1 where an image could not be used; the others are made all the same.
+    """
+    try:
+        generator = load_generator(model, estimator, device, threads)
+        around = None if box is None else parse_box(box)
+        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        targets, names = read_targets(pose, skeleton, limit)
+
+        def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
+            if not in_place:
+                return generator.transfer(picture, own, targets, boxes=around)
+            wanted = [torch.from_numpy(target) for target in targets]
+            edits = [lambda _pose, _known, target=target: target for target in wanted]
+            return generator.edit(picture, own, edits, boxes=around)
+
+        title = f"{Path(model).name}: transfer"
+        write_results(inputs, make, out, title, only=only, poses=names)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    inputs.finish()
+
+
+@app.command("indirect-transfer")
+def indirect_transfer(
+    images: Images,
+    pose_image: Annotated[Path, typer.Option(help="Picture of the person who has the pose.")],
+    out: Out = Path("indirect_transfer.png"),
+    source_pose: SourcePose = None,
+    box: BoxOption = None,
+    pose_box: Annotated[
+        str | None, typer.Option(help="x1,y1,x2,y2 around the person in --pose-image.")
+    ] = None,
+    only: Only = False,
+    model: Model = SEMI,
+    estimator: Estimator = None,
+    skeleton: SkeletonName = None,
+    person: PersonNumber = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Show the people of images in the pose of another image, which is estimated.
+
+    The exit code is 1 where an image could not be used; the others are made all the same.
+    """
+    try:
+        generator = load_generator(model, estimator, device, threads)
+        around = None if box is None else parse_box(box)
+        other = None if pose_box is None else parse_box(pose_box)
+        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        shown = read_image(pose_image)
+
+        def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
+            return generator.indirect_transfer(
+                picture, shown, poses=own, boxes=around, pose_boxes=other
+            )
+
+        title = f"{Path(model).name}: the pose of {pose_image.name}"
+        write_results(inputs, make, out, title, only=only)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    inputs.finish()
+
+
+@app.command()
+def generate(
+    out: Out = Path("people.png"),
+    pose: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of poses to show; several times. Else poses are drawn, too, "
+            "which a conditional model cannot."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="People; with --pose of each pose.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    limit: Limit = 8,
+    only: Only = False,
+    model: Model = SEMI,
+    skeleton: SkeletonName = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Draw people who never were: their appearance, and their poses unless given."""
+    try:
+        generator = load_generator(model, None, device, threads)
+        if not pose and generator.model.config.system == "conditional":
+            raise ValueError("--pose must be given with a conditional model, which draws no poses")
+        poses, names = read_targets(pose, skeleton, limit) if pose else (None, [])
+        people = generator.generate(poses, count=count, seed=seed)
+        title = f"{Path(model).name}: people drawn with seed {seed}"
+        looks = [f"person {number}" for number in range(count)]
+        if only:
+            ends = [f"_{name}" for name in names] or [""]
+            files = [f"person_{number}{end}" for end in ends for number in range(count)]
+            ImagesAlone(out, several=len(people) > 1).save(people, files)
+        elif poses is None:
+            save_picture(out, result_sheet(people[:SHOWN], looks[:SHOWN], title))
+        else:
+            rows = torch.arange(len(people)).view(len(poses), count).T[:SHOWN].flatten()
+            save_picture(out, grid_sheet(people[rows], looks[:SHOWN], title, len(poses)))
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    shown = "" if only or count <= SHOWN else f" ({SHOWN} of {count} appearances shown)"
+    typer.echo(f"{len(people)} people: {out}{shown}")
+
+
+for _command in (edit, estimate, examples):
+    app.command()(_command)
+app.command(name="eval")(evaluate)
