@@ -35,7 +35,7 @@ def pools(tmp_path: Path) -> list[object]:
 
 def test_trains_and_goes_on(pools: list[object], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    given = ["--out", out, *pools, "--steps", 2, "--labelled", 0.5]
+    given = ["--out", out, *pools, "--steps", 2, "--labelled", 0.5, "--precision", "32-true"]
     first = invoke(*given)
     assert first.exit_code == 0, first.output
     assert "noise: 9 images; 9 for validation" in first.output

@@ -58,8 +58,8 @@ class DGPoseRecipe:
     ema: float = 0.0
     flip: bool = False
     shift: int = 0
-    mapper_steps: int = 1500
-    mapper_learning_rate: float = 2e-3
+    mapper_steps: int = 1000
+    mapper_learning_rate: float = 5e-3
 
     def __post_init__(self) -> None:
         if self.batch < 2:  # batch normalisation
@@ -114,7 +114,8 @@ class DGPoseConfig:
         pose_kl_weight: of KL(y). [?]
         l1_weight: of the reconstruction. [?]
         body_weight: of the reconstruction where the body is, beside 1 everywhere: the share that
-            the map of the whole body adds to a pixel's weight, times this.
+            the map of the whole body adds to a pixel's weight, times this. (A plain VAE knows no
+            body.)
         adversarial_weight: 0: no discriminator. [?]
         gan_loss: "logistic" with the generator's non-saturating form, or "hinge". [?]
         gradient_penalty: of the squared gradient of the discriminator at real images (R1).
@@ -207,8 +208,8 @@ class DGPoseConfig:
         )
         if not (self.joint_maps or self.limb_maps or self.body_map):
             raise ValueError("maps must have a channel: joint_maps, limb_maps or body_map")
-        if self.body_weight and not (self.body_map and self.has_pose):
-            raise ValueError("body_weight must be 0 where there is no map of the whole body")
+        if self.body_weight and not self.body_map:
+            raise ValueError("body_weight must be 0 without body_map, which it goes by")
         if self.latent == "parts" and not self.encoder_sees_pose:
             raise ValueError("encoder_sees_pose must be true where latent is parts")
 
@@ -255,7 +256,9 @@ class DGPoseConfig:
             "spectral_norm": True,
             "gan_loss": "hinge",
             "pose_loss": "distance",
+            "body_weight": 2.0,
             "recipe": DGPoseRecipe(
+                batch=32,
                 learning_rate=2e-3,
                 discriminator_learning_rate=4e-4,
                 weight_decay=0.01,

@@ -62,36 +62,41 @@ class RenderedMapper(nn.Module):
 
 class LearnedMapper(nn.Module):
     """The same maps by a network, which learns them from rendered ones before all else: the paper's
-    Mapper. Its layers are [?]; it works on a grid of S/2 cells a side, whose maps are enlarged.
+    Mapper. Its layers are [?]: each cell of a grid of S/2 cells a side sees how near each joint is,
+    and where; the maps are then enlarged.
 
     Shape: that of `RenderedMapper`.
     """
 
-    _WIDTHS = (64, 48, 32)  # on grids of S/8, S/4 and S/2 cells
+    _WIDTHS = (128, 64)
 
     def __init__(self, config: DGPoseConfig) -> None:
         super().__init__()
         self.config = config
         self.channels = map_channels(config)
-        coarse, middle, fine = self._WIDTHS
-        self.grid = config.image_size // 8
-        self.dense = nn.Sequential(nn.Linear(3 * len(BODY14), 256), nn.ReLU())
-        self.first = nn.Sequential(nn.Linear(256, coarse * self.grid**2), nn.ReLU())
+        wide, narrow = self._WIDTHS
+        axis = torch.arange(config.image_size // 2) * 2 + 0.5  # cells of 2x2 pixels
+        self.cells: Tensor
+        cells = torch.stack((axis.expand(len(axis), -1), axis[:, None].expand(-1, len(axis))))
+        self.register_buffer("cells", cells, persistent=False)
         self.layers = nn.Sequential(
-            nn.ConvTranspose2d(coarse, middle, 4, 2, 1),
+            nn.Conv2d(4 * len(BODY14), wide, 1),  # offset, nearness, whether known
             nn.ReLU(),
-            nn.ConvTranspose2d(middle, fine, 4, 2, 1),
+            nn.Conv2d(wide, narrow, 1),
             nn.ReLU(),
-            nn.Conv2d(fine, self.channels, 3, padding=1),
+            nn.Conv2d(narrow, self.channels, 1),
         )
 
     def forward(self, pose_px: Tensor, known: Tensor | None = None) -> Tensor:
-        y = normalized_pose(pose_px, self.config.image_size)
-        there = y.new_ones(pose_px.shape[:2])
+        there = pose_px.new_ones(pose_px.shape[:2], dtype=torch.float32)
+        points = pose_px.float()
         if known is not None:
-            there = known.to(y)
-            y = y.where(known.repeat_interleave(2, 1), 0)
-        hidden = self.first(self.dense(torch.cat((y, there), 1)))
-        hidden = hidden.view(len(hidden), -1, self.grid, self.grid)
-        maps: Tensor = self.layers(hidden)
+            there = known.to(there)
+            points = points.where(known[..., None], 0)
+        offsets = (self.cells - points[..., None, None]) * (12 / self.config.image_size)
+        near = 1 / (1 + offsets.square().sum(2))
+        shown = there[..., None, None]
+        near = near * shown
+        seen = (offsets * near[:, :, None]).flatten(1, 2), near
+        maps: Tensor = self.layers(torch.cat((*seen, shown.expand_as(near)), 1))
         return F.interpolate(maps.float(), scale_factor=2, mode="bilinear")
