@@ -311,7 +311,6 @@ def test_bad_input(make: Any) -> None:
         ({"kl_weight": -1.0}, "kl_weight must not be negative"),
         ({"l1_weight": math.nan}, "l1_weight must be positive"),
         ({"latent": "parts", "encoder_sees_pose": False}, "encoder_sees_pose must be true"),
-        ({"transfer_weight": 1.0, "body_map": False}, "transfer_weight must be 0 without body_map"),
         ({"joint_maps": False, "limb_maps": False, "body_map": False}, "maps must have a channel"),
     ],
 )
@@ -379,30 +378,6 @@ def test_conditional_terms() -> None:
     torch.testing.assert_close(terms["l1"], (rebuilt.images - batch.images).abs().mean())
 
 
-def test_transfer_term() -> None:
-    """Each image in the pose of the one before it: fools the critic, and keeps its background."""
-    config = strong("conditional", transfer_weight=3.0, l1_weight=2.0, adversarial_weight=0.5)
-    model, batch = make_model(config).eval(), people()
-    critic = Discriminator(config, map_channels(config)).eval()
-    rebuilt = rebuild(model, batch, noise())
-    assert rebuilt.code is not None
-    moved = rebuilt.moved
-    assert moved is not None
-    z = rebuilt.code.sample(noise())
-    pose, known = batch.pose_px.roll(1, 0), batch.known.roll(1, 0)
-    torch.testing.assert_close(moved.images, model.decode(z, pose, known))
-    for body in (model.place(batch.pose_px, batch.known), model.place(pose, known)):
-        assert not bool(moved.place[body.maps[:, -1:] > 0.3].any())
-    assert 0 < float(moved.place.mean()) < 1
-    changed = ((moved.images - batch.images).abs() * moved.place).mean()
-    fooled = -critic(moved.images, moved.maps)[0].mean()
-    terms = generator_losses(config, model, critic, batch, rebuilt)
-    torch.testing.assert_close(terms["transfer"], 3 * (2 * changed + 0.5 * fooled))
-    false = torch.cat([critic(i)[0] for i in (rebuilt.images, moved.images)])  # type: ignore[list-item]
-    want = (1 - critic(batch.images)[0]).relu().mean() + (1 + false).relu().mean()
-    torch.testing.assert_close(discriminator_loss(config, critic, batch, rebuilt), want)
-
-
 def test_distance_loss_and_unknown_joints() -> None:
     config, batch = strong("regression"), people()
     estimate = torch.zeros(6, 28)
@@ -460,7 +435,7 @@ def test_whom_each_term_teaches(make: Any) -> None:
 
 
 def test_gradient_penalty_and_features() -> None:
-    config = strong("conditional", spectral_norm=False, adversarial_weight=0.0, transfer_weight=0.0)
+    config = strong("conditional", spectral_norm=False, adversarial_weight=0.0)
     model, critic, batch = make_model(config), Discriminator(config, 0), people()
     rebuilt = rebuild(model, batch, noise())
     plain = discriminator_loss(config, critic, batch, rebuilt)

@@ -121,9 +121,6 @@ class DGPoseConfig:
         gradient_penalty: of the squared gradient of the discriminator at real images (R1).
         feature_weight: of the mean absolute difference of the discriminator's features of an image
             and its reconstruction.
-        transfer_weight: of images of a batch in each other's poses, of which there is no true
-            image: they must fool the discriminator, too, and away from both bodies they must stay
-            as they were. Times `adversarial_weight` and `l1_weight`.
         pose_weight: alpha, of the pose regression. [?]
         pose_loss: "squared" error of coordinates, or mean "distance" of joints, in half crops. [?]
         labelled_weight: gamma, of all terms of labelled images. [?]
@@ -164,7 +161,6 @@ class DGPoseConfig:
     gan_loss: GanLoss = "logistic"
     gradient_penalty: float = 0.0
     feature_weight: float = 0.0
-    transfer_weight: float = 0.0
     pose_weight: float = 1.0
     pose_loss: PoseLoss = "squared"
     labelled_weight: float = 1.0
@@ -206,16 +202,14 @@ class DGPoseConfig:
             "adversarial_weight",
             "gradient_penalty",
             "feature_weight",
-            "transfer_weight",
             "pose_weight",
             "labelled_weight",
             "unlabelled_weight",
         )
         if not (self.joint_maps or self.limb_maps or self.body_map):
             raise ValueError("maps must have a channel: joint_maps, limb_maps or body_map")
-        for name in ("body_weight", "transfer_weight"):
-            if getattr(self, name) and not self.body_map:
-                raise ValueError(f"{name} must be 0 without body_map, which it goes by")
+        if self.body_weight and not self.body_map:
+            raise ValueError("body_weight must be 0 without body_map, which it goes by")
         if self.latent == "parts" and not self.encoder_sees_pose:
             raise ValueError("encoder_sees_pose must be true where latent is parts")
 
@@ -263,7 +257,6 @@ class DGPoseConfig:
             "gan_loss": "hinge",
             "pose_loss": "distance",
             "body_weight": 2.0,
-            "transfer_weight": 1.0,
             "recipe": DGPoseRecipe(
                 batch=32,
                 learning_rate=2e-3,

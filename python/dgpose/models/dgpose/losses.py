@@ -8,7 +8,7 @@ Conditional-DGPose minimises KL(z) + L1 + adversarial.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +18,9 @@ from dgpose.models.dgpose.config import DGPoseConfig
 from dgpose.models.dgpose.gaussians import Gaussian
 from dgpose.models.dgpose.networks import Discriminator
 from dgpose.models.dgpose.pose_maps import normalized_pose
-from dgpose.models.dgpose.systems import (
-    ConditionalDGPose,
-    DGPoseModel,
-    ImageVAE,
-    PlacedPose,
-    PoseRegressor,
-    SemiDGPose,
-)
+from dgpose.models.dgpose.systems import DGPoseModel, ImageVAE, PoseRegressor, SemiDGPose
 
 __all__ = [
-    "Moved",
     "PersonBatch",
     "Rebuilt",
     "discriminator_loss",
@@ -47,14 +39,6 @@ class PersonBatch(NamedTuple):
     labelled: Tensor  #: [B] bool
 
 
-class Moved(NamedTuple):
-    """Images of a batch in each other's poses."""
-
-    images: Tensor  #: [B, 3, S, S]
-    maps: Tensor  #: [B, M, S/2, S/2] of the poses, without gradient
-    place: Tensor  #: [B, 1, S, S], 1 where neither the one body is nor the other
-
-
 class Rebuilt(NamedTuple):
     """What a model makes of a batch."""
 
@@ -63,7 +47,6 @@ class Rebuilt(NamedTuple):
     pose: Gaussian | None  #: q(y | .)
     maps: Tensor | None  #: [B, M, S/2, S/2] of the poses that were decoded, without gradient
     body: Tensor | None  #: [B, 1, S, S], the last of their maps at full size
-    moved: Moved | None = None  #: the images in the poses of others
 
 
 def rebuild(model: DGPoseModel, batch: PersonBatch, generator: torch.Generator) -> Rebuilt:
@@ -85,22 +68,8 @@ def rebuild(model: DGPoseModel, batch: PersonBatch, generator: torch.Generator) 
         known = known | ~batch.labelled[:, None]
     placed = model.place(pose_px, known)
     code = model.encode_placed(batch.images, placed)
-    z = code.sample(generator)
-    images = model.decode_placed(z, placed)
-    moved = _moved(model, z, placed) if model.config.transfer_weight else None
-    return Rebuilt(images, code, pose, placed.grid.detach(), placed.maps[:, -1:].detach(), moved)
-
-
-def _moved(model: ConditionalDGPose | SemiDGPose, z: Tensor, placed: PlacedPose) -> Moved:
-    """Each image in the pose of the one before it; no gradient flows to that pose."""
-    shares = None if placed.shares is None else placed.shares.detach().roll(1, 0)
-    others = PlacedPose(placed.maps.detach().roll(1, 0), placed.grid.detach().roll(1, 0), shares)
-    images = model.decode_placed(z, others)
-    bodies = torch.maximum(placed.maps[:, -1:].detach(), others.maps[:, -1:])
-    # Flesh, cloth and shadows reach beyond the limbs' Gaussians.
-    reach = model.config.image_size // 16
-    near = F.max_pool2d(bodies, 2 * reach + 1, 1, reach)
-    return Moved(images, others.grid, (near < 0.3).to(images))
+    images = model.decode_placed(code.sample(generator), placed)
+    return Rebuilt(images, code, pose, placed.grid.detach(), placed.maps[:, -1:].detach())
 
 
 def pose_regression(
@@ -145,27 +114,14 @@ def generator_losses(
     terms["l1"] = config.l1_weight * (shares * apart).sum()
     if discriminator is not None:
         logits, features = discriminator(rebuilt.images, rebuilt.maps)
-        fooled = _fooling(config, logits)
+        scores = logits.float().flatten(1)
+        fooled = (-scores if config.gan_loss == "hinge" else F.softplus(-scores)).mean(1)
         terms["adversarial"] = config.adversarial_weight * (shares * fooled).sum()
         if config.feature_weight:
             with torch.no_grad():
                 _, true = discriminator(batch.images, rebuilt.maps)
             terms["features"] = config.feature_weight * (shares * _apart(features, true)).sum()
-    if rebuilt.moved is not None:
-        moved = rebuilt.moved
-        changed = ((moved.images - batch.images).abs() * moved.place).mean()
-        loss = config.l1_weight * changed
-        if discriminator is not None:
-            logits, _ = discriminator(moved.images, moved.maps)
-            loss = loss + config.adversarial_weight * _fooling(config, logits).mean()
-        terms["transfer"] = config.transfer_weight * loss
     return terms
-
-
-def _fooling(config: DGPoseConfig, logits: Tensor) -> Tensor:
-    """The generator's loss [B] of the discriminator's logits."""
-    scores = logits.float().flatten(1)
-    return (-scores if config.gan_loss == "hinge" else F.softplus(-scores)).mean(1)
 
 
 def discriminator_loss(
@@ -173,22 +129,16 @@ def discriminator_loss(
 ) -> Tensor:
     """That of true images against rebuilt ones, whose generator learns nothing by it."""
     assert rebuilt.images is not None
-    images, maps = [batch.images, rebuilt.images.detach()], [rebuilt.maps, rebuilt.maps]
-    if rebuilt.moved is not None:
-        images.append(rebuilt.moved.images.detach())
-        maps.append(rebuilt.moved.maps)
-    seen = None if rebuilt.maps is None else torch.cat(cast(list[Tensor], maps))
-    logits, _ = discriminator(torch.cat(images), seen)
-    count = len(batch.images)
-    true, false = logits.float().split((count, len(logits) - count))
+    both = torch.cat((batch.images, rebuilt.images.detach()))
+    maps = rebuilt.maps
+    logits, _ = discriminator(both, None if maps is None else torch.cat((maps, maps)))
+    true, false = logits.float().chunk(2)
     if config.gan_loss == "hinge":
         loss = F.relu(1 - true).mean() + F.relu(1 + false).mean()
     else:
         loss = F.softplus(-true).mean() + F.softplus(false).mean()
     if config.gradient_penalty:
-        loss = loss + config.gradient_penalty * _gradient_penalty(
-            discriminator, batch, rebuilt.maps
-        )
+        loss = loss + config.gradient_penalty * _gradient_penalty(discriminator, batch, maps)
     return loss
 
 
