@@ -434,6 +434,14 @@ def test_whom_each_term_teaches(make: Any) -> None:
     assert reached(parts, loss) == {"critic"}
 
 
+def test_a_discriminator_of_a_model_without_poses_sees_none() -> None:
+    config = paper("vae", discriminator_sees_pose=True)
+    model, critic, batch = make_model(config), Discriminator(config, 0), people()
+    rebuilt = rebuild(model, batch, noise())
+    assert generator_losses(config, model, critic, batch, rebuilt)["adversarial"] > 0
+    assert discriminator_loss(config, critic, batch, rebuilt) > 0
+
+
 def test_gradient_penalty_and_features() -> None:
     config = strong("conditional", spectral_norm=False, adversarial_weight=0.0)
     model, critic, batch = make_model(config), Discriminator(config, 0), people()

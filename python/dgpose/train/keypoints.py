@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dgpose.data.person_augmentation import PersonAugmentation, augment_people
 from dgpose.data.person_pool import PersonPool
-from dgpose.metrics.keypoints import KeypointErrors, keypoint_errors
+from dgpose.metrics.keypoints import THRESHOLDS, KeypointErrors, keypoint_errors, torso_px
 from dgpose.nn.keypoint_network import (
     KeypointNetwork,
     KeypointNetworkConfig,
@@ -158,7 +158,7 @@ def judge_errors(model: KeypointNetwork, pool: PersonPool) -> KeypointErrors:
 
 
 def _summary(errors: KeypointErrors) -> dict[str, float]:
-    return {f"{t:g}": errors.pck(t) for t in (0.1, 0.2, 0.5)} | {"area": errors.area}
+    return {f"{t:g}": errors.pck(t) for t in THRESHOLDS} | {"area": errors.area}
 
 
 class _Run:
@@ -376,7 +376,8 @@ def train_keypoints(
 
     Raises:
         ValueError: `out` holds a run and resume is not set, a resumed run of other settings, an
-            init of another architecture, or pools of another image size or none.
+            init of another architecture, pools of another image size or none, or a validation pool
+            in which no torso is known.
         RuntimeError: the gradient is not finite.
     """
     size = config.network.image_size
@@ -388,5 +389,9 @@ def train_keypoints(
                 f"{name} must have images of {size}x{size} pixels, "
                 f"got {list(people.images.shape[2:])}"
             )
+    if bool(torso_px(*validation.body).isnan().all()):
+        raise ValueError(
+            "validation must know a shoulder and the other side's hip of somebody, got none"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     return _Run(config, pool, validation, data).run()
