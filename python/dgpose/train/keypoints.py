@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from dgpose.train.run import (
     progress_bar,
     require_resume,
     require_same,
+    training_progress,
 )
 from dgpose_ext import gaussian_heatmap
 
@@ -198,12 +199,8 @@ class _Run:
         self.model.load_state_dict(trained.state_dict())
 
     def _progress(self) -> float:
-        """How much of the training is done, 0 .. 1, the same on all ranks."""
         config = self.config
-        by_steps = 0.0 if config.steps is None else self.step / config.steps
-        by_time = 0.0 if config.minutes is None else self.clock.now() / (60 * config.minutes)
-        progress = torch.tensor(max(by_steps, by_time), device=self.fabric.device)
-        return min(1.0, float(cast(Tensor, self.fabric.all_reduce(progress, reduce_op="max"))))
+        return training_progress(self.fabric, self.step, config.steps, self.clock, config.minutes)
 
     # ---- one step ----
 
