@@ -297,6 +297,8 @@ def test_what_a_conditional_model_cannot(conditional: PersonGenerator) -> None:
             use()
     with pytest.raises(ValueError, match="poses must be given to a conditional model"):
         conditional.generate()
+    with pytest.raises(ValueError, match="edits must hold at least one, got none"):
+        conditional.edit(picture(), pose(), [])
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         conditional.generate(pose(), count=0)
 
