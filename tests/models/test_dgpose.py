@@ -298,9 +298,7 @@ def test_bad_input(make: Any) -> None:
         model.decode(z, batch.pose_px[1:])
     with pytest.raises(ValueError, match="pose_px must have B = 6 as images, got 5"):
         model.appearance(batch.images, batch.pose_px[1:])
-    with pytest.raises(
-        ValueError, match=r"known must be bool of shape \[6, 14\], got"
-    ):
+    with pytest.raises(ValueError, match=r"known must be bool of shape \[6, 14\], got"):
         model.decode(z, batch.pose_px, known.float())
     with pytest.raises(ValueError, match="z must be finite, got NaN"):
         model.decode(z * math.nan, batch.pose_px)
