@@ -63,13 +63,19 @@ def test_lsp(tmp_path: Path, extended: bool) -> None:
 
 def test_lspe_parts_of_the_shared_crops(data_dir: Path) -> None:
     counts = {split: len(open_lsp(data_dir, "lspe", split)) for split in PERSON_SPLITS}
-    assert counts == {"train": 1900, "val": 100, "test": 200}
+    assert counts == {"train": 1897, "val": 100, "test": 200}
     photos = open_lsp(data_dir, "lspe", "test")
     assert not photos.missing()
     pool = photos.pool(64)
     assert pool.names == photos.names
     assert bool(pool.body[1].all())
     assert bool(((pool.body[0] >= 0) & (pool.body[0] <= 63)).all())
+
+
+def test_no_photograph_is_learned_and_tested() -> None:
+    for test, again in ((1195, 2494), (3615, 2127), (4160, 598)):
+        assert lsp_part("lspe", test) == "test"
+        assert lsp_part("lspe", again) is None
 
 
 def test_lsp_parts() -> None:

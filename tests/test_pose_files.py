@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,14 @@ def test_broken_json(tmp_path: Path, document: Any, said: str) -> None:
     assert message(path).startswith(said)
 
 
+def declared(people: int) -> bytes:
+    """A .npy that says to hold so many people, and ends there."""
+    stream = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (people, 18, 2)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
 def test_broken_arrays(tmp_path: Path) -> None:
     path = tmp_path / "p.npy"
     for array, said in (
@@ -231,7 +241,13 @@ def test_broken_arrays(tmp_path: Path) -> None:
         assert message(path).startswith(said), said
     path.write_bytes(path.read_bytes()[:40])
     assert message(path).startswith("the .npy file is damaged")
+    for people in (10**14, 10**20):
+        path.write_bytes(declared(people))
+        assert message(path).startswith("the .npy file is damaged")
     path = tmp_path / "p.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("poses.npy", declared(10**14))
+    assert message(path).startswith("poses is damaged")
     for arrays, said in (
         (
             {"a": np.zeros((18, 2))},

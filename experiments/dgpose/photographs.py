@@ -4,7 +4,7 @@ Leeds Sports Pose Extended, person-centred crops at 64x64; the parts are fixed b
 numbers (`dgpose.data.lsp`): 200 are tested on, 100 of the others choose the best weights. Does the
 unlabelled part help? Semi-DGPose with a share of the labels stands beside itself without the
 images that have none, and beside supervised regression with the same pose encoder on the same
-labels. The judge is the shipped one, trained further on the 1,900 labelled training photographs.
+labels. The judge is the shipped one, trained further on the labelled training photographs.
 
 Writes experiments/results/dgpose_photographs.json. No picture: no photograph is published.
 """

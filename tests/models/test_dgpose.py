@@ -294,6 +294,12 @@ def test_bad_input(make: Any) -> None:
         model.decode(z, batch.pose_px[:, 1:])
     with pytest.raises(ValueError, match=r"z must have shape \[B, "):
         model.decode(z[:, 1:], batch.pose_px)
+    with pytest.raises(ValueError, match="pose_px must have B = 6 as z, got 5"):
+        model.decode(z, batch.pose_px[1:])
+    with pytest.raises(ValueError, match="pose_px must have B = 6 as images, got 5"):
+        model.appearance(batch.images, batch.pose_px[1:])
+    with pytest.raises(ValueError, match=r"known must be bool of shape \[6, 14\], got"):
+        model.decode(z, batch.pose_px, known.float())
     with pytest.raises(ValueError, match="z must be finite, got NaN"):
         model.decode(z * math.nan, batch.pose_px)
     with pytest.raises(TypeError, match="images must be of floating point"):
@@ -432,6 +438,14 @@ def test_whom_each_term_teaches(make: Any) -> None:
     critic.requires_grad_(True)
     loss = discriminator_loss(config, critic, batch, rebuilt)
     assert reached(parts, loss) == {"critic"}
+
+
+def test_a_discriminator_of_a_model_without_poses_sees_none() -> None:
+    config = paper("vae", discriminator_sees_pose=True)
+    model, critic, batch = make_model(config), Discriminator(config, 0), people()
+    rebuilt = rebuild(model, batch, noise())
+    assert generator_losses(config, model, critic, batch, rebuilt)["adversarial"] > 0
+    assert discriminator_loss(config, critic, batch, rebuilt) > 0
 
 
 def test_gradient_penalty_and_features() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dgpose.data.crop_augmentation import add_color_noise, color_components, random_crops
 from dgpose.models.max_margin import (
     MaxMarginConfig,
     MaxMarginModel,
@@ -20,7 +21,6 @@ from dgpose.models.max_margin import (
     load_model,
     save_model,
 )
-from dgpose.models.max_margin.augmentation import add_color_noise, color_components, random_crops
 from dgpose.models.max_margin.losses import (
     auxiliary_loss,
     detection_loss,

@@ -4,6 +4,7 @@ refused."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,9 @@ def test_labels_alone_teach_no_confidence() -> None:
     found = KeypointEstimator(network).estimate(picture())  # type: ignore[arg-type]
     assert found.confidence is None
     assert found.std_px is None
+    network.training_facts = {"images": 10, "labelled_images": 9}  # of which it saw the 9 alone
+    network.config = replace(network.config, unlabelled_weight=0.0)
+    assert KeypointEstimator(network).estimate(picture()).confidence is None  # type: ignore[arg-type]
 
 
 def test_the_crop_repeats_the_border() -> None:
@@ -293,6 +297,8 @@ def test_what_a_conditional_model_cannot(conditional: PersonGenerator) -> None:
             use()
     with pytest.raises(ValueError, match="poses must be given to a conditional model"):
         conditional.generate()
+    with pytest.raises(ValueError, match="edits must hold at least one, got none"):
+        conditional.edit(picture(), pose(), [])
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         conditional.generate(pose(), count=0)
 

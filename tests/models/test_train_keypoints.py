@@ -94,6 +94,10 @@ def test_what_it_refuses(tmp_path: Path, pools: tuple[PersonPool, PersonPool]) -
     nobody = pools[0].subset(torch.empty(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="validation must have at least one image, got none"):
         train_keypoints(config(tmp_path / "a"), pools[0], nobody)
+    seen = torch.zeros_like(pools[1].known)
+    faces = replace(pools[1], keypoints_px=torch.zeros(16, 18, 2), known=seen, visible=seen.clone())
+    with pytest.raises(ValueError, match="validation must know a shoulder and"):
+        train_keypoints(config(tmp_path / "a"), pools[0], faces)
     with pytest.raises(ValueError, match=r"must have images of 64x64 pixels, got \[32, 32\]"):
         train_keypoints(KeypointTrainConfig(tmp_path / "b", steps=1), *pools)
     train_keypoints(config(tmp_path / "run", steps=1), *pools)

@@ -81,7 +81,7 @@ def read_array_npz(path: str | PathLike[str], key: str) -> Any:
         if not dtype.hasobject:
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, MemoryError, OverflowError) as error:  # a shape that no memory holds
         raise PickleFormatError(f"{path}: {key} is damaged ({error})") from None
     value = _parsed(stream.read(), f"{path}, {key}")
     return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value

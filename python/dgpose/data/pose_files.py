@@ -120,7 +120,7 @@ def _own_form(path: Path, content: bytes, wanted: Skeleton | None) -> list[_Pose
     if content.startswith(b"\x93NUMPY"):
         try:
             array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, MemoryError, OverflowError) as error:
             raise KeypointFormatError(f"{path}: the .npy file is damaged: {error}") from None
         return _array_poses(path, array, wanted)
     if content.startswith(b"PK"):

@@ -269,6 +269,8 @@ class PersonGenerator:
             ValueError, TypeError: as `reconstruct`, and what the edits raise.
         """
         wanted = list(edits) if isinstance(edits, Sequence) else [edits]
+        if not wanted:
+            raise ValueError("edits must hold at least one, got none")
         views, placed = [], []
         for image, pose, box in together(images=images, poses=poses, boxes=boxes):
             given = self.estimate(image, boxes=box).poses_px[0] if pose is None else as_pose(pose)

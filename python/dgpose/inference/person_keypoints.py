@@ -183,7 +183,8 @@ def _has_variance(network: SemiDGPose | PoseRegressor) -> bool:
     """Whether the posterior's variance was learned, which takes unlabelled images."""
     facts = network.training_facts
     alone = "images" in facts and facts.get("labelled_images") == facts["images"]
-    return isinstance(network, SemiDGPose) and not alone
+    learns = network.config.unlabelled_weight > 0 and not alone
+    return isinstance(network, SemiDGPose) and learns
 
 
 def moved(network: nn.Module, device: str | torch.device) -> Any:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-import torch
 from torch import Tensor
 
 from dgpose.data.person_pool import PersonPool
@@ -25,6 +24,7 @@ from dgpose.train.run import (
     progress_bar,
     require_resume,
     require_same,
+    training_progress,
 )
 
 __all__ = [
@@ -139,12 +139,10 @@ class _Run:
         self._start_or_resume()
 
     def _progress(self) -> float:
-        """How much of the training is done, 0 .. 1, the same on all ranks."""
         config = self.config
-        by_steps = 0.0 if config.steps is None else self.learner.step / config.steps
-        by_time = 0.0 if config.minutes is None else self.clock.now() / (60 * config.minutes)
-        progress = torch.tensor(max(by_steps, by_time), device=self.fabric.device)
-        return min(1.0, float(cast(Tensor, self.fabric.all_reduce(progress, reduce_op="max"))))
+        return training_progress(
+            self.fabric, self.learner.step, config.steps, self.clock, config.minutes
+        )
 
     # ---- validation ----
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from dgpose.data.crop_augmentation import random_crops
 from dgpose.data.person_pool import PersonPool
 from dgpose.models.dgpose import (
     ConditionalDGPose,
@@ -30,7 +31,6 @@ from dgpose.models.dgpose.losses import (
     rebuild,
 )
 from dgpose.models.dgpose.pose_maps import map_channels
-from dgpose.models.max_margin.augmentation import random_crops
 from dgpose.skeletons import BODY14, flip_keypoints
 from dgpose.train.run import average_gradients, learning_rate_factor
 

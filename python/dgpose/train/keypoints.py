@@ -11,14 +11,14 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dgpose.data.person_augmentation import PersonAugmentation, augment_people
 from dgpose.data.person_pool import PersonPool
-from dgpose.metrics.keypoints import KeypointErrors, keypoint_errors
+from dgpose.metrics.keypoints import THRESHOLDS, KeypointErrors, keypoint_errors, torso_px
 from dgpose.nn.keypoint_network import (
     KeypointNetwork,
     KeypointNetworkConfig,
@@ -37,6 +37,7 @@ from dgpose.train.run import (
     progress_bar,
     require_resume,
     require_same,
+    training_progress,
 )
 from dgpose_ext import gaussian_heatmap
 
@@ -158,7 +159,7 @@ def judge_errors(model: KeypointNetwork, pool: PersonPool) -> KeypointErrors:
 
 
 def _summary(errors: KeypointErrors) -> dict[str, float]:
-    return {f"{t:g}": errors.pck(t) for t in (0.1, 0.2, 0.5)} | {"area": errors.area}
+    return {f"{t:g}": errors.pck(t) for t in THRESHOLDS} | {"area": errors.area}
 
 
 class _Run:
@@ -198,12 +199,8 @@ class _Run:
         self.model.load_state_dict(trained.state_dict())
 
     def _progress(self) -> float:
-        """How much of the training is done, 0 .. 1, the same on all ranks."""
         config = self.config
-        by_steps = 0.0 if config.steps is None else self.step / config.steps
-        by_time = 0.0 if config.minutes is None else self.clock.now() / (60 * config.minutes)
-        progress = torch.tensor(max(by_steps, by_time), device=self.fabric.device)
-        return min(1.0, float(cast(Tensor, self.fabric.all_reduce(progress, reduce_op="max"))))
+        return training_progress(self.fabric, self.step, config.steps, self.clock, config.minutes)
 
     # ---- one step ----
 
@@ -376,7 +373,8 @@ def train_keypoints(
 
     Raises:
         ValueError: `out` holds a run and resume is not set, a resumed run of other settings, an
-            init of another architecture, or pools of another image size or none.
+            init of another architecture, pools of another image size or none, or a validation pool
+            in which no torso is known.
         RuntimeError: the gradient is not finite.
     """
     size = config.network.image_size
@@ -388,5 +386,9 @@ def train_keypoints(
                 f"{name} must have images of {size}x{size} pixels, "
                 f"got {list(people.images.shape[2:])}"
             )
+    if bool(torso_px(*validation.body).isnan().all()):
+        raise ValueError(
+            "validation must know a shoulder and the other side's hip of somebody, got none"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     return _Run(config, pool, validation, data).run()

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from dgpose.data.crop_augmentation import add_color_noise, color_components, random_crops
 from dgpose.data.pose_pool import PosePool
-from dgpose.models.max_margin.augmentation import add_color_noise, color_components, random_crops
 from dgpose.models.max_margin.config import MaxMarginConfig
 from dgpose.models.max_margin.losses import (
     auxiliary_loss,

@@ -27,6 +27,7 @@ __all__ = [
     "progress_bar",
     "require_resume",
     "require_same",
+    "training_progress",
 ]
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -130,6 +131,17 @@ def agree_to_stop(fabric: Fabric, stop: bool) -> bool:
         return stop
     votes = fabric.all_reduce(torch.tensor(float(stop), device=fabric.device), reduce_op="max")
     return bool(votes)
+
+
+def training_progress(
+    fabric: Fabric, step: int, steps: int | None, clock: Clock, minutes: float | None
+) -> float:
+    """How much of a run of so many steps or minutes (None: no limit) is done, 0 .. 1, the same on
+    all ranks."""
+    by_steps = 0.0 if steps is None else step / steps
+    by_time = 0.0 if minutes is None else clock.now() / (60 * minutes)
+    progress = torch.tensor(max(by_steps, by_time), device=fabric.device)
+    return min(1.0, float(cast(torch.Tensor, fabric.all_reduce(progress, reduce_op="max"))))
 
 
 def progress_bar(fabric: Fabric) -> Progress:

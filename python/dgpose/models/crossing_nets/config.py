@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from dgpose.models.config_checks import require_one_of
 
 __all__ = ["ORIGIN_JOINTS", "CrossingNetsConfig", "JointWeights", "StageConfig"]
 
@@ -13,12 +15,6 @@ Schedule = Literal["constant", "cosine"]
 
 ORIGIN_JOINTS = {"nyu": 32, "icvl": 0, "msra": 0}
 """The joint that the poses of each data set are relative to, as published."""
-
-
-def _require_one_of(name: str, value: str, options: Any) -> None:
-    """ValueError for what is none of a Literal's values, which would be taken for another one."""
-    if value not in get_args(options):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(options))}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class StageConfig:
             raise ValueError(f"epochs must not be negative, got {self.epochs}")
         if self.batch < 2:  # batch normalisation
             raise ValueError(f"batch must be at least 2, got {self.batch}")
-        _require_one_of("schedule", self.schedule, Schedule)
+        require_one_of("schedule", self.schedule, Schedule)
 
 
 @dataclass(frozen=True)
@@ -155,8 +151,8 @@ class CrossingNetsConfig:
     warm_up_rate: float = 1e-2
 
     def __post_init__(self) -> None:
-        _require_one_of("normalize", self.normalize, Normalize)
-        _require_one_of("alignment", self.alignment, AlignmentKind)
+        require_one_of("normalize", self.normalize, Normalize)
+        require_one_of("alignment", self.alignment, AlignmentKind)
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
         if not 0 <= self.origin_joint < self.joints:

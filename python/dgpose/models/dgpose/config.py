@@ -108,7 +108,8 @@ class DGPoseConfig:
         fitted_prior: whether codes are drawn from a Gaussian fitted to the codes of the training
             images after training, not from N(0, 1).
         discriminator_channels: on grids of S/2, S/4, ... cells a side. [?]
-        discriminator_sees_pose: whether it sees the pose's maps, too. [?]
+        discriminator_sees_pose: whether it sees the pose's maps, too; without any ("vae") it does
+            not. [?]
         spectral_norm: whether its weights are normalised.
         kl_weight: of KL(z). [?]
         pose_kl_weight: of KL(y). [?]

@@ -257,7 +257,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DGPoseConfig, maps: int) -> None:
         super().__init__()
-        self.sees_pose = config.discriminator_sees_pose
+        self.sees_pose = config.discriminator_sees_pose and maps > 0
         inputs = 12 + (maps if self.sees_pose else 0)
 
         def layer(before: int, after: int, kernel: int, stride: int) -> nn.Module:

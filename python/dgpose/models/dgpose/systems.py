@@ -72,9 +72,12 @@ class _System(nn.Module):
             return
         if pose_px.dim() != 3 or tuple(pose_px.shape[1:]) != (joints, 2):
             raise ValueError(f"pose_px must have shape [B, {joints}, 2], got {list(pose_px.shape)}")
-        if known is not None and known.shape != pose_px.shape[:2]:
+        if images is not None and len(images) != len(pose_px):
+            raise ValueError(f"pose_px must have B = {len(images)} as images, got {len(pose_px)}")
+        if known is not None and (known.shape != pose_px.shape[:2] or known.dtype != torch.bool):
             raise ValueError(
-                f"known must have shape {list(pose_px.shape[:2])}, got {list(known.shape)}"
+                f"known must be bool of shape {list(pose_px.shape[:2])}, "
+                f"got {known.dtype} of shape {list(known.shape)}"
             )
         if not self.training:
             given = pose_px if known is None else pose_px[known]
@@ -138,6 +141,8 @@ class _Generator(_System):
         """
         self._check(pose_px=pose_px, known=known)
         _require_codes(z, latent_size(self.config))
+        if len(z) != len(pose_px):
+            raise ValueError(f"pose_px must have B = {len(z)} as z, got {len(pose_px)}")
         return self.decode_placed(z, self.place(pose_px, known))
 
     def sample_appearance(self, count: int, generator: torch.Generator | None = None) -> Tensor:
