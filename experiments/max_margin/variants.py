@@ -181,7 +181,8 @@ def _report(args: argparse.Namespace) -> None:
         here = [m for m in models if m["split_by"] == split_by]
         if not here:
             continue
-        print(f"\nby {split_by}:", {k: round(v, 1) for k, v in bounds[split_by].items()})
+        known = {k: round(v, 1) for k, v in bounds.get(split_by, {}).items()}
+        print(f"\nby {split_by}:", known)
         print_header(["model", *(f"{c}, mm" for c in COLUMNS), f"within {CLOSE_MM:g} mm", "steps"])
         for name in VARIANTS:
             seeds = [m for m in here if m["variant"] == name]
