@@ -188,7 +188,8 @@ def _report(args: argparse.Namespace) -> None:
             seeds = [m for m in here if m["variant"] == name]
             if seeds:
                 cells = [mean_std([m["errors"].get(c) for m in seeds]) for c in COLUMNS]
-                close = mean_std([100 * m["errors"].get("close", float("nan")) for m in seeds])
+                shares = [m["errors"].get("close") for m in seeds]
+                close = mean_std([None if share is None else 100 * share for share in shares])
                 steps = mean_std([m["steps"] for m in seeds], 0)
                 print(table_row([name, *cells, close, steps]))
 
