@@ -121,7 +121,7 @@ def print_report(report: PersonReport) -> None:
 
     def table(title: str) -> Table:
         return Table(
-            title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
             title_justify="left", caption_justify="left",
         )  # fmt: skip
 
