@@ -149,7 +149,7 @@ def print_report(report: PersonReport) -> None:
             cell(row.frechet, 2),
             cell(row.diversity, 2),
         )
-    poses = table("poses found in the true images, PCK in %")
+    poses = table("poses of the true images, PCK in %")
     poses.add_column("", no_wrap=True)
     for threshold in THRESHOLDS:
         poses.add_column(f"@{threshold:g}", justify="right")
