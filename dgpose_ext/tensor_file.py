@@ -52,6 +52,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to be written beside `path`, moved into place at the end: readers see old or new.
 
     A missing folder is made. The file's mode is that of any new file (0o666 less the umask).
+    Errors name `path`, not the file beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
@@ -61,8 +62,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            error.filename = str(path)
         raise
 
 

@@ -239,7 +239,7 @@ def test_openpose(tmp_path: Path) -> None:
     assert not third.visible[4]
     assert len(read_keypoints(tmp_path, limit=2)) == 2
     (tmp_path / "other.json").write_text("[]")
-    assert "other.json: OpenPose's JSON must have" in message(tmp_path)
+    assert "other.json: must be OpenPose's JSON, with" in message(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "the folder must hold OpenPose's .json files" in message(tmp_path / "empty")
 

@@ -176,7 +176,7 @@ def test_edit(inputs: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ((), "give one of --height, --limb and --drag"),
-        (("--height", "0"), "factor must be positive"),
+        (("--height", "0"), "--height must have a positive factor, got 0"),
         (("--limb", "tail:2"), "--limb must name one of head, trunk, "),
         (("--limb", "legs"), "--limb must be LIMB:FACTOR, got 'legs'"),
         (("--drag", "left_wrist:4"), "--drag must be JOINT:X,Y, got 'left_wrist:4'"),
@@ -228,11 +228,12 @@ def test_images_of_all_kinds(inputs: Path, tmp_path: Path) -> None:
         image = random.integers(0, np.iinfo(kind).max, shape).astype(kind)
         cv2.imwrite(str(folder / f"{name}.png"), image)
     (folder / "broken.png").write_bytes(b"no image")
+    (folder / "._wide.png").write_bytes(b"what macOS leaves beside a file")
     result = invoke("reconstruct", folder, "--model", inputs / "semi", "--only",
                     "--out", tmp_path / "made")  # fmt: skip
     assert result.exit_code == 1
     assert "6 images" in result.stdout
-    assert "broken.png: the image cannot be decoded" in result.stderr
+    assert result.stderr.strip() == f"error: {folder}/broken.png: the image cannot be decoded"
     assert len(list((tmp_path / "made").iterdir())) == 6
 
 
@@ -257,7 +258,39 @@ def test_poses_that_are_not_whole(inputs: Path, tmp_path: Path) -> None:
         result = tried(name, points)
         assert result.exit_code == 2, (name, result.output)
         assert message in result.stderr
+        assert result.stderr.count("\n") == 1
         assert not (tmp_path / f"{name}.png").exists()
+
+
+def test_a_pose_of_an_image_of_another_size(inputs: Path, tmp_path: Path) -> None:
+    """It would be put elsewhere in the image; as a pose to show it may be of any size."""
+    people, out = inputs / "people", tmp_path / "x.png"
+    poses = json.loads((people / "person_0.json").read_text())
+    poses["poses"][0]["size"] = [96, 64]
+    (tmp_path / "large.json").write_text(json.dumps(poses))
+    rest = (people / "person_0.png", "--model", inputs / "conditional", "--out", out)
+    result = invoke("reconstruct", *rest, "--source-pose", tmp_path / "large.json")
+    assert result.exit_code == 2
+    assert "in pixels of person_0.png, 48x48, got one of an image of 64x96" in result.stderr
+    shown = invoke("transfer", *rest, "--source-pose", people / "person_0.json", "--pose",
+                   tmp_path / "large.json")  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+
+
+def test_poses_to_show(inputs: Path, tmp_path: Path) -> None:
+    """One that cannot be shown is told by its file; those beyond the limit are told, too."""
+    image, out = inputs / "people" / "person_0.png", tmp_path / "x.png"
+    (tmp_path / "one.json").write_text(
+        json.dumps({"poses": [{"keypoints_px": [[9, 9], *[None] * 13]}]})
+    )
+    lost = invoke("transfer", image, "--pose", tmp_path / "one.json", "--model", inputs / "semi",
+                  "--out", out)  # fmt: skip
+    assert lost.exit_code == 2
+    assert f"{tmp_path}/one.json: pose 0: pose must have two known joints" in lost.stderr
+    made = invoke("transfer", image, "--pose", inputs / "people" / "poses.json", "--limit", 2,
+                  "--model", inputs / "semi", "--out", out)  # fmt: skip
+    assert made.stderr.strip() == "the first 2 of 3 poses are shown: --limit"
+    assert made.stdout.strip() == f"2 images: {out}"
 
 
 def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
@@ -281,7 +314,16 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
          "must hold one pose for person_0.png, got 3 (--person takes one of them)"),
         (("reconstruct", people / "person_1.png", "--source-pose", people / "poses.json",
           "--person", 1, *semi), "--person must be below 1 for person_1.png"),
-        (("transfer", image, "--pose", image, *semi), "person_0.png"),
+        (("transfer", image, "--pose", image, *semi),
+         "person_0.png: must be a file of poses: .json, .npy, .npz, or .csv"),
+        (("indirect-transfer", image, "--pose-image", image, "--source-pose",
+          people / "person_0.json", "--model", inputs / "conditional", "--out", out),
+         "--estimator must be given with a conditional model"),
+        (("reconstruct", image, "--model", inputs / "semi", "--out", tmp_path / "folder"),
+         "--out must be a picture, .png or .jpg (a folder with --only)"),
+        (("generate", "--model", inputs / "semi", "--out", tmp_path / "a.gif"),
+         "--out must be a picture, .png or .jpg (a folder with --only)"),
+        (("edit", image, "--limb", "legs:-1", *semi), "--limb must have a positive factor"),
         (("generate", "--model", inputs / "vae", "--out", out), "got a ImageVAE"),
         (("estimate", image, "--model", inputs / "conditional"), "estimates no poses"),
         (("generate", "--model", "person_exact", "--out", out), "a shipped model"),

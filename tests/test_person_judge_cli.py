@@ -43,7 +43,7 @@ def test_rendered_people(files: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     for row in ("true images", "reconstruction", "indirect transfer", "copy of the source"):
         assert row in result.stdout
-    assert "poses found in the true images" in result.stdout
+    assert "poses of the true images" in result.stdout
     report = json.loads(out.read_text())
     assert report["images"] == 8
     assert report["scores"]["transfer"]["psnr"] > 0

@@ -91,3 +91,13 @@ def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ModuleNotFoundError, match="need safetensors: `pip install safetensors`"):
         read_tensor_file(tmp_path / "file", kind="test", version=1)
     assert os.listdir(tmp_path) == []
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    """Not the one beside it."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError) as told:
+        write_bytes_atomically(folder, b"")
+    assert told.value.filename == str(folder)
+    assert list(tmp_path.iterdir()) == [folder]

@@ -12,7 +12,7 @@ __all__ = ["free_name", "image_files", "parse_box"]
 
 
 def image_files(paths: list[Path]) -> Iterator[Path]:
-    """The images, folder by folder in the order of their names.
+    """The images, folder by folder in the order of their names, without hidden ones.
 
     Raises:
         FileNotFoundError: no such file.
@@ -24,7 +24,11 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
                 raise FileNotFoundError(f"{path}: no such file")
             yield path
             continue
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        inside = sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        )
         if not inside:
             raise ValueError(f"{path}: must hold images ({', '.join(IMAGE_SUFFIXES)}), got none")
         yield from inside

@@ -32,7 +32,7 @@ from dgpose.cli.person_options import (
     load_generator,
     read_poses,
 )
-from dgpose.cli.person_results import SHOWN, ImagesAlone, write_results
+from dgpose.cli.person_results import SHOWN, ImagesAlone, require_picture_name, write_results
 from dgpose.cli.terminal import fail
 from dgpose.data.image_files import read_image
 from dgpose.inference.person_generator import GeneratedPeople
@@ -148,6 +148,10 @@ def indirect_transfer(
     """
     try:
         generator = load_generator(model, estimator, device, threads)
+        if generator.estimator is None:
+            raise ValueError(
+                "--estimator must be given with a conditional model, which estimates no poses"
+            )
         around = None if box is None else parse_box(box)
         other = None if pose_box is None else parse_box(pose_box)
         inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
@@ -191,6 +195,8 @@ def generate(
             raise ValueError("--pose must be given with a conditional model, which draws no poses")
         poses, names = read_targets(pose, skeleton, limit) if pose else (None, [])
         people = generator.generate(poses, count=count, seed=seed)
+        if not only:
+            require_picture_name(out)
         title = f"{Path(model).name}: people drawn with seed {seed}"
         looks = [f"person {number}" for number in range(count)]
         if only:
@@ -205,7 +211,8 @@ def generate(
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     shown = "" if only or count <= SHOWN else f" ({SHOWN} of {count} appearances shown)"
-    typer.echo(f"{len(people)} people: {out}{shown}")
+    drawn = f"{len(people)} people" if len(people) > 1 else "1 person"
+    typer.echo(f"{drawn}: {out}{shown}")
 
 
 for _command in (edit, estimate, examples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,9 @@ class _Edits:
             if limb not in LIMBS:
                 raise ValueError(f"--limb must name one of {', '.join(LIMBS)}, got {text!r}")
             scales.append((limb, _numbers("--limb", "LIMB:FACTOR", factor, text)[0]))
+        for option, value in [("--height", height), *(("--limb", value) for _, value in scales)]:
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{option} must have a positive factor, got {value:g}")
         for text in drags:
             joint, _, place = text.partition(":")
             if joint not in BODY14.joints:

@@ -121,7 +121,7 @@ def print_report(report: PersonReport) -> None:
 
     def table(title: str) -> Table:
         return Table(
-            title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
             title_justify="left", caption_justify="left",
         )  # fmt: skip
 
@@ -149,7 +149,7 @@ def print_report(report: PersonReport) -> None:
             cell(row.frechet, 2),
             cell(row.diversity, 2),
         )
-    poses = table("poses found in the true images, PCK in %")
+    poses = table("poses of the true images, PCK in %")
     poses.add_column("", no_wrap=True)
     for threshold in THRESHOLDS:
         poses.add_column(f"@{threshold:g}", justify="right")

@@ -14,10 +14,20 @@ from dgpose.data.image_files import IMAGE_SUFFIXES
 from dgpose.inference.person_generator import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 
-__all__ = ["SHOWN", "ImagesAlone", "write_results"]
+__all__ = ["SHOWN", "ImagesAlone", "require_picture_name", "write_results"]
 
 SHOWN = 24
 """Results on one sheet."""
+
+
+def require_picture_name(out: Path) -> None:
+    """A sheet is one picture.
+
+    Raises:
+        ValueError: the file is not named like one.
+    """
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--out must be a picture, .png or .jpg (a folder with --only), got {out}")
 
 
 class ImagesAlone:
@@ -64,9 +74,11 @@ def write_results(
         poses: their names, where there are several.
 
     Raises:
-        ValueError: as `ImagesAlone`; no image could be used.
+        ValueError: as `ImagesAlone`, and a sheet that is not named like a picture.
     """
     alone = ImagesAlone(out, several=len(inputs.files) * len(poses) > 1) if only else None
+    if alone is None:
+        require_picture_name(out)
     most = None if only else max(1, SHOWN // len(poses))
     sheet: list[GeneratedPeople] = []
     names: list[str] = []
@@ -77,7 +89,7 @@ def write_results(
         else:
             alone.save(people, [f"{names[-1]}_{pose}" if pose else names[-1] for pose in poses])
     if not names:
-        raise ValueError("there must be an image that can be used, got none")
+        return  # each was told
     if sheet:
         joined = GeneratedPeople.joined(sheet)
         if len(poses) > 1:

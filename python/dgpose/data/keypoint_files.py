@@ -108,7 +108,10 @@ def read_keypoints(
         for file in files:
             document = _json(file, file.read_bytes())
             if not isinstance(document, dict) or "people" not in document:
-                raise KeypointFormatError(f'{file}: OpenPose\'s JSON must have "people"')
+                raise KeypointFormatError(
+                    f'{file}: must be OpenPose\'s JSON, with "people", in a folder (files of other '
+                    "forms are given one by one)"
+                )
             people += _openpose(file, document, wanted)
             if limit is not None and len(people) >= limit:
                 break

@@ -130,9 +130,15 @@ def _own_form(path: Path, content: bytes, wanted: Skeleton | None) -> list[_Pose
     try:
         lines = list(csv.reader(content.decode("utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error):
-        return None
+        lines = []
     header = [word.strip() for word in lines[0]] if lines else []
-    return _csv_poses(path, lines, wanted) if header in _HEADERS else None
+    if header in _HEADERS:
+        return _csv_poses(path, lines, wanted)
+    if content.startswith(b"name:"):
+        return None
+    raise KeypointFormatError(
+        f"{path}: must be a file of poses: .json, .npy, .npz, or .csv that begins with 'joint,x,y'"
+    )
 
 
 def _pose(
