@@ -13,12 +13,12 @@
 //
 // `rounding` covers the sum (exact for int8; for floats, one rounding a term: (D + 8) 2^-24, and
 // (D + 8) 2^-23 for bfloat16, whose instruction rounds twice), the conversion, the scaling and the
-// addition of t b, whose own roundings are the next term. `wide` covers float64: the defined score and
-// c are sums that may cancel, (D + 8) 2^-53 ||q|| (||x|| + ||mu||). The proof, term by term, stands
-// in docs/ops/pose_index.md. All norms are computed in float64 and rounded up. Denormals that an
-// instruction may flush are zero in codes already; what remains is below kTiny a term and is added.
-// A bound that is not a number keeps its row, and so does s = -Inf, a sum that overflowed:
-// comparisons are written so that only a proof drops one.
+// addition of t b, whose own roundings are the next term. `wide` covers float64: the defined score
+// and c are sums that may cancel, (D + 8) 2^-53 ||q|| (||x|| + ||mu||). The proof, term by term,
+// stands in docs/ops/pose_index.md. All norms are computed in float64 and rounded up. Denormals
+// that an instruction may flush are zero in codes already; what remains is below kTiny a term and
+// is added. A bound that is not a number keeps its row, and so does s = -Inf, a sum that
+// overflowed: comparisons are written so that only a proof drops one.
 //
 // Codes lie in panels of 16 rows: [groups][16 rows][elements of a group], a group being 4 int8, 2
 // bfloat16 or 1 float32 (4 bytes in all cases), so that a vector holds one group of 16 rows.
