@@ -92,6 +92,8 @@ def _figure(models: list[dict[str, Any]]) -> Any:
             axes.plot(minutes, errors, color=f"C{number}", label=label, linewidth=1)
     axes.set(xlabel="minutes of one core", ylabel="Avg(20) on validation people, mm")
     axes.set_yscale("log")
+    axes.set_yticks((100, 150, 200, 300, 400), labels=("100", "150", "200", "300", "400"))
+    axes.minorticks_off()
     axes.legend()
     return figure
 
