@@ -258,6 +258,7 @@ class DGPoseConfig:
             "gan_loss": "hinge",
             "pose_loss": "distance",
             "body_weight": 2.0,
+            "adversarial_weight": 1e-3,  # 5e-3 leaves coloured speckles where the body was
             "recipe": DGPoseRecipe(
                 batch=32,
                 learning_rate=2e-3,
