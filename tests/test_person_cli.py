@@ -20,7 +20,6 @@ from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.inference.person_generator import PersonGenerator
 from dgpose.inference.person_keypoints import KeypointEstimator
 from dgpose.metrics.keypoints import pck
-from dgpose.model_zoo import shipped_models
 from dgpose.models.dgpose import DGPoseConfig, make_model, save_model
 
 
@@ -339,15 +338,10 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
     assert chosen.exit_code == 0, chosen.output
 
 
-SHIPPED = {model.name for model in shipped_models()}
-
-
 @pytest.mark.parametrize("name", ["person_semi", "person_conditional"])
 def test_the_shipped_models_show_the_pose_that_is_asked_for(name: str) -> None:
     """On people that they have not seen: rebuilt better than by one colour; and in another pose the
     judge finds that pose rather than the image's own."""
-    if not {name, "person_judge"} <= SHIPPED:
-        pytest.skip(f"{name} is not shipped")
     people = SyntheticPeople(0, poses="kinematic", split="test", size=64).batch(range(24))
     poses, known = people.keypoints_px[:, :14], torch.ones(24, 14, dtype=torch.bool)
     generator = PersonGenerator.load(name)
@@ -365,7 +359,6 @@ def test_the_shipped_models_show_the_pose_that_is_asked_for(name: str) -> None:
     assert asked > 2 * own
 
 
-@pytest.mark.skipif("person_semi" not in SHIPPED, reason="person_semi is not shipped")
 def test_nothing_is_needed_to_generate(tmp_path: Path) -> None:
     result = invoke("generate", "--out", tmp_path / "sheet.png")
     assert result.exit_code == 0, result.output
