@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Trained:
     @property
     def key(self) -> str:
         """Its name among files."""
-        words = self.name.replace(",", "").replace(" ", "_")
+        words = re.sub(r"[^a-zA-Z0-9]+", "_", self.name)
         return f"{words}-{100 * self.labelled:g}-{self.seed}"
 
 

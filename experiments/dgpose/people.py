@@ -74,6 +74,15 @@ MODELS = {
     ),
     "semi, paper": DGPoseConfig.paper(SIZE, system="semi"),
     "semi, strong, learned mapper": DGPoseConfig.strong(SIZE, system="semi", mapper="learned"),
+    "conditional, strong, no discriminator": replace(_CONDITIONAL, adversarial_weight=0.0),
+    "conditional, strong, R1 and no spectral norm": replace(
+        _CONDITIONAL, spectral_norm=False, gradient_penalty=1.0
+    ),
+    "conditional, strong, discriminator's features": replace(_CONDITIONAL, feature_weight=0.05),
+    "conditional, strong, discriminator sees the pose": replace(
+        _CONDITIONAL, discriminator_sees_pose=True
+    ),
+    "conditional, strong, modulated": replace(_CONDITIONAL, modulated=True),
 }
 
 

@@ -462,3 +462,23 @@ def test_gradient_penalty_and_features() -> None:
     pairs = zip(critic(batch.images)[1], critic(rebuilt.images)[1], strict=True)
     apart = [(one - other).abs().mean() for one, other in pairs]
     torch.testing.assert_close(terms["features"], 0.5 * torch.stack(apart).mean())
+
+
+def test_deviations_are_calibrated_on_poses_that_were_not_learned_from() -> None:
+    """A posterior that says a third of the true deviation, of wrists a tenth, is put right."""
+    model = make_model(DGPoseConfig.strong(32, system="semi")).eval()
+    assert isinstance(model, SemiDGPose)
+    generator = torch.Generator().manual_seed(0)
+    said = torch.full((4000, 28), 2 * math.log(0.01))
+    true = torch.full((14,), 3.0)
+    true[[4, 7]] = 10.0
+    y = torch.randn(4000, 28, generator=generator) * 0.01 * true.repeat_interleave(2)
+    known = torch.rand(4000, 14, generator=generator) < 0.9
+    known[:, 0] = False
+    y[~known.repeat_interleave(2, 1)] = 1e6  # no number that is not known counts
+    posterior = Gaussian(torch.zeros_like(said), said)
+    model.pose_head.calibrate(posterior, y, known)
+    true[0] = 1.0  # as it was
+    torch.testing.assert_close(model.pose_head.deviation_factors, true, rtol=0.05, atol=0)
+    want = (0.01 * true * 31 / 2).expand(4000, -1)
+    torch.testing.assert_close(model.pose_std_px(posterior), want, rtol=0.05, atol=0)

@@ -4,7 +4,6 @@ refused."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,19 +219,6 @@ def test_the_estimate_is_in_pixels_of_the_picture(semi: PersonGenerator) -> None
     deviation = (0.5 * posterior.log_variance).exp().view(14, 2).square().mean(1).sqrt()
     np.testing.assert_allclose(inside.std_px[0], deviation * (S - 1) / 2 * 48 / S, rtol=1e-4)
     assert ((inside.confidence >= 0) & (inside.confidence <= 1)).all()
-
-
-def test_labels_alone_teach_no_confidence() -> None:
-    network = model_of("semi")
-    network.training_facts = {"images": 10, "labelled_images": 9}
-    assert KeypointEstimator(network).estimate(picture()).confidence is not None  # type: ignore[arg-type]
-    network.training_facts = {"images": 10, "labelled_images": 10}
-    found = KeypointEstimator(network).estimate(picture())  # type: ignore[arg-type]
-    assert found.confidence is None
-    assert found.std_px is None
-    network.training_facts = {"images": 10, "labelled_images": 9}  # of which it saw the 9 alone
-    network.config = replace(network.config, unlabelled_weight=0.0)
-    assert KeypointEstimator(network).estimate(picture()).confidence is None  # type: ignore[arg-type]
 
 
 def test_the_crop_repeats_the_border() -> None:

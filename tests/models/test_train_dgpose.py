@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dgpose.data.person_pool import PersonPool
 from dgpose.models.dgpose import DGPoseConfig, DGPoseRecipe, SemiDGPose
-from dgpose.skeletons import BODY14, OPENPOSE18
+from dgpose.skeletons import BODY14, OPENPOSE18, flip_keypoints
 from dgpose.train.dgpose import DGPoseTrainConfig, DGPoseTrainResult, train_dgpose
 from dgpose.train.dgpose_learner import DGPoseLearner, labelled_rows
 from dgpose.train.person_validation import person_errors
@@ -231,9 +231,11 @@ def test_what_is_kept_is_the_average_with_its_codes(tmp_path: Path) -> None:
     assert not torch.equal(stored[f"module/model/{weight}"], stored[f"module/average/{weight}"])
     assert isinstance(model, SemiDGPose)
     assert bool(model.codes.mean.any())  # fitted
-    labelled = labelled_rows(pool(), 0.5, 0)
-    pose, known = pool().body
-    model.fit_pose_prior(pose[labelled], known[labelled])
+    assert not bool((model.pose_head.deviation_factors == 1).any())  # calibrated
+    pose, known = pool().subset(labelled_rows(pool(), 0.5, 0)).body
+    mirrored = flip_keypoints(pose, BODY14, SIZE), known[:, list(BODY14.flip)]
+    # Images are mirrored at random: the prior is that of their poses.
+    model.fit_pose_prior(torch.cat((pose, mirrored[0])), torch.cat((known, mirrored[1])))
     torch.testing.assert_close(model.pose_prior.mean, stored["module/model/pose_prior.mean"])
 
 

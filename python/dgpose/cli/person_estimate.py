@@ -44,9 +44,9 @@ def estimate(
 ) -> None:
     """Estimate 2D poses: BODY14 in pixels of the images.
 
-    confidence: mean over joints of the probability, by the model's own posterior, of lying within
-    0.2 torso lengths; "low" below 0.5. It is not calibrated. A keypoint network has a score in its
-    place, a model that saw labelled images alone has none.
+    confidence: mean over joints of the probability, by the model's own posterior (its deviations
+    calibrated on validation images), of lying within 0.2 torso lengths; "low" below 0.5. A keypoint
+    network has a score in its place.
     OUT/poses.json can be given to the other commands as --source-pose and --pose.
 
     The exit code is 1 where an image could not be used; the others are estimated all the same.
@@ -123,16 +123,14 @@ def _fields(path: Path, picture: Picture, found: KeypointEstimate) -> dict[str, 
     sure, std = found.confidence, found.std_px
     return {
         **_record(str(path), picture, found.poses_px[0]),
-        "confidence": None if sure is None else round(float(sure[0].mean()), 3),
-        "joint_confidence": None if sure is None else np.round(sure[0], 3).tolist(),
+        "confidence": round(float(sure[0].mean()), 3),
+        "joint_confidence": np.round(sure[0], 3).tolist(),
         "joint_std_px": None if std is None else np.round(std[0], 2).tolist(),
     }
 
 
 def _line(fields: dict[str, Any]) -> str:
     sure, std = fields["confidence"], fields["joint_std_px"]
-    if sure is None:
-        return f"{fields['image']}: pose found (no confidence: the model saw labelled images alone)"
     if std is None:
         return f"{fields['image']}: score {sure:.2f}"
     low = " (low)" if sure < _LOW_CONFIDENCE else ""

@@ -35,7 +35,7 @@ class CropPoses(NamedTuple):
 
     poses_px: Tensor  # [B, 14, 2] pixels of the crops
     std_px: Tensor | None  # [B, 14]
-    confidence: Tensor | None  # [B, 14]
+    confidence: Tensor  # [B, 14]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +46,15 @@ class KeypointEstimate:
         poses_px: [B, 14, 2] float64.
         confidence: [B, 14] in 0 to 1. Of a DGPose model: the probability, by its own posterior,
             that the joint lies within 0.2 torso lengths of the estimate. Of a keypoint network:
-            its score. Neither is calibrated. None of a DGPose model that saw labelled images alone:
-            they do not teach the posterior's variance.
-        std_px: [B, 14], standard deviation of the posterior (root mean square of x and y); None of
-            a keypoint network, and where confidence is None.
+            its score, which is no probability.
+        std_px: [B, 14], standard deviation of the posterior (root mean square of x and y), of each
+            joint calibrated on validation images; None of a keypoint network.
         squares: [B, 4], what of the pictures was seen: x1, y1, x2, y2.
         crops: [B, 3, S, S], and what it looked like.
     """
 
     poses_px: FloatArray
-    confidence: FloatArray | None
+    confidence: FloatArray
     std_px: FloatArray | None
     squares: FloatArray
     crops: Tensor
@@ -144,7 +143,7 @@ class KeypointEstimator:
             nothing = torch.zeros_like(found.std_px)
             wide = placed(torch.stack([found.std_px, nothing], -1))
             std = (wide - placed(torch.stack([nothing, nothing], -1)))[..., 0]
-        confidence = None if found.confidence is None else found.confidence.double().numpy()
+        confidence = found.confidence.double().numpy()
         return KeypointEstimate(placed(found.poses_px), confidence, std, squares, crops)
 
     @torch.no_grad()
@@ -167,24 +166,12 @@ class KeypointEstimator:
                 given = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
             posterior = self.network.estimate_pose(given.to(device))
             middles.append(self.network.pose_px(posterior.mean))
-            # Pixels are an affine function of y, coordinate by coordinate.
-            above = self.network.pose_px(posterior.mean + (0.5 * posterior.log_variance).exp())
-            spreads.append(above - middles[-1])
+            spreads.append(self.network.pose_std_px(posterior))
         poses = (torch.cat(middles).cpu() + 0.5) / zoom - 0.5
-        if not _has_variance(self.network):
-            return CropPoses(poses, None, None)
-        std = (torch.cat(spreads).cpu() / zoom).square().mean(-1).sqrt()
+        std = torch.cat(spreads).cpu() / zoom
         torsos = torso_px(poses, torch.ones(poses.shape[:-1], dtype=torch.bool)).nan_to_num(0)
         near = _NEAR * torsos[:, None] / std.clamp(min=1e-6)
         return CropPoses(poses, std, 1 - (-0.5 * near.square()).exp())
-
-
-def _has_variance(network: SemiDGPose | PoseRegressor) -> bool:
-    """Whether the posterior's variance was learned, which takes unlabelled images."""
-    facts = network.training_facts
-    alone = "images" in facts and facts.get("labelled_images") == facts["images"]
-    learns = network.config.unlabelled_weight > 0 and not alone
-    return isinstance(network, SemiDGPose) and learns
 
 
 def moved(network: nn.Module, device: str | torch.device) -> Any:

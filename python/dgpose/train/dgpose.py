@@ -11,11 +11,23 @@ from typing import Any, Literal, NamedTuple, cast
 from torch import Tensor
 
 from dgpose.data.person_pool import PersonPool
-from dgpose.models.dgpose import DGPoseConfig, DGPoseModel, load_model, save_model
+from dgpose.models.dgpose import (
+    ConditionalDGPose,
+    DGPoseConfig,
+    DGPoseModel,
+    ImageVAE,
+    load_model,
+    save_model,
+)
 from dgpose.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from dgpose.train.dgpose_learner import DGPoseLearner
 from dgpose.train.interrupts import stop_requests
-from dgpose.train.person_validation import PersonErrors, person_errors, person_panel
+from dgpose.train.person_validation import (
+    PersonErrors,
+    calibrate_pose,
+    person_errors,
+    person_panel,
+)
 from dgpose.train.run import (
     CHECKPOINT_NAME,
     Clock,
@@ -151,6 +163,8 @@ class _Run:
         learner, device = self.learner, self.fabric.device
         model = learner.judged_model()
         errors = person_errors(model, self.validation)
+        if not isinstance(model, ConditionalDGPose | ImageVAE):
+            calibrate_pose(model, self.validation)
         size = self.config.model.image_size
         best = min((v.errors.judged(size) for v in self.validations), default=math.inf)
         self.validations.append(DGPoseValidation(learner.step, self.clock.seconds, errors))

@@ -122,7 +122,11 @@ class DGPoseLearner:
         Args:
             stopped: asked now and then whether to leave the mapper as it is.
         """
-        poses, known = (of[self.labels].to(self.fabric.device) for of in (self.poses, self.known))
+        poses, known = self.poses[self.labels], self.known[self.labels]
+        if self.recipe.flip:
+            mirrored = self._mirrored(poses, known)
+            poses, known = torch.cat((poses, mirrored[0])), torch.cat((known, mirrored[1]))
+        poses, known = poses.to(self.fabric.device), known.to(self.fabric.device)
         for model in {self.model, self.average}:
             if isinstance(model, SemiDGPose):
                 model.fit_pose_prior(poses, known)
@@ -189,6 +193,11 @@ class DGPoseLearner:
             rows.append(some[torch.randint(len(some), (count,), generator=generator)])
         return torch.cat(rows)
 
+    def _mirrored(self, pose: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses of images that are mirrored."""
+        turned = flip_keypoints(pose, BODY14, self.pool.size[1])
+        return turned, known[:, list(BODY14.flip)]
+
     def _batch(self) -> PersonBatch:
         """Images, mirrored and moved at random, with their joints."""
         rows = self._rows()
@@ -197,9 +206,9 @@ class DGPoseLearner:
             draws = torch.rand(len(rows), generator=self._generator(_FLIPS))
             mirrored = (draws < 0.5)[:, None, None]
             images = torch.where(mirrored[..., None], images.flip(3), images)
-            width = images.shape[3]
-            pose = torch.where(mirrored, flip_keypoints(pose, BODY14, width), pose)
-            known = torch.where(mirrored[..., 0], known[:, list(BODY14.flip)], known)
+            other_pose, other_known = self._mirrored(pose, known)
+            pose = torch.where(mirrored, other_pose, pose)
+            known = torch.where(mirrored[..., 0], other_known, known)
         if self.recipe.shift:
             reach = self.recipe.shift
             wide = F.pad(images.float(), (reach,) * 4, mode="replicate")

@@ -16,14 +16,16 @@ from dgpose.metrics.person_evaluation import estimate, reconstruct
 from dgpose.models.dgpose import (
     ConditionalDGPose,
     DGPoseModel,
+    Gaussian,
     ImageVAE,
     PoseRegressor,
     RenderedMapper,
     SemiDGPose,
 )
+from dgpose.models.dgpose.pose_maps import normalized_pose
 from dgpose.skeletons import BODY14
 
-__all__ = ["PersonErrors", "person_errors", "person_panel"]
+__all__ = ["PersonErrors", "calibrate_pose", "person_errors", "person_panel"]
 
 _PANEL = 8  # people
 
@@ -53,6 +55,20 @@ def person_errors(model: DGPoseModel, pool: PersonPool) -> PersonErrors:
         l1 = float((made - images).abs().mean())
         psnr_db = float(psnr(made, images).mean())
     return PersonErrors(l1, psnr_db, pose_px)
+
+
+@torch.no_grad()
+def calibrate_pose(model: SemiDGPose | PoseRegressor, pool: PersonPool) -> None:
+    """Fits the deviations that a model in evaluation mode gives with its poses to a pool."""
+    poses, known = pool.body
+    device = next(model.parameters()).device
+    found = [
+        model.estimate_pose(images.to(device).float() / 255)
+        for images in torch.split(pool.images, 128)
+    ]
+    posterior = Gaussian(*(torch.cat(of) for of in zip(*found, strict=True)))
+    y = normalized_pose(poses, model.config.image_size)
+    model.pose_head.calibrate(posterior, y.to(device), known.to(device))
 
 
 @torch.no_grad()

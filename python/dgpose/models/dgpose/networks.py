@@ -124,13 +124,20 @@ class PoseHead(nn.Module):
     """Features of a `Trunk` to the posterior of the pose y [B, 28]; see `normalized_pose`.
 
     With `pose_head="heatmap"` the mean is that of a softmax map of each joint on S/4 cells a side.
+
+    Attributes:
+        deviation_factors: [14], by which the standard deviations of the joints must be multiplied
+            to be those of the errors on images that were not learned from; see `calibrate`.
     """
+
+    deviation_factors: Tensor
 
     def __init__(self, config: DGPoseConfig) -> None:
         super().__init__()
         _, c4, c8, c16 = config.channels
         joints = len(BODY14)
         cells = (config.image_size // 16) ** 2
+        self.register_buffer("deviation_factors", torch.ones(joints))
         self.heatmaps = config.pose_head == "heatmap"
         self.log_variance = nn.Linear(c16, 2 * joints)
         nn.init.normal_(self.log_variance.weight, std=1e-3)
@@ -155,6 +162,17 @@ class PoseHead(nn.Module):
         # The means of cells reach from the first cell's centre to the last one's: a little farther
         # is a joint at the border.
         return Gaussian((cells * (2 / (maps.shape[-1] - 1)) - 1).flatten(1), log_variance)
+
+    @torch.no_grad()
+    def calibrate(self, posterior: Gaussian, y: Tensor, known: Tensor) -> None:
+        """Fits `deviation_factors` to poses y [N, 28], of which known [N, 14] joints count: those
+        under which their likelihood is largest. A joint that nobody knows keeps its factor."""
+        errors = (posterior.mean - y).view(len(y), -1, 2).double()
+        variances = posterior.log_variance.exp().view_as(errors).double()
+        squares = (errors.square() / variances).mean(2).where(known, 0)
+        counts = known.sum(0)
+        factors = (squares.sum(0) / counts.clamp(min=1)).sqrt()
+        self.deviation_factors.copy_(torch.where(counts > 0, factors, self.deviation_factors))
 
 
 class PosePlacement(nn.Module):

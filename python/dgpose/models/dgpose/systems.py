@@ -206,6 +206,10 @@ class SemiDGPose(_Generator):
         """Pose latents [B, 28] as joints [B, 14, 2] in pixels of the crop."""
         return pose_pixels(y, self.config.image_size)
 
+    def pose_std_px(self, posterior: Gaussian) -> Tensor:
+        """As `PoseRegressor.pose_std_px`."""
+        return _pose_std_px(posterior, self.pose_head, self.config)
+
     def appearance(
         self, images: Tensor, pose_px: Tensor | None = None, known: Tensor | None = None
     ) -> Gaussian:
@@ -276,7 +280,7 @@ class PoseRegressor(_System):
         self.pose_head = PoseHead(config)
 
     def estimate_pose(self, images: Tensor) -> Gaussian:
-        """q(y | image), as `SemiDGPose.estimate_pose`; its variance is not trained.
+        """q(y | image), as `SemiDGPose.estimate_pose`; the loss does not teach its variance.
 
         Raises:
             ValueError: images of another shape, or not finite.
@@ -288,6 +292,11 @@ class PoseRegressor(_System):
     def pose_px(self, y: Tensor) -> Tensor:
         """Pose latents [B, 28] as joints [B, 14, 2] in pixels of the crop."""
         return pose_pixels(y, self.config.image_size)
+
+    def pose_std_px(self, posterior: Gaussian) -> Tensor:
+        """Standard deviations [B, 14] of joints in pixels, root mean square of x and y, as
+        calibrated on images that were not learned from."""
+        return _pose_std_px(posterior, self.pose_head, self.config)
 
 
 DGPoseModel = ConditionalDGPose | SemiDGPose | ImageVAE | PoseRegressor
@@ -303,6 +312,11 @@ _SYSTEMS: dict[str, Callable[[DGPoseConfig], DGPoseModel]] = {
 def make_model(config: DGPoseConfig) -> DGPoseModel:
     """The model that a configuration names, untrained."""
     return _SYSTEMS[config.system](config)
+
+
+def _pose_std_px(posterior: Gaussian, head: PoseHead, config: DGPoseConfig) -> Tensor:
+    variances = posterior.log_variance.exp().view(len(posterior.mean), -1, 2).mean(2)
+    return variances.sqrt() * head.deviation_factors * ((config.image_size - 1) / 2)
 
 
 def _require_codes(z: Tensor, size: int) -> None:
