@@ -107,6 +107,8 @@ class DPIGConfig:
         pose_code, pose_width, pose_blocks: numbers of the pose's code, width and residual blocks of
             its encoder and decoder.
         mapper_width, background_mapper_width, mapper_blocks: of the mappers of stage 2.
+        fitted_codes: whether mappers and critics work on codes whitened by the Gaussian that is
+            fitted to the training's, and mappers start from draws of it.
         critic_width, critic_blocks: of the critics.
         noise_std: of the noise that is mapped to codes.
         discriminator_channels: of its 5x5 convolutions of stride 2.
@@ -149,6 +151,7 @@ class DPIGConfig:
     mapper_width: int = 512
     background_mapper_width: int = 256
     mapper_blocks: int = 4
+    fitted_codes: bool = False
     critic_width: int = 512
     critic_blocks: int = 4
     noise_std: float = 0.2
@@ -279,6 +282,7 @@ class DPIGConfig:
             "pose_blocks": 2,
             "mapper_width": 256,
             "mapper_blocks": 3,
+            "fitted_codes": True,
             "critic_width": 256,
             "critic_blocks": 3,
             "discriminator_channels": (24, 48, 96, 128),
