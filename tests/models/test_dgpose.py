@@ -28,6 +28,7 @@ from dgpose.models.dgpose import (
     make_model,
     save_model,
 )
+from dgpose.models.dgpose.body_parts import PartMaps, place_codes, pool_features
 from dgpose.models.dgpose.losses import (
     PersonBatch,
     discriminator_loss,
@@ -36,7 +37,6 @@ from dgpose.models.dgpose.losses import (
     rebuild,
 )
 from dgpose.models.dgpose.pose_maps import map_channels, normalized_pose, pose_pixels
-from dgpose.nn.body_parts import PartMaps, place_codes, pool_features
 from dgpose.nn.hand_regressor import HandRegressor, save_weights
 from dgpose.skeletons import BODY14
 from dgpose_ext import gaussian_heatmap, limb_heatmap
@@ -176,7 +176,7 @@ def test_parts_share_the_image() -> None:
          [12, 23], [12, 28], [19, 18], [20, 23], [20, 28]]
     )[None].float()  # fmt: skip
     known = torch.ones(1, 14, dtype=torch.bool)
-    maps = PartMaps((SIZE, SIZE), strong("conditional").part_sigma)
+    maps = PartMaps(strong("conditional"))
     shares = maps(pose, known)
     exact = maps(pose + 0.3, known)
     with torch.autocast("cpu", torch.bfloat16):

@@ -4,6 +4,7 @@ Rodrigo de Bem, Arnab Ghosh, Adnane Boukhayma, Thalaiyasingam Ajanthan, N. Siddh
 "DGPose: Deep Generative Models for Human Body Analysis", IJCV 2020.
 """
 
+from dgpose.models.dgpose.body_parts import PART_NAMES
 from dgpose.models.dgpose.config import DGPoseConfig, DGPoseRecipe
 from dgpose.models.dgpose.gaussians import FittedGaussian, Gaussian
 from dgpose.models.dgpose.networks import Discriminator, latent_size
@@ -17,7 +18,6 @@ from dgpose.models.dgpose.systems import (
     make_model,
 )
 from dgpose.models.dgpose.weight_file import load_model, save_model
-from dgpose.nn.body_parts import PART_NAMES
 
 __all__ = [
     "PART_NAMES",

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from dgpose.models.dgpose.body_parts import PART_NAMES, place_codes, pool_features
 from dgpose.models.dgpose.config import DGPoseConfig
 from dgpose.models.dgpose.gaussians import Gaussian
-from dgpose.nn.body_parts import PART_NAMES, place_codes, pool_features
 from dgpose.nn.residual import ResidualBlock, conv_bn
 from dgpose.skeletons import BODY14
 from dgpose_ext import decode_heatmap

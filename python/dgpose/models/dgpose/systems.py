@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgpose.models.dgpose.body_parts import PartMaps
 from dgpose.models.dgpose.config import DGPoseConfig
 from dgpose.models.dgpose.gaussians import FittedGaussian, Gaussian
 from dgpose.models.dgpose.networks import (
@@ -32,7 +33,6 @@ from dgpose.models.dgpose.pose_maps import (
     normalized_pose,
     pose_pixels,
 )
-from dgpose.nn.body_parts import PartMaps
 from dgpose.skeletons import BODY14
 
 __all__ = [
@@ -104,8 +104,7 @@ class _Generator(_System):
         )
         self.mapper.requires_grad_(False)  # learned before all else, then frozen
         self.trunk = Trunk(config, maps if config.encoder_sees_pose else 0)
-        size = (config.image_size, config.image_size)
-        self.part_maps = PartMaps(size, config.part_sigma) if config.latent == "parts" else None
+        self.part_maps = PartMaps(config) if config.latent == "parts" else None
         self.code_head: PartCodeHead | CodeHead = (
             CodeHead(config) if self.part_maps is None else PartCodeHead(config)
         )

@@ -94,9 +94,10 @@ class DPIGConfig:
         background_code: numbers of the background's; 0: images have none, and the foreground's
             codes say everything.
         placement: how the decoder gets the codes. "tiled": every cell gets all of them. "placed":
-            each piece of the body gets, where it is in the target pose, what the codes say about
-            it, and the coarsest grid the background's.
+            each limb and joint of the body gets, where it is in the target pose, what the codes
+            say about it, and the coarsest grid the background's.
         placed_channels: that a piece of the body gets ("placed").
+        placed_sigma: of the pieces' maps in pixels.
         bottleneck: numbers that the decoder's coarsest grid goes through.
         bottleneck_channels: of the grid that is made of them.
         code_noise: standard deviation of the noise on foreground and background codes in training.
@@ -134,6 +135,7 @@ class DPIGConfig:
     background_code: int = 128
     placement: Placement = "tiled"
     placed_channels: int = 32
+    placed_sigma: float = 4.0
     bottleneck: int = 64
     bottleneck_channels: int = 128
     code_noise: float = 0.0
@@ -193,7 +195,7 @@ class DPIGConfig:
             *("background_mapper_width", "critic_width", "critic_steps"),
         )
         require_positive(self, "noise_std", "mask_radius", "l1_weight", "pose_weight")
-        require_positive(self, "weight_clip")
+        require_positive(self, "weight_clip", "placed_sigma")
         require_not_negative(
             self,
             *("background_code", "code_noise", "code_weight", "pose_blocks", "mapper_blocks"),

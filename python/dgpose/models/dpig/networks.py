@@ -11,10 +11,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from dgpose.models.dpig.config import DPIGConfig
 from dgpose.models.dpig.pose_inputs import PoseInputs
-from dgpose.nn.body_parts import PART_NAMES, PartMaps, place_codes
 from dgpose.nn.residual import ResidualBlock, conv_bn
-from dgpose.skeletons import BODY14, OPENPOSE18
-from dgpose_ext import crop_and_resize
+from dgpose.skeletons import DPIG_LIMBS, OPENPOSE18
+from dgpose_ext import crop_and_resize, limb_heatmap
 
 __all__ = ["Decoder", "Discriminator", "Encoder"]
 
@@ -138,27 +137,31 @@ def _coarsest(grid: tuple[int, int], config: DPIGConfig) -> tuple[int, int]:
 
 
 class _PlacedCodes(nn.Module):
-    """What the foreground's codes say about each piece of the body, where the piece is.
+    """What the foreground's codes say about each limb and joint of the body, where it is.
 
-    The pieces are those of `dgpose.nn.body_parts`, finer than the parts that are cropped.
+    Each has a share of a cell, from 0 to 1, that falls off as a Gaussian with the distance from it
+    where it is visible; the shares' sum is below 1, and the rest is the background's.
 
     Shape:
         codes [B, D], a pose -> [B, placed_channels, H/fold, W/fold].
     """
 
-    _SIGMA = 3.0  # of the pieces in pixels of 128 rows
+    _PIECES = (*DPIG_LIMBS, *((joint, joint) for joint in range(len(OPENPOSE18))))
+    _BACKGROUND = 0.2  # as near as a piece must be to have as much of a cell as the background
 
     def __init__(self, config: DPIGConfig) -> None:
         super().__init__()
-        self.fold = config.fold
-        self.shares = PartMaps(config.size, self._SIGMA * config.size[0] / 128)
-        self.linear = nn.Linear(config.foreground_code, len(PART_NAMES) * config.placed_channels)
+        self.fold, self.grid = config.fold, config.grid
+        self.sigma = config.placed_sigma / config.fold
+        self.linear = nn.Linear(config.foreground_code, len(self._PIECES) * config.placed_channels)
 
     def forward(self, codes: Tensor, pose: PoseInputs) -> Tensor:
-        joints = len(BODY14)  # the first of OPENPOSE18
-        shares = self.shares(pose.keypoints_px[:, :joints], pose.visible[:, :joints])
-        each = self.linear(codes).unflatten(1, (len(PART_NAMES), -1))
-        return F.interpolate(place_codes(each, shares), scale_factor=2 / self.fold)
+        # The centre of the first cell lies in the middle of its fold x fold pixels.
+        cells = (pose.keypoints_px - (self.fold - 1) / 2) / self.fold
+        near = limb_heatmap(cells, self._PIECES, self.grid, self.sigma, visible=pose.visible)
+        shares = near / (near.sum(1, keepdim=True) + self._BACKGROUND)
+        each = self.linear(codes).unflatten(1, (len(self._PIECES), -1))
+        return torch.einsum("bpe,bphw->behw", each, shares.to(each))
 
 
 class Decoder(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dgpose.models.dgpose.config import DGPoseConfig
 from dgpose.skeletons import BODY14
 from dgpose_ext import limb_heatmap
 
@@ -52,25 +53,21 @@ PART_NAMES = tuple(_PARTS)
 
 
 class PartMaps(nn.Module):
-    """Shares of the parts in each cell of a grid of 2x2 pixels.
-
-    Args:
-        size: (H, W) of the image in pixels.
-        sigma: of the parts' maps in pixels.
+    """Shares of the parts in each cell of a grid of S/2 cells a side.
 
     Shape:
-        pose_px [B, 14, 2] of BODY14 in pixels, known [B, 14] (bool; None: all) ->
-        [B, P, H/2, W/2] from 0 to 1, whose sum over the parts is at most 1: the rest is the
+        pose_px [B, 14, 2] in pixels of the crop, known [B, 14] (bool; None: all) ->
+        [B, P, S/2, S/2] from 0 to 1, whose sum over the parts is at most 1: the rest is the
         background's. Parts that need a joint which is not known are nowhere. Gradients flow to
         pose_px.
     """
 
     _BACKGROUND = 0.2  # as near as a part must be to have as much of a cell as the background
 
-    def __init__(self, size: tuple[int, int], sigma: float) -> None:
+    def __init__(self, config: DGPoseConfig) -> None:
         super().__init__()
-        self.grid = (size[0] // 2, size[1] // 2)
-        self.sigma = sigma / 2
+        self.grid = config.image_size // 2
+        self.sigma = config.part_sigma / 2
         rows = [point for segment in _PARTS.values() for point in segment]
         weights = torch.tensor([[row.get(joint, 0.0) for joint in BODY14.joints] for row in rows])
         self.weights: Tensor
@@ -86,7 +83,9 @@ class PartMaps(nn.Module):
             visible = ~((self.weights != 0) & ~known[:, None]).any(2)
         with torch.autocast(cells.device.type, enabled=False):  # 8 bits are half a cell
             points = torch.einsum("pj,bjc->bpc", self.weights, cells)
-        near = limb_heatmap(points, self.segments, self.grid, self.sigma, visible=visible)
+        near = limb_heatmap(
+            points, self.segments, (self.grid, self.grid), self.sigma, visible=visible
+        )
         shares: Tensor = near / (near.sum(1, keepdim=True) + self._BACKGROUND)
         return shares
 
