@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -40,17 +40,21 @@ __all__ = [
     "WEIGHTS_NAME",
     "DPIGTrainConfig",
     "DPIGTrainResult",
+    "continued_config",
     "train_dpig_pose",
     "train_dpig_stage1",
     "train_dpig_stage2",
 ]
 
-# What a configuration may change where a model goes on: it is no part of the networks that exist.
-_RECIPE_FIELDS = {
+# Fields of a configuration that are no part of the networks that are kept,
+_RECIPE = {
     *("code_noise", "code_weight", "l1_weight", "adversarial_weight", "gan_loss", "pose_weight"),
     *("discriminator_channels", "spectral_norm", "critic_width", "critic_blocks", "critic_steps"),
     *("weight_clip", "gradient_penalty", "stage1", "pose", "stage2"),
 }
+# and those of networks that may not have been trained yet.
+_AUTOENCODER = {"pose_code", "pose_width", "pose_blocks"}
+_MAPPER = {"mapper_width", "background_mapper_width", "mapper_blocks", "noise_std"}
 _MAPPERS: dict[Factor, Trainable] = {
     "foreground": "foreground_mapper",
     "background": "background_mapper",
@@ -196,7 +200,7 @@ def _begin(
     """
     settings = config.model or (DPIGConfig.small() if init is None else init.config)
     if init is not None:
-        _require_same_networks(init.config, settings)
+        _require_same_networks(init, settings)
     for name, people in (("pool", pool), ("validation", validation)):
         if not len(people):
             raise ValueError(f"{name} must have at least one image, got none")
@@ -215,7 +219,10 @@ def _begin(
         "init": None if init is None else fingerprint(init),
     }
     if init is not None:
-        model.load_state_dict(init.state_dict())
+        new = model.state_dict()
+        model.load_state_dict(
+            {k: v for k, v in init.state_dict().items() if k in new and new[k].shape == v.shape}, strict=False
+        )
         model.trained = init.trained - set(outdated)
         kept = copy.deepcopy(init.training_facts)
         model.training_facts = {name: kept[name] for name in model.trained if name in kept}
@@ -223,9 +230,25 @@ def _begin(
     return fabric, model, facts
 
 
-def _require_same_networks(before: DPIGConfig, now: DPIGConfig) -> None:
-    old, new = asdict(before), asdict(now)
-    for name in sorted(old.keys() - _RECIPE_FIELDS):
+def _free_fields(model: DPIG) -> set[str]:
+    """What of its configuration a training that starts from a model may change."""
+    free = set(_RECIPE)
+    if "pose_autoencoder" not in model.trained:
+        free |= _AUTOENCODER
+    if not model.trained & set(_MAPPERS.values()):
+        free |= _MAPPER
+    return free
+
+
+def continued_config(init: DPIG, settings: DPIGConfig) -> DPIGConfig:
+    """The configuration of a model, with the recipes, and the networks that are not trained yet, of
+    other settings."""
+    return replace(init.config, **{name: getattr(settings, name) for name in _free_fields(init)})
+
+
+def _require_same_networks(init: DPIG, settings: DPIGConfig) -> None:
+    old, new = asdict(init.config), asdict(settings)
+    for name in sorted(old.keys() - _free_fields(init)):
         if old[name] != new[name]:
             raise ValueError(
                 f"{name} must be that of the model to start from, {old[name]!r}, got {new[name]!r}"
