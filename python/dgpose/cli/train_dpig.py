@@ -1,4 +1,4 @@
-"""`dgpose train dpig-stage1`, `dpig-pose`, `dpig-stage2`: people as foreground, background, pose."""
+"""`dgpose train dpig-stage1`, `dpig-pose`, `dpig-stage2`: people taken apart, stage by stage."""
 
 from __future__ import annotations
 

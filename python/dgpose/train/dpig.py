@@ -221,7 +221,8 @@ def _begin(
     if init is not None:
         new = model.state_dict()
         model.load_state_dict(
-            {k: v for k, v in init.state_dict().items() if k in new and new[k].shape == v.shape}, strict=False
+            {k: v for k, v in init.state_dict().items() if k in new and new[k].shape == v.shape},
+            strict=False,
         )
         model.trained = init.trained - set(outdated)
         kept = copy.deepcopy(init.training_facts)
@@ -309,6 +310,9 @@ def train_dpig_pose(
     Raises:
         ValueError, RuntimeError: as `train_dpig_stage1`.
     """
+    for name, people in (("pool", pool), ("validation", validation)):
+        if not bool(people.visible.any()):
+            raise ValueError(f"{name} must show a joint, got none that is visible")
     parts: tuple[Trainable, ...] = ("pose_autoencoder",)
     fabric, model, facts = _begin(config, init, pool, validation, data, parts, ("pose_mapper",))
     learner = PoseLearner(fabric, model, model.config.pose, pool, config.seed)
@@ -348,6 +352,8 @@ def train_dpig_stage2(
         init.require("pose_autoencoder")
     if set(factors) - {"pose"}:
         init.require("stage1")
+    if len(validation) < 2:
+        raise ValueError(f"validation must have at least 2 images, got {len(validation)}")
     parts = tuple(_MAPPERS[factor] for factor in factors)
     fabric, model, facts = _begin(config, init, pool, validation, data, parts, ())
     learner = MapperLearner(fabric, model, pool, config.seed, factors)
