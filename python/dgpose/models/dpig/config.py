@@ -78,6 +78,11 @@ class DPIGRecipe:
 class DPIGConfig:
     """DPIG; the defaults are those of `paper` at 128x64.
 
+    [?]: activations (ReLU; LeakyReLU of 0.2 in the discriminator, as DCGAN), the pose autoencoder's
+    recipe, and the batch of stage 2. Fields whose default switches something off (`batch_norm`,
+    `pooled_levels`, `code_noise`, `code_weight`, `fitted_codes`, `spectral_norm`, `body_weight`),
+    `fold`, "placed" codes and the "hinge" loss are ours.
+
     Args:
         size: (H, W) of images: (128, 64) or (256, 256), for which part boxes are defined.
         fold: edge in pixels of the cells of the finest grid: 1, or 2 to fold 2x2 pixels into
