@@ -174,6 +174,10 @@ class _MapperRun(_Run[MapperLearner, MapperErrors]):
         self.learner.prepare()
         return stopped()
 
+    def judges_start(self) -> bool:
+        """Fitted Gaussians can be drawn from."""
+        return self.learner.config.fitted_codes
+
     def validate(self) -> MapperErrors:
         if self._true is None:  # the encoders stay as they are
             self._true = codes_of(self.judged_model, self.validation, self.learner.factors)
@@ -181,6 +185,9 @@ class _MapperRun(_Run[MapperLearner, MapperErrors]):
 
     def judged(self, errors: MapperErrors) -> float:
         return sum(error for error in errors if math.isfinite(error))
+
+    def named(self, errors: MapperErrors) -> dict[str, float]:
+        return {f"{name}_distance": value for name, value in super().named(errors).items()}
 
     def panels(self) -> dict[str, NDArray[np.uint8]]:
         return {"samples": sample_panel(self.judged_model, self.validation)}
