@@ -174,6 +174,10 @@ class _MapperRun(_Run[MapperLearner, MapperErrors]):
         self.learner.prepare()
         return stopped()
 
+    def judges_start(self) -> bool:
+        """Fitted Gaussians can be drawn from."""
+        return self.learner.config.fitted_codes
+
     def validate(self) -> MapperErrors:
         if self._true is None:  # the encoders stay as they are
             self._true = codes_of(self.judged_model, self.validation, self.learner.factors)

@@ -166,6 +166,10 @@ class TrainingRun(ABC, Generic[ConfigT, LearnerT, ErrorsT]):
         """What comes before the first step; gives whether the run is to end here."""
         return False
 
+    def judges_start(self) -> bool:
+        """Whether what stands before the first step may be the best already."""
+        return False
+
     def panels(self) -> dict[str, NDArray[np.uint8]]:
         """RGB pictures [H, W, 3] of what was validated last, by name."""
         return {}
@@ -291,6 +295,8 @@ class TrainingRun(ABC, Generic[ConfigT, LearnerT, ErrorsT]):
             if not self._resumed:
                 with self.clock:
                     stopped = self.prepare(asked_to_stop)
+                if self.judges_start() and not stopped:
+                    bar.console.print(self._validate())
             while not stopped and (progress := self._progress()) < 1:
                 with self.clock:
                     terms = learner.learn(progress)
