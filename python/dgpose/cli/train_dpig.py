@@ -35,7 +35,7 @@ __all__ = ["dpig_pose", "dpig_stage1", "dpig_stage2"]
 _STEPS = {
     "stage1": {"paper": 120_000, "small": 5_000},
     "pose": {"paper": 60_000, "small": 10_000},
-    "stage2": {"paper": 120_000, "small": 5_000},
+    "stage2": {"paper": 120_000, "small": 2_000},
 }
 
 

@@ -335,8 +335,8 @@ class DPIGConfig:
             "stage2": DPIGRecipe(
                 optimizer="rmsprop",
                 batch=128,
-                learning_rate=2e-4,
-                critic_learning_rate=2e-4,
+                learning_rate=5e-5,
+                critic_learning_rate=5e-5,
                 halving_steps=None,
                 ema=0.998,
             ),
