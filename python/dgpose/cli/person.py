@@ -8,7 +8,6 @@ from typing import Annotated
 import torch
 import typer
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import parse_box
 from dgpose.cli.options import Threads
 from dgpose.cli.person_edit import edit
@@ -34,7 +33,7 @@ from dgpose.cli.person_options import (
 )
 from dgpose.cli.person_results import SHOWN, ImagesAlone, require_picture_name, write_results
 from dgpose.cli.terminal import fail
-from dgpose.data.image_files import read_image
+from dgpose.data.image_files import read_image, save_picture
 from dgpose.inference.person_generator import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 

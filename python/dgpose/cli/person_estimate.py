@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 import typer
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import free_name, parse_box
 from dgpose.cli.options import Threads
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
 from dgpose.cli.person_options import SEMI, BoxOption, Device, Images
 from dgpose.cli.terminal import fail
+from dgpose.data.image_files import save_picture
 from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.inference.person_keypoints import KeypointEstimate, KeypointEstimator
 from dgpose.viz.person import estimate_picture

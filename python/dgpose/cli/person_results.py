@@ -7,10 +7,9 @@ from pathlib import Path
 
 import typer
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import free_name
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
-from dgpose.data.image_files import IMAGE_SUFFIXES
+from dgpose.data.image_files import IMAGE_SUFFIXES, save_picture
 from dgpose.inference.person_generator import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 

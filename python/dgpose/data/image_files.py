@@ -1,4 +1,4 @@
-"""Colour images by name, from a folder or a .zip."""
+"""Colour images: files, and those of a folder or a .zip by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "ImageFormatError", "read_image"]
+from dgpose_ext.tensor_file import write_bytes_atomically
+
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "ImageFormatError", "read_image", "save_picture"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -28,6 +30,17 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         OSError: it cannot be read.
     """
     return _decoded(path.read_bytes(), path)
+
+
+def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Writes a picture `[H, W, 3]` RGB as PNG, or as JPEG where the name says so, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kind = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+    encoded = cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    write_bytes_atomically(path, encoded.tobytes())
 
 
 def _decoded(content: bytes, file: Path) -> npt.NDArray[np.uint8]:
