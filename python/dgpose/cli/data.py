@@ -76,6 +76,8 @@ def check(
     folder that is not that data set.
     """
     try:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder")
         if dataset is DataSetName.H36M:
             _say(check_human36m(folder, out))
             return

@@ -206,7 +206,7 @@ def generate(
             save_picture(out, result_sheet(people[:SHOWN], looks[:SHOWN], title))
         else:
             rows = torch.arange(len(people)).view(len(poses), count).T[:SHOWN].flatten()
-            save_picture(out, grid_sheet(people[rows], looks[:SHOWN], title, len(poses)))
+            save_picture(out, grid_sheet(people[rows], looks[:SHOWN], title, names))
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     shown = "" if only or count <= SHOWN else f" ({SHOWN} of {count} appearances shown)"

@@ -92,7 +92,7 @@ def write_results(
     if sheet:
         joined = GeneratedPeople.joined(sheet)
         if len(poses) > 1:
-            save_picture(out, grid_sheet(joined, names, title, len(poses)))
+            save_picture(out, grid_sheet(joined, names, title, poses))
         else:
             save_picture(out, result_sheet(joined, names, title))
     left = len(inputs.files) - inputs.failed - len(names)

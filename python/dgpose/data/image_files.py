@@ -45,10 +45,14 @@ def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
 
 def _decoded(content: bytes, file: Path) -> npt.NDArray[np.uint8]:
     data = np.frombuffer(content, np.uint8)
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # our own error says what is wrong
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:  # more pixels than OpenCV reads
         picture = None
+    finally:
+        logging.setLogLevel(level)
     if picture is None:
         raise ImageFormatError(f"{file}: the image cannot be decoded")
     rgb: npt.NDArray[np.uint8] = np.ascontiguousarray(picture[..., ::-1])

@@ -144,7 +144,9 @@ def as_box(box: Box) -> FloatArray:
 
 
 def pose_square(
-    poses_px: npt.NDArray[Any], picture: npt.NDArray[np.uint8] | None = None
+    poses_px: npt.NDArray[Any],
+    picture: npt.NDArray[np.uint8] | None = None,
+    what: str = "pose",
 ) -> FloatArray:
     """The square in which a pose is seen as in training: 1.37 times the box around its joints.
 
@@ -152,6 +154,7 @@ def pose_square(
         poses_px: [..., 14, 2] pixels, NaN where not known; the square holds all of them.
         picture: [H, W, 3]; the square is moved into it, and made smaller, to 1.2 times the box,
             where it does not fit.
+        what: they are called in errors.
 
     Returns:
         x1, y1, x2, y2.
@@ -160,13 +163,12 @@ def pose_square(
         ValueError: fewer than two joints, all at one place, wholly outside the picture, or four
             times as far apart as it is large.
     """
+    without_box = "" if picture is None else ", unless a box is given (--box)"
     points = poses_px.reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     extent = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
     if extent < 1:
-        raise ValueError(
-            "pose must have two known joints a pixel or more apart, unless a box is given"
-        )
+        raise ValueError(f"{what} must have two known joints a pixel or more apart{without_box}")
     low, high = points.min(axis=0), points.max(axis=0)
     middle, edge = (low + high) / 2, _POSE_MARGIN * extent
     if picture is not None:
@@ -174,8 +176,8 @@ def pose_square(
         if (high < 0).any() or (low > sides - 1).any() or extent > _LARGEST * sides.max():
             x1, y1, x2, y2 = np.concatenate([low, high])
             raise ValueError(
-                f"pose must lie in the image of {sides[0]:g}x{sides[1]:g} pixels, unless a box is "
-                f"given, got joints from {x1:g},{y1:g} to {x2:g},{y2:g}"
+                f"{what} must lie in the image of {sides[0]:g}x{sides[1]:g} pixels{without_box}, "
+                f"got joints from {x1:g},{y1:g} to {x2:g},{y2:g}"
             )
         edge = max(min(edge, sides.min()), PERSON_MARGIN * extent)
         half = edge / 2
@@ -213,7 +215,9 @@ def view_person(
         require_box(picture, box)  # the error names this box, not the square around it
         square = person_square(np.asarray(box, np.float64))
     elif joints is not None and np.isfinite(joints[:, 0]).sum() > 1:
-        square = pose_square(np.stack([joints, *others]), picture)
+        square = pose_square(joints, picture)
+        if others:
+            square = pose_square(np.stack([joints, *others]), picture, "the pose to show")
     else:
         square = np.array(whole_image(picture))
     crop = torch.from_numpy(person_crop(picture, square, size, repeat_border=True)).float() / 255

@@ -99,7 +99,9 @@ def result_sheet(
     return page_of_tiles(tiles, title, columns=a_result * across)
 
 
-def grid_sheet(people: GeneratedPeople, names: Sequence[str], title: str, poses: int) -> Picture:
+def grid_sheet(
+    people: GeneratedPeople, names: Sequence[str], title: str, poses: Sequence[str]
+) -> Picture:
     """A column for each pose, which stands at its top, and a row for each appearance.
 
     Where there are sources, each row begins with its own.
@@ -108,28 +110,31 @@ def grid_sheet(people: GeneratedPeople, names: Sequence[str], title: str, poses:
         people: a multiple of `poses`, an appearance's in all poses together.
         names: of the appearances, captions of their rows.
         title: the headline.
-        poses: how many there are.
+        poses: their names, captions of the columns.
 
     Raises:
         ValueError: numbers that do not fit.
     """
-    if poses < 1 or len(people) != poses * len(names):
+    if not poses or len(people) != len(poses) * len(names):
         raise ValueError(
-            f"people must be {poses} poses of {len(names)} appearances, got {len(people)}"
+            f"people must be {len(poses)} poses of {len(names)} appearances, got {len(people)}"
         )
-    size = _TILE if (poses + 1) * (len(names) + 1) <= _LARGE_TILES else _SMALL_TILE
+    size = _TILE if (len(poses) + 1) * (len(names) + 1) <= _LARGE_TILES else _SMALL_TILE
     edge = people.images.shape[-1]
     empty: Picture = np.full((size, size, 3), PAGE, np.uint8)
-    heads = [(pose_tile(people.poses_px[p].numpy(), edge, size), "") for p in range(poses)]
+    heads = [
+        (pose_tile(people.poses_px[column].numpy(), edge, size), _short(pose, size))
+        for column, pose in enumerate(poses)
+    ]
     tiles = [(empty, ""), *heads] if people.sources is not None else heads
     pictures = people.pictures()
     for row, name in enumerate(names):
-        first = row * poses
+        first = row * len(poses)
         if people.sources is not None:
             source = _uint8(people.sources[first : first + 1])[0]
             tiles.append((person_tile(source, None, size), _short(name, size)))
             name = ""
-        for column in range(poses):
+        for column in range(len(poses)):
             caption = name if column == 0 else ""
             picture = person_tile(pictures[first + column], None, size)
             tiles.append((picture, _short(caption, size)))
