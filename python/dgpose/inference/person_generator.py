@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgpose.data.person_crops import person_square, to_crop
+from dgpose.data.person_crops import box_with_margin, to_crop
 from dgpose.inference.person_keypoints import (
     KeypointEstimate,
     KeypointEstimator,
@@ -27,7 +27,7 @@ from dgpose.inference.person_views import (
     Poses,
     as_box,
     as_pose,
-    pose_square,
+    pose_box,
     together,
     view_person,
 )
@@ -209,8 +209,8 @@ class PersonGenerator:
             joints = as_pose(target)
             views.append(view_person(image, self.image_size, pose, box))
             given = target_box is not None
-            square = person_square(as_box(target_box)) if given else pose_square(joints)
-            placed.append(to_crop(joints, square, self.image_size))
+            around = box_with_margin(as_box(target_box)) if given else pose_box(joints)
+            placed.append(to_crop(joints, around, self.image_size))
         return self._decoded(*self._sources(views), _tensor(placed))
 
     def indirect_transfer(
@@ -278,7 +278,7 @@ class PersonGenerator:
             edited = [as_pose(edit(joints, joints.isfinite().all(-1))) for edit in wanted]
             view = view_person(image, self.image_size, given, box, edited)
             views += [view] * len(edited)
-            placed += [to_crop(after, view.square, self.image_size) for after in edited]
+            placed += [to_crop(after, view.box, self.image_size) for after in edited]
         return self._decoded(*self._sources(views), _tensor(placed))
 
     def generate(
@@ -306,7 +306,7 @@ class PersonGenerator:
         looks = self.model.sample_appearance(count, random).to(self._device)
         if poses is not None:
             joints = [as_pose(pose) for (pose,) in together(poses=poses)]
-            placed = _tensor([to_crop(p, pose_square(p), self.image_size) for p in joints])
+            placed = _tensor([to_crop(p, pose_box(p), self.image_size) for p in joints])
             shown = placed.repeat_interleave(count, 0)
         elif isinstance(self.model, SemiDGPose):
             shown = self.model.sample_pose(count, random).cpu()

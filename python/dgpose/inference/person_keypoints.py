@@ -131,7 +131,7 @@ class KeypointEstimator:
             for image, box in together(images=images, boxes=boxes)
         ]
         crops = torch.stack([view.image for view in views])
-        squares = np.stack([view.square for view in views])
+        squares = np.stack([view.box for view in views])
         found = self.of_crops(crops)
 
         def placed(crop_px: Tensor) -> FloatArray:
