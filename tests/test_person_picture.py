@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.viz.person import estimate_picture, grid_sheet, person_tile, pose_tile, result_sheet
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 import dgpose
 from dgpose.data.person_crops import from_crop, person_crop, to_crop, whole_image
 from dgpose.data.pose_edits import drag_joint, scale_height
-from dgpose.inference.person_generator import GeneratedPeople, PersonGenerator
+from dgpose.inference.generated_people import GeneratedPeople
+from dgpose.inference.person_generator import PersonGenerator
 from dgpose.inference.person_keypoints import KeypointEstimator
 from dgpose.inference.person_views import as_picture, as_pose, pose_box, view_person
 from dgpose.models.dgpose import DGPoseConfig, DGPoseModel, make_model, save_model

@@ -34,7 +34,7 @@ from dgpose.cli.person_options import (
 from dgpose.cli.person_results import SHOWN, ImagesAlone, require_picture_name, write_results
 from dgpose.cli.terminal import fail
 from dgpose.data.image_files import read_image, save_picture
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 
 __all__ = ["app"]

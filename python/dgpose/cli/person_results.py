@@ -10,7 +10,7 @@ import typer
 from dgpose.cli.image_inputs import free_name
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
 from dgpose.data.image_files import IMAGE_SUFFIXES, save_picture
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 
 __all__ = ["SHOWN", "ImagesAlone", "require_picture_name", "write_results"]

@@ -4,12 +4,13 @@ for crops that were made elsewhere; `CrossingNetsEstimator` runs Crossing Nets. 
 `PersonGenerator` makes images of people in given poses."""
 
 from dgpose.inference.crossing_nets import CrossingNetsEstimator
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.inference.hand_crop import CropPose, hand_from_crop
 from dgpose.inference.hand_estimator import HandEstimator
 from dgpose.inference.hand_pose import HandPose
 from dgpose.inference.hand_tracker import HandTracker
 from dgpose.inference.one_euro import OneEuroConfig
-from dgpose.inference.person_generator import GeneratedPeople, PersonGenerator
+from dgpose.inference.person_generator import PersonGenerator
 from dgpose.inference.person_keypoints import KeypointEstimate, KeypointEstimator
 from dgpose.inference.pose_retriever import PoseEstimate, PoseRetriever
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dgpose.data.person_crops import box_with_margin, to_crop
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.inference.person_keypoints import (
     KeypointEstimate,
     KeypointEstimator,
@@ -36,57 +35,12 @@ from dgpose.models.dgpose import ConditionalDGPose, SemiDGPose
 from dgpose.models.dgpose import load_model as load_dgpose
 from dgpose.skeletons import BODY14
 
-__all__ = ["GeneratedPeople", "PersonGenerator", "PoseEdit"]
+__all__ = ["PersonGenerator", "PoseEdit"]
 
 PoseEdit: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Pose [14, 2] and known [14] to the edited pose; `dgpose.data.pose_edits` has some to be bound."""
 
 _AT_ONCE = 64
-
-
-@dataclass(frozen=True, eq=False)
-class GeneratedPeople:
-    """B generated images of S x S pixels.
-
-    Attributes:
-        images: [B, 3, S, S] float32, RGB in [0, 1].
-        poses_px: [B, 14, 2] float32, what they were generated from, BODY14 in their pixels; NaN
-            where not known.
-        sources: [B, 3, S, S], the crops whose appearance they have; None where that was drawn.
-        source_poses_px: [B, 14, 2] in the sources' pixels; None without sources.
-    """
-
-    images: Tensor
-    poses_px: Tensor
-    sources: Tensor | None = None
-    source_poses_px: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: slice | Tensor) -> GeneratedPeople:
-        """Some of them."""
-        sources, own = self.sources, self.source_poses_px
-        return GeneratedPeople(
-            self.images[rows],
-            self.poses_px[rows],
-            None if sources is None else sources[rows],
-            None if own is None else own[rows],
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[GeneratedPeople]) -> GeneratedPeople:
-        """People of one model, one after another; at least one part, all with sources or none."""
-        values: dict[str, Any] = {}
-        for name in cls.__dataclass_fields__:
-            fields = [getattr(part, name) for part in parts]
-            values[name] = None if fields[0] is None else torch.cat(fields)
-        return cls(**values)
-
-    def pictures(self) -> npt.NDArray[np.uint8]:
-        """The images as [B, S, S, 3] RGB."""
-        values = (255 * self.images).round().to(torch.uint8)
-        return np.ascontiguousarray(values.permute(0, 2, 3, 1).numpy())
 
 
 class PersonGenerator:
