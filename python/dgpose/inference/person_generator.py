@@ -20,13 +20,14 @@ from dgpose.inference.person_keypoints import (
 )
 from dgpose.inference.person_views import (
     Boxes,
-    FloatArray,
     Images,
     PersonView,
     Poses,
     as_box,
     as_pose,
+    known_joints,
     pose_box,
+    stacked,
     together,
     view_person,
 )
@@ -165,7 +166,7 @@ class PersonGenerator:
             given = target_box is not None
             around = box_with_margin(as_box(target_box)) if given else pose_box(joints)
             placed.append(to_crop(joints, around, self.image_size))
-        return self._decoded(*self._sources(views), _tensor(placed))
+        return self._decoded(*self._sources(views), stacked(placed))
 
     def indirect_transfer(
         self,
@@ -233,7 +234,7 @@ class PersonGenerator:
             view = view_person(image, self.image_size, given, box, edited)
             views += [view] * len(edited)
             placed += [to_crop(after, view.box, self.image_size) for after in edited]
-        return self._decoded(*self._sources(views), _tensor(placed))
+        return self._decoded(*self._sources(views), stacked(placed))
 
     def generate(
         self, poses: Poses | None = None, *, count: int = 1, seed: int = 0
@@ -260,7 +261,7 @@ class PersonGenerator:
         looks = self.model.sample_appearance(count, random).to(self._device)
         if poses is not None:
             joints = [as_pose(pose) for (pose,) in together(poses=poses)]
-            placed = _tensor([to_crop(p, pose_box(p), self.image_size) for p in joints])
+            placed = stacked([to_crop(p, pose_box(p), self.image_size) for p in joints])
             shown = placed.repeat_interleave(count, 0)
         elif isinstance(self.model, SemiDGPose):
             shown = self.model.sample_pose(count, random).cpu()
@@ -288,7 +289,7 @@ class PersonGenerator:
         crops = torch.stack([view.image for view in seen])
         missing = [row for row, view in enumerate(seen) if view.pose_px is None]
         nothing = np.full((len(BODY14), 2), np.nan)
-        poses = _tensor([nothing if view.pose_px is None else view.pose_px for view in seen])
+        poses = stacked([nothing if view.pose_px is None else view.pose_px for view in seen])
         if missing:
             poses[missing] = self._needed_estimator().of_crops(crops[missing]).poses_px
         return crops, poses
@@ -306,7 +307,7 @@ class PersonGenerator:
         looks = []
         with torch.no_grad():
             for crop, pose in zip(crops.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
-                given = (values.to(self._device) for values in (crop, *_known(pose)))
+                given = (values.to(self._device) for values in (crop, *known_joints(pose)))
                 looks.append(self.model.appearance(*given).mean)
         return GeneratedPeople(self._decode(torch.cat(looks), targets), targets, crops, poses)
 
@@ -314,16 +315,6 @@ class PersonGenerator:
     def _decode(self, looks: Tensor, poses: Tensor) -> Tensor:
         parts = []
         for look, pose in zip(looks.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
-            joints, known = _known(pose)
+            joints, known = known_joints(pose)
             parts.append(self.model.decode(look, joints.to(self._device), known.to(self._device)))
         return torch.cat(parts).cpu()
-
-
-def _known(pose_px: Tensor) -> tuple[Tensor, Tensor]:
-    """Poses with 0 for NaN, and which joints are known [B, 14]."""
-    known = pose_px.isfinite().all(-1)
-    return pose_px.where(known[..., None], 0), known
-
-
-def _tensor(poses: Sequence[FloatArray]) -> Tensor:
-    return torch.from_numpy(np.stack(poses)).float()

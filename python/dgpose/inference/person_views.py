@@ -38,7 +38,9 @@ __all__ = [
     "as_box",
     "as_picture",
     "as_pose",
+    "known_joints",
     "pose_box",
+    "stacked",
     "together",
     "view_person",
 ]
@@ -56,9 +58,9 @@ Boxes: TypeAlias = Box | Sequence[Box]
 FloatArray = npt.NDArray[np.float64]
 
 _DIMENSIONS = {
-    **dict.fromkeys(("images", "pose_images"), 3),
-    **dict.fromkeys(("poses", "targets"), 2),
-    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes"), 1),
+    **dict.fromkeys(("images", "pose_images", "backgrounds"), 3),
+    **dict.fromkeys(("poses", "targets", "background_poses"), 2),
+    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes", "background_boxes"), 1),
 }
 """Of a single one."""
 
@@ -237,6 +239,17 @@ def view_person(
     crop = torch.from_numpy(person_crop(picture, around, size, repeat_border=True)).float() / 255
     seen = None if joints is None else to_crop(joints, around, size)
     return PersonView(crop, seen, around)
+
+
+def known_joints(pose_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses [B, J, 2] with 0 for NaN, and which joints are known [B, J]."""
+    known = pose_px.isfinite().all(-1)
+    return pose_px.where(known[..., None], 0), known
+
+
+def stacked(poses_px: Sequence[FloatArray]) -> Tensor:
+    """Poses [J, 2] as [B, J, 2] float32."""
+    return torch.from_numpy(np.stack(poses_px)).float()
 
 
 def together(**given: Any) -> list[tuple[Any, ...]]:
