@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from dgpose_ext.tensor_file import write_bytes_atomically
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "ImageFormatError", "read_image", "save_picture"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFiles",
+    "ImageFormatError",
+    "encode_picture",
+    "read_image",
+    "save_picture",
+]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -38,9 +45,14 @@ def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    kind = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    encoded = cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    write_bytes_atomically(path, encoded.tobytes())
+    write_bytes_atomically(path, encode_picture(picture, path.suffix))
+
+
+def encode_picture(picture: npt.NDArray[np.uint8], suffix: str = ".png") -> bytes:
+    """A picture `[H, W, 3]` RGB as JPEG where the suffix is .jpg or .jpeg, else as PNG."""
+    kind = ".jpg" if suffix.lower() in (".jpg", ".jpeg") else ".png"
+    encoded: bytes = cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return encoded
 
 
 def _decoded(content: bytes, file: Path) -> npt.NDArray[np.uint8]:
