@@ -19,6 +19,7 @@ __all__ = ["SHOWN", "Sheet", "require_out", "write_drawn", "write_results"]
 
 SHOWN = 24
 """Results on one sheet."""
+_ROOM = 96  # on one that has no poses beside the results
 
 Sheet = Callable[[GeneratedPeople, Sequence[str], str], PictureArray]
 """Draws people, those of one image after those of another, the images' names, and a headline."""
@@ -72,7 +73,8 @@ def write_results(
     """
     several = len(inputs.files) * len(poses) > 1
     require_out(out, only=only, several=several)
-    most = None if only else max(1, SHOWN // len(poses))
+    room = SHOWN if sheet is None else _ROOM
+    most = None if only else max(1, room // len(poses))
     parts: list[GeneratedPeople] = []
     names: list[str] = []
     for path, people in inputs.each(make, "generating", most):
