@@ -13,7 +13,7 @@ from dgpose.cli.dpig_options import SMALL, Estimator, Model, Seed, load_factors,
 from dgpose.cli.dpig_virtual_market import virtual_market
 from dgpose.cli.image_inputs import parse_box
 from dgpose.cli.options import Threads
-from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture, read_targets
+from dgpose.cli.person_inputs import FloatArray, ImagePoses, PersonImages, Picture, read_targets
 from dgpose.cli.person_options import (
     BoxOption,
     Device,
@@ -155,9 +155,12 @@ def pose_guided(
         targets, names = read_targets(pose, skeleton, limit)
         behind, their = None, None
         if background is not None:
+            if background_pose is None and factors.estimator is None:
+                raise ValueError("--background-pose or --estimator must come with --background")
             behind = read_image(background)
-            others = read_poses(factors.estimator, background_pose, skeleton, None)
-            their = None if others is None else others.of(background, behind, alone=True)
+            if background_pose is not None:
+                others = ImagePoses.read(background_pose, skeleton, None)
+                their = others.of(background, behind, alone=True)
         elif background_pose is not None:
             raise ValueError("--background-pose must come with --background")
 
@@ -228,7 +231,8 @@ def interpolate(
         write_bytes_atomically(out.with_suffix(".gif"), way_animation(ways))
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    typer.echo(f"{len(ways)} ways of {frames} frames: {out}, {out.with_suffix('.gif')}")
+    said = f"{len(ways)} way{'s' * (len(ways) > 1)} of {frames} frames"
+    typer.echo(f"{said}: {out}, {out.with_suffix('.gif')}")
 
 
 for _command in (invert,):

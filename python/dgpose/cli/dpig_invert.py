@@ -119,6 +119,6 @@ def _lines(fields: dict[str, Any]) -> list[str]:
         lines.append(line)
     (a, b), (c, d) = fields["psnr_db"], fields["psnr_of_codes_db"]
     lines.append(
-        f"PSNR {a:.1f} and {b:.1f} dB from noise; {c:.1f} and {d:.1f} from their own codes"
+        f"PSNR from noise {a:.1f} and {b:.1f} dB (from their own codes {c:.1f} and {d:.1f})"
     )
     return lines
