@@ -23,6 +23,7 @@ from dgpose.models.dpig import (
     Discriminator,
     DPIGConfig,
     DPIGRecipe,
+    Mapper,
     PoseInputs,
     Rebuilt,
     clip_weights,
@@ -308,6 +309,30 @@ def test_mapped_noise() -> None:
         assert float(noise.std()) == pytest.approx(0.2, rel=0.05)
         again = made.sample(factor, 2000, torch.Generator().manual_seed(1))
         torch.testing.assert_close(again, made.map_noise(factor, noise))
+
+
+def test_fitted_mapper_starts_from_the_gaussian_of_the_codes() -> None:
+    made = model("small")
+    mapper, critic = made.mappers["background"], Critic(made.config, "background")
+    assert isinstance(mapper, Mapper)
+    codes = torch.randn(4000, 5) @ torch.randn(5, 5) + torch.arange(5.0)
+    for network in (mapper, critic):
+        network.fit(codes)
+    mapped = made.sample("background", 4000).detach()
+    torch.testing.assert_close(mapped.mean(0), codes.mean(0), rtol=0, atol=0.2)
+    torch.testing.assert_close(mapped.T.cov(), codes.T.cov(), rtol=0.15, atol=0.2)
+    seen = critic.seen(codes)
+    torch.testing.assert_close(seen.T.cov(), torch.eye(5), rtol=0, atol=0.01)
+    assert mapper.fitted is not None
+    torch.testing.assert_close(mapper.fitted.colored(seen), codes, rtol=1e-4, atol=1e-4)
+    # What the network says is a step in the whitened space.
+    nn.init.constant_(list(mapper.parameters())[-1], 1.0)
+    moved = made.map_noise("background", torch.zeros(1, 5))
+    torch.testing.assert_close(critic.seen(moved), torch.ones(1, 5), rtol=0, atol=1e-4)
+    # A plain one has nothing to fit.
+    plain = Critic(FORMS["paper"], "background")
+    plain.fit(codes)
+    assert torch.equal(plain.seen(codes), codes)
 
 
 def _given(form: str) -> tuple[DPIG, Discriminator, Rebuilt, PoseInputs, Tensor]:
