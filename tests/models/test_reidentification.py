@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dgpose.metrics.reidentification import DISTRACTOR, JUNK, reidentify
+from dgpose.data.market1501 import DISTRACTOR, JUNK
+from dgpose.metrics.reidentification import reidentify
 
 
 def angles(*degrees: float) -> torch.Tensor:

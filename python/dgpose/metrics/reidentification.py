@@ -18,15 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dgpose.data.market1501 import JUNK
 from dgpose_ext import inner_product_topk
 
-__all__ = ["DISTRACTOR", "JUNK", "RANKS", "Reidentification", "reidentify"]
-
-DISTRACTOR = 0
-"""Person of gallery images that are never right."""
-
-JUNK = -1
-"""Person of gallery images that no ranking counts."""
+__all__ = ["RANKS", "Reidentification", "reidentify"]
 
 RANKS = (1, 5, 10)
 """What the tables show."""
@@ -80,7 +75,8 @@ def reidentify(
         query: [Q, D] features.
         gallery: [G, D]. A row of zeros has the similarity 0 to all.
         query_ids: [Q] int64, persons above 0.
-        gallery_ids: [G] int64: persons, DISTRACTOR or JUNK.
+        gallery_ids: [G] int64: persons, DISTRACTOR or JUNK of
+            `dgpose.data.market1501`.
         query_cameras: [Q] int64.
         gallery_cameras: [G] int64.
 
@@ -103,9 +99,7 @@ def reidentify(
         ("gallery_cameras", gallery_cameras, gallery),
     ):
         if value.shape != features.shape[:1]:
-            raise ValueError(
-                f"{name} must have shape [{len(features)}], got {list(value.shape)}"
-            )
+            raise ValueError(f"{name} must have shape [{len(features)}], got {list(value.shape)}")
     if bool((query_ids < 1).any()):
         raise ValueError(f"query_ids must be at least 1, got {int(query_ids.min())}")
     counted = gallery_ids != JUNK
@@ -115,7 +109,9 @@ def reidentify(
     for some in torch.arange(len(query)).split(_AT_ONCE):  # type: ignore[no-untyped-call]
         who, where = query_ids[some, None], query_cameras[some, None]
         # Without any row there is no k to ask for; nothing is right then.
-        _, order = inner_product_topk(F.normalize(query[some].float(), dim=1), rows, max(len(ids), 1))
+        _, order = inner_product_topk(
+            F.normalize(query[some].float(), dim=1), rows, max(len(ids), 1)
+        )
         order = order[:, : len(ids)]
         left_out = (ids[order] == who) & (cameras[order] == where)
         right = (ids[order] == who) & ~left_out
