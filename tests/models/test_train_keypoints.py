@@ -56,7 +56,7 @@ def test_it_learns(tmp_path: Path, pools: tuple[PersonPool, PersonPool]) -> None
 def test_a_resumed_run_ends_in_the_same_bits(
     tmp_path: Path, pools: tuple[PersonPool, PersonPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dgpose.train.keypoints as module
+    import dgpose.train.training_run as module
 
     whole = train_keypoints(config(tmp_path / "whole"), *pools)
     asked = iter([False] * 3 + [True])

@@ -142,7 +142,6 @@ class _Run:
         self.pool = pool
         self.data = data
         self.fabric = launch_fabric(config)
-        self.fabric.seed_everything(config.seed, verbose=False)
         self.nets = CrossingNets(config.networks).to(self.fabric.device)
         self.nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rows = torch.nonzero(pool.labelled)[:, 0]

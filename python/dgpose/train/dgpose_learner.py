@@ -32,7 +32,12 @@ from dgpose.models.dgpose.losses import (
 )
 from dgpose.models.dgpose.pose_maps import map_channels
 from dgpose.skeletons import BODY14, flip_keypoints
-from dgpose.train.run import average_gradients, learning_rate_factor
+from dgpose.train.run import (
+    average_gradients,
+    follow_average,
+    learning_rate_factor,
+    share_buffers,
+)
 
 __all__ = ["DGPoseLearner", "labelled_rows"]
 
@@ -251,7 +256,8 @@ class DGPoseLearner:
             loss.backward()  # type: ignore[no-untyped-call]
             terms["discriminator"] = loss
         self._descend()
-        self._follow()
+        if self.average is not self.model:
+            follow_average(self.average, self.model, self.recipe.ema, self.step)
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
@@ -264,22 +270,7 @@ class DGPoseLearner:
                 parameters, self.recipe.clip_norm, error_if_nonfinite=True
             )
         self.optimizer.step()
-        if self.fabric.world_size > 1:
-            # Batch statistics are each rank's own: all go on with those of rank 0, as DDP does.
-            for module in self.modules.values():
-                for buffer in module.buffers():
-                    torch.distributed.broadcast(buffer, src=0)
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """The moving average goes after the weights, fast in the first steps."""
-        if self.average is self.model:
-            return
-        share = 1 - min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        before, now = list(self.average.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(before, now, share)
-        for mean, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            mean.copy_(buffer)
+        share_buffers(self.fabric, self.modules.values())
 
     # ---- what is judged and kept ----
 

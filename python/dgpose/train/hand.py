@@ -272,7 +272,6 @@ class _Run:
         self.best_error_mm = math.inf
 
         self.fabric = launch_fabric(config)
-        self.fabric.seed_everything(config.seed, verbose=False)
         if config.init is None:
             model = HandRegressor(config.network)
         else:

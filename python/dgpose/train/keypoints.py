@@ -7,14 +7,14 @@ that is resumed goes on number for number.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from dgpose.data.person_augmentation import PersonAugmentation, augment_people
 from dgpose.data.person_pool import PersonPool
@@ -25,20 +25,8 @@ from dgpose.nn.keypoint_network import (
     load_judge,
     save_judge,
 )
-from dgpose.train.checkpoint import load_checkpoint, read_state, save_checkpoint
-from dgpose.train.interrupts import stop_requests
-from dgpose.train.run import (
-    CHECKPOINT_NAME,
-    Clock,
-    agree_to_stop,
-    average_gradients,
-    launch_fabric,
-    learning_rate_factor,
-    progress_bar,
-    require_resume,
-    require_same,
-    training_progress,
-)
+from dgpose.train.run import average_gradients, launch_fabric, learning_rate_factor, share_buffers
+from dgpose.train.training_run import WEIGHTS_NAME, TrainConfig, TrainingRun
 from dgpose_ext import gaussian_heatmap
 
 __all__ = [
@@ -50,74 +38,43 @@ __all__ = [
     "train_keypoints",
 ]
 
-WEIGHTS_NAME = "weights.safetensors"
-
 _WARM_UP_STEPS = 200
 
 
 @dataclass(frozen=True)
-class KeypointTrainConfig:
-    """Settings of `train_keypoints`.
+class KeypointTrainConfig(TrainConfig):
+    """Settings of `train_keypoints`: those of `TrainConfig`, and
 
     Args:
-        out: folder of the run: checkpoint.safetensors, weights.safetensors (the best so far by
-            validation), TensorBoard events.
         network: the architecture.
         augmentation: how crops vary.
         init: weight file of the same architecture to start from (fine-tuning).
-        steps: optimiser steps.
-        minutes: budget of all but validation, which the learning rate then follows: such a run
-            cannot be repeated number for number.
-        processor_time: minutes of this process's processors instead of the wall clock's.
         batch: crops a step and rank.
         learning_rate: AdamW's at its peak: linear warm-up, then half a cosine to 1 % of it.
         weight_decay: AdamW's, on convolutions alone.
         clip_norm: the gradient's norm is cut at this.
         sigma: standard deviation of the Gaussian around a true place, in cells of two pixels.
-        seed: of weights, batches and all variations.
-        resume: continue the run in `out`, or start it where there is none yet.
-        validate_every, save_every, log_every: steps between validations, checkpoints and
-            TensorBoard scalars.
-        precision, accelerator, devices, nodes, strategy: Fabric's.
 
     Raises:
         ValueError: a setting out of range.
     """
 
-    out: Path
     network: KeypointNetworkConfig = field(default_factory=KeypointNetworkConfig)
     augmentation: PersonAugmentation = field(default_factory=PersonAugmentation)
     init: Path | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    processor_time: bool = False
     batch: int = 64
     learning_rate: float = 4e-3
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     sigma: float = 1.0
-    seed: int = 0
-    resume: bool = False
-    validate_every: int = 500
-    save_every: int = 500
-    log_every: int = 20
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
 
     def __post_init__(self) -> None:
-        counts = ("batch", "validate_every", "save_every", "log_every", "devices", "nodes")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.steps is None and self.minutes is None:
-            raise ValueError("steps or minutes must be given")
-        for name in ("steps", "minutes", "learning_rate", "clip_norm", "sigma"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
+        super().__post_init__()
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        for name in ("learning_rate", "clip_norm", "sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 
 class Validation(NamedTuple):
@@ -162,20 +119,16 @@ def _summary(errors: KeypointErrors) -> dict[str, float]:
     return {f"{t:g}": errors.pck(t) for t in THRESHOLDS} | {"area": errors.area}
 
 
-class _Run:
-    """State of a run on one rank."""
+class _Learner:
+    """The network and its optimiser."""
 
-    def __init__(
-        self, config: KeypointTrainConfig, pool: PersonPool, validation: PersonPool, data: str
-    ) -> None:
-        self.config, self.pool, self.validation, self.data = config, pool, validation, data
+    def __init__(self, fabric: Fabric, config: KeypointTrainConfig, pool: PersonPool) -> None:
+        self.fabric, self.config, self.pool = fabric, config, pool
         self.keypoints, self.known = pool.body
-        self.fabric = launch_fabric(config)
-        self.fabric.seed_everything(config.seed, verbose=False)
         self.model = KeypointNetwork(config.network)
         if config.init is not None:
             self._start_from(config.init)
-        self.model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = list(self.model.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.dim() > 1]},
@@ -185,10 +138,7 @@ class _Run:
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
         )
         self.step = 0
-        self.clock = Clock(config.processor_time)
-        self.validations: list[Validation] = []
-        self._start_or_resume()
-        self.model.train()
+        self.learn_mode()
 
     def _start_from(self, path: Path) -> None:
         trained, _ = load_judge(path)
@@ -198,13 +148,14 @@ class _Run:
             )
         self.model.load_state_dict(trained.state_dict())
 
-    def _progress(self) -> float:
-        config = self.config
-        return training_progress(self.fabric, self.step, config.steps, self.clock, config.minutes)
+    def learn_mode(self) -> None:
+        self.model.train()
 
-    # ---- one step ----
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
 
-    def _learn(self, progress: float) -> float:
+    def learn(self, progress: float) -> dict[str, Tensor]:
         config, device = self.config, self.fabric.device
         rank, world = self.fabric.global_rank, self.fabric.world_size
         number = (config.seed * 1_000_003 + self.step) * world + rank
@@ -231,122 +182,43 @@ class _Run:
             self.model.parameters(), config.clip_norm, error_if_nonfinite=True
         )
         self.optimizer.step()
-        if world > 1:
-            for buffer in self.model.buffers():  # batch statistics: all go on with rank 0's
-                torch.distributed.broadcast(buffer, src=0)
+        share_buffers(self.fabric, self.modules.values())
         self.step += 1
-        return float(loss.detach())
+        return {"loss": loss.detach()}
 
-    # ---- validation ----
 
-    def _validate(self) -> str:
-        """PCK on the validation pool; writes the weights where they are the best so far."""
-        self.model.eval()
-        pck = _summary(judge_errors(self.model, self.validation))
-        self.model.train()
-        best = max((v.pck["area"] for v in self.validations), default=-math.inf)
-        self.validations.append(Validation(self.step, self.clock.seconds, pck))
-        self.fabric.log_dict({f"validation/{k}": v for k, v in pck.items()}, self.step)
-        if pck["area"] > best and self.fabric.is_global_zero:
-            save_judge(self.model, self.config.out / WEIGHTS_NAME, self._facts())
-        self.fabric.barrier()
-        text = ", ".join(f"@{k} {100 * v:.1f}" for k, v in pck.items() if k != "area")
-        return f"step {self.step}, {self.clock.seconds:.0f} s: PCK {text} %"
+class _Run(TrainingRun[KeypointTrainConfig, _Learner, dict[str, float]]):
+    def __init__(
+        self, config: KeypointTrainConfig, pool: PersonPool, validation: PersonPool, data: str
+    ) -> None:
+        self.validation = validation
+        fabric = launch_fabric(config)
+        learner = _Learner(fabric, config, pool)
+        facts = {"data": data, "images": len(pool), "validation_images": len(validation)}
+        super().__init__(config, fabric, learner, facts)
 
-    # ---- files ----
+    def validate(self) -> dict[str, float]:
+        return _summary(judge_errors(self.learner.model.eval(), self.validation))
 
-    def _must_match(self) -> dict[str, Any]:
-        config = self.config
-        names = (
-            *("steps", "minutes", "processor_time", "batch", "learning_rate", "weight_decay"),
-            *("clip_norm", "sigma", "seed", "precision"),
-        )
-        return {
-            "network": json.loads(json.dumps(asdict(config.network))),
-            "augmentation": json.loads(json.dumps(asdict(config.augmentation))),
-            "init": None if config.init is None else config.init.name,
-            **{name: getattr(config, name) for name in names},
-            **self._data_facts(),
-        }
+    def judged(self, errors: dict[str, float]) -> float:
+        return -errors["area"]
 
-    def _data_facts(self) -> dict[str, Any]:
-        return {
-            "data": self.data,
-            "images": len(self.pool),
-            "validation_images": len(self.validation),
-            "ranks": self.fabric.world_size,
-        }
+    def named(self, errors: dict[str, float]) -> dict[str, float]:
+        return {f"pck_{name}": pck for name, pck in errors.items() if math.isfinite(pck)}
 
-    def _facts(self) -> dict[str, Any]:
-        """What the weight file says about its training."""
-        return {
-            **self._data_facts(),
-            "step": self.step,
-            "minutes": round(self.clock.now() / 60, 2),
-            "seed": self.config.seed,
-            "precision": self.config.precision,
-            "validation_pck": {k: round(v, 4) for k, v in self.validations[-1].pck.items()},
-        }
+    def save_weights(self, path: Path, facts: dict[str, Any]) -> None:
+        save_judge(self.learner.model, path, facts)
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.config.out / CHECKPOINT_NAME
-
-    def _start_or_resume(self) -> None:
-        require_resume(self.config)
-        if not self._checkpoint.exists():
-            return
-        require_same("", read_state(self._checkpoint)["run"], self._must_match())
-        modules = {"model": self.model}
-        state = load_checkpoint(self._checkpoint, modules=modules, optimizer=self.optimizer)
-        self.step, self.clock.seconds = state["step"], state["seconds"]
-        self.validations = [Validation(*values) for values in state["validations"]]
-        self.fabric.print(f"resumed at step {self.step}")
-
-    def _save(self) -> None:
-        if self.fabric.is_global_zero:
-            save_checkpoint(
-                self._checkpoint,
-                modules={"model": self.model},
-                optimizer=self.optimizer,
-                state={
-                    "run": self._must_match(),
-                    "step": self.step,
-                    "seconds": self.clock.seconds,
-                    "validations": [list(v) for v in self.validations],
-                },
-            )
-        self.fabric.barrier()
-
-    # ---- the run ----
+    def read_errors(self, values: Any) -> dict[str, float]:
+        return dict(values)
 
     def run(self) -> KeypointTrainResult:
         """All steps from the current one on."""
-        bar, config = progress_bar(self.fabric), self.config
-        with stop_requests() as stop, bar:
-            task = bar.add_task("training", total=1000, state="")
-            while (progress := self._progress()) < 1:
-                with self.clock:
-                    loss = self._learn(progress)
-                if self.step % config.log_every == 0:
-                    self.fabric.log("loss", loss, self.step)
-                    state = f"step {self.step}: loss {loss:.3f}"
-                    bar.update(task, completed=int(1000 * progress), state=state)
-                if self.step % config.validate_every == 0:
-                    bar.console.print(self._validate())
-                if agree_to_stop(self.fabric, stop.is_set()):
-                    break
-                if self.step % config.save_every == 0:
-                    self._save()
-            finished = self._progress() >= 1
-            if finished and (not self.validations or self.validations[-1].step != self.step):
-                bar.console.print(self._validate())
-            bar.update(task, completed=int(1000 * self._progress()))
-        self._save()
-        best = config.out / WEIGHTS_NAME
+        finished = self.run_steps()
+        best = self.config.out / WEIGHTS_NAME
         return KeypointTrainResult(
-            model=load_judge(best)[0] if self.validations else self.model.eval(),
-            validations=tuple(self.validations),
+            model=load_judge(best)[0] if self.validations else self.learner.model.eval(),
+            validations=tuple(Validation(v.step, v.seconds, v.errors) for v in self.validations),
             seconds=self.clock.seconds,
             finished=finished,
         )

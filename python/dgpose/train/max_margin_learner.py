@@ -22,7 +22,7 @@ from dgpose.models.max_margin.losses import (
 from dgpose.models.max_margin.networks import MaxMarginModel, PretrainingHeads
 from dgpose.models.max_margin.violators import ViolatorSearch
 from dgpose.train.line_search import line_search
-from dgpose.train.run import Clock, average_gradients, learning_rate_factor
+from dgpose.train.run import Clock, average_gradients, learning_rate_factor, share_buffers
 from dgpose_ext import max_margin_loss
 
 __all__ = ["STAGES", "MaxMarginLearner"]
@@ -178,11 +178,8 @@ class MaxMarginLearner:
             with self.fabric.autocast():
                 terms = self._pretraining_terms(images, poses, pixels)
             self._descend(terms)
-        if self.fabric.world_size > 1:
-            # Batch statistics are each rank's own: all go on with those of rank 0, as DDP does, so
-            # that what is judged and kept, and where a resumed run begins, is the same.
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+        # So that what is judged and kept, and where a resumed run begins, is the same.
+        share_buffers(self.fabric, [self.model])
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 

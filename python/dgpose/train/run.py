@@ -22,11 +22,13 @@ __all__ = [
     "agree_to_stop",
     "average_gradients",
     "check_devices",
+    "follow_average",
     "launch_fabric",
     "learning_rate_factor",
     "progress_bar",
     "require_resume",
     "require_same",
+    "share_buffers",
     "training_progress",
 ]
 
@@ -38,6 +40,8 @@ class RunSettings(Protocol):
 
     @property
     def out(self) -> Path: ...
+    @property
+    def seed(self) -> int: ...
     @property
     def resume(self) -> bool: ...
     @property
@@ -87,9 +91,10 @@ def _make_fabric(settings: RunSettings) -> Fabric:
 
 
 def launch_fabric(settings: RunSettings) -> Fabric:
-    """Fabric of these devices, launched."""
+    """Fabric of these devices, launched, and torch's own generators seeded."""
     fabric = _make_fabric(settings)
     fabric.launch()
+    fabric.seed_everything(settings.seed, verbose=False)
     if fabric.world_size > 1:
         # Fabric leaves a group of gloo to the end of the interpreter, whose order may abort it.
         atexit.register(_leave_group)
@@ -123,6 +128,25 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = cast(torch.Tensor, fabric.all_reduce(parameter.grad, reduce_op="mean"))
+
+
+def share_buffers(fabric: Fabric, modules: Iterable[nn.Module]) -> None:
+    """Gives all ranks the buffers of rank 0, as DDP does: batch statistics are each rank's own."""
+    if fabric.world_size == 1:
+        return
+    for module in modules:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+@torch.no_grad()
+def follow_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """The moving average of the weights goes after them, fast in the first steps; buffers are
+    copied."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), share)
+    for mean, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        mean.copy_(buffer)
 
 
 def agree_to_stop(fabric: Fabric, stop: bool) -> bool:
