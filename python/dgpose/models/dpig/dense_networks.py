@@ -1,0 +1,101 @@
+"""Networks of vectors: the pose autoencoder, and the mappers and critics of stage 2."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dgpose.models.dpig.config import DPIGConfig, Factor
+from dgpose.skeletons import OPENPOSE18
+
+__all__ = ["Critic", "Mapper", "PoseDecoder", "PoseEncoder", "straight_through_round"]
+
+_JOINTS = len(OPENPOSE18)
+
+
+class _DenseBlock(nn.Module):
+    """x + relu(fc(relu(fc(x)))): [B, D] -> [B, D]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pair = nn.Sequential(
+            *(nn.Linear(width, width), nn.ReLU()), *(nn.Linear(width, width), nn.ReLU())
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.pair(x)
+        return out
+
+
+class _Dense(nn.Sequential):
+    """[B, inputs] -> [B, outputs] through a layer and residual blocks of the given width."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+        super().__init__(
+            *(nn.Linear(inputs, width), nn.ReLU()),
+            *(_DenseBlock(width) for _ in range(blocks)),
+            nn.Linear(width, outputs),
+        )
+
+
+class PoseEncoder(nn.Module):
+    """Coordinates [B, 18, 2] of `normalized_coordinates` and visible [B, 18] -> code [B, D]."""
+
+    def __init__(self, config: DPIGConfig) -> None:
+        super().__init__()
+        self.layers = _Dense(3 * _JOINTS, config.pose_width, config.pose_blocks, config.pose_code)
+
+    def forward(self, coordinates: Tensor, visible: Tensor) -> Tensor:
+        record = nn.functional.pad(coordinates, (0, 1))
+        record[..., 2] = visible
+        code: Tensor = self.layers(record.flatten(1)).float()
+        return code
+
+
+class PoseDecoder(nn.Module):
+    """Code [B, D] -> (coordinates [B, 18, 2], visibility [B, 18]).
+
+    Coordinates are those of `normalized_coordinates`, also where a joint is not visible; visibility
+    is 0 or 1, its gradient that of the sigmoid which is rounded.
+    """
+
+    def __init__(self, config: DPIGConfig) -> None:
+        super().__init__()
+        self.layers = _Dense(config.pose_code, config.pose_width, config.pose_blocks, 3 * _JOINTS)
+
+    def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        record = self.layers(code).float().unflatten(1, (_JOINTS, 3))
+        return record[..., :2], straight_through_round(record[..., 2].sigmoid())
+
+
+def straight_through_round(values: Tensor) -> Tensor:
+    """values rounded; the gradient passes unchanged (Bengio et al., 2013)."""
+    return values + (values.round() - values).detach()
+
+
+class Mapper(nn.Module):
+    """Noise [B, D] -> code [B, D] of a factor."""
+
+    def __init__(self, config: DPIGConfig, factor: Factor) -> None:
+        super().__init__()
+        size = config.code_size(factor)
+        width = config.mapper_width
+        if factor == "background":
+            width = config.background_mapper_width
+        self.layers = _Dense(size, width, config.mapper_blocks, size)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        code: Tensor = self.layers(noise).float()
+        return code
+
+
+class Critic(nn.Module):
+    """Code [B, D] of a factor -> score [B]."""
+
+    def __init__(self, config: DPIGConfig, factor: Factor) -> None:
+        super().__init__()
+        size = config.code_size(factor)
+        self.layers = _Dense(size, config.critic_width, config.critic_blocks, 1)
+
+    def forward(self, code: Tensor) -> Tensor:
+        score: Tensor = self.layers(code).float()[:, 0]
+        return score
