@@ -18,7 +18,7 @@ SMALL = (32, 16)
 
 
 def test_query_and_gallery_of_market1501(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="must hold query with .jpg images"):
+    with pytest.raises(FileNotFoundError, match="must hold query with"):
         open_market1501_ranking(tmp_path)
     write_market(tmp_path)
     found = market_reid_set(tmp_path, size=SMALL)
@@ -35,7 +35,7 @@ def test_query_and_gallery_of_market1501(tmp_path: Path) -> None:
     (tmp_path / "market-annotation-test.csv").unlink()
     assert not market_reid_set(tmp_path, size=SMALL).gallery.known.any()
     (tmp_path / "query" / "nobody.jpg").write_bytes(b"")
-    with pytest.raises(PhotoSetError, match="must be named PPPP_cCsS_..., got nobody.jpg"):
+    with pytest.raises(PhotoSetError, match="must be named PPPP_cCsS_"):
         open_market1501_ranking(tmp_path)
 
 
@@ -89,7 +89,7 @@ def test_pairs_of_deepfashion(tmp_path: Path, form: str) -> None:
 
 def test_pairs_of_market1501(tmp_path: Path) -> None:
     write_market(tmp_path)
-    with pytest.raises(FileNotFoundError, match="must hold market-pairs-test.csv"):
+    with pytest.raises(FileNotFoundError, match="must hold market-pairs-test"):
         photo_pairs("market", tmp_path, "test", size=SMALL)
     one, other = "0001_c1s1_000451_03.jpg", "0001_c2s1_000451_03.jpg"
     listed = tmp_path / "market-pairs-test.csv"

@@ -58,7 +58,9 @@ def test_it_learns(tmp_path: Path) -> None:
     assert learned > max(untrained, 0.7)
     network, facts = load_reid_network(tmp_path / "weights.safetensors")
     assert facts["persons"] == 8
-    assert torch.equal(network.embed(people(2, 2, 3).images), result.model.embed(people(2, 2, 3).images))
+    assert torch.equal(
+        network.embed(people(2, 2, 3).images), result.model.embed(people(2, 2, 3).images)
+    )
 
 
 def test_a_resumed_run_goes_on_number_for_number(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What people are re-identified by, beside a network trained for it: colours, codes of DPIG, chance.
+"""What people are re-identified by, beside a network trained for it: colours, DPIG, chance.
 
 Each function gives features [N, D] of the images of a pool, for `reidentify`.
 """
@@ -81,7 +81,8 @@ def foreground_codes(model: DPIG, pool: PersonPool) -> Tensor:
         pose = pool.keypoints_px[rows].to(device), pool.visible[rows].to(device)
         codes, _ = model.encode_images(images, *pose)
         if model.config.foreground == "parts":
-            codes = F.normalize(codes.unflatten(1, (-1, model.config.part_code)), dim=2).flatten(1)
+            each = codes.view(len(rows), -1, model.config.part_code)
+            codes = F.normalize(each, dim=2).flatten(1)
         parts.append(codes.float().cpu())
     return torch.cat(parts)
 

@@ -1,9 +1,9 @@
 """ReidNetwork: a small convolutional network from a person image to an embedding in which images of
 one person lie near each other.
 
-The default has 0.7 million parameters. Four levels of residual blocks; the coarsest grid is averaged
-over horizontal stripes (Sun et al.: "Beyond Part Models", ECCV 2018), so that the head is compared
-with the head and the legs with the legs.
+The default has 0.7 million parameters. Four levels of residual blocks; the coarsest grid is
+averaged over horizontal stripes (Sun et al.: "Beyond Part Models", ECCV 2018), so that the head is
+compared with the head and the legs with the legs.
 """
 
 from __future__ import annotations

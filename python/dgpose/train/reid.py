@@ -140,7 +140,7 @@ def _identities(pool: PersonPool, name: str) -> Tensor:
 def _rows_of(identity: Tensor) -> list[list[int]]:
     """The images of each person, by ascending identity."""
     order = identity.argsort(stable=True)
-    counts = identity.unique(return_counts=True)[1]
+    _, counts = torch.unique(identity, return_counts=True)
     return [rows.tolist() for rows in order.split(counts.tolist())]  # type: ignore[no-untyped-call]
 
 
@@ -318,7 +318,7 @@ def train_reid(
                 f"{name} must have images of {width}x{height} pixels, "
                 f"got {people.size[1]}x{people.size[0]}"
             )
-        counts = _identities(people, name).unique(return_counts=True)[1]
+        _, counts = torch.unique(_identities(people, name), return_counts=True)
         if len(counts) < 2 or (name == "validation" and int(counts.max()) < 2):
             raise ValueError(f"{name} must show two persons, one of them twice, got {len(people)}")
     config.out.mkdir(parents=True, exist_ok=True)
