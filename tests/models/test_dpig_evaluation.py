@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,15 @@ TINY = {
     "mapper_width": 8, "background_mapper_width": 8, "placed_channels": 4, "bottleneck": 4,
     "bottleneck_channels": 4, "pose_code": 4,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they bring on networks so small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def model(*trained: Trainable, **changes: object) -> DPIG:

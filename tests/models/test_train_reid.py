@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ from dgpose.nn.reid_network import (
 from dgpose.train.reid import ReidTrainConfig, found_again, hardest_triplets, train_reid
 
 TINY = ReidNetworkConfig((32, 16), (8, 8, 8, 8), stripes=2, embedding=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they bring on networks so small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def people(persons: int, images: int, seed: int) -> PersonPool:
@@ -47,7 +57,6 @@ def config(out: Path, **changes: Any) -> ReidTrainConfig:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     result = train_reid(
         config(tmp_path, steps=60, learning_rate=1e-2, tint=0.0), people(8, 6, 0), people(6, 4, 1)
     )

@@ -330,10 +330,12 @@ def _score(asked: _Asked, judge: KeypointNetwork, reference: Tensor) -> FactorSc
         behind = float(in_parts(psnr, asked.images, kept.images, ~bodies).nanmean())
     figures = asdict(scores) | {"mask_ssim": similar, "background_psnr": behind}
     # Drawn poses may show no torso to measure by, and bodies fill the image.
-    known = {name: value for name, value in figures.items() if value == value}
     if scores.pck is not None and math.isnan(scores.pck["0.5"]):
-        del known["pck"]
-    return FactorScores(**known)
+        figures["pck"] = None
+    for name, value in figures.items():
+        if isinstance(value, float) and math.isnan(value):
+            figures[name] = None
+    return FactorScores(**figures)
 
 
 def _body(keypoints_px: Tensor, visible: Tensor, images: Tensor) -> Tensor:
