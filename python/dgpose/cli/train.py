@@ -13,6 +13,7 @@ from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads
 from dgpose.cli.terminal import fail
 from dgpose.cli.train_crossing_nets import crossing_nets
 from dgpose.cli.train_dgpose import dgpose
+from dgpose.cli.train_dpig import dpig_pose, dpig_stage1, dpig_stage2
 from dgpose.cli.train_judge import judge
 
 __all__ = ["app"]
@@ -21,6 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Train networks; pack weights.")
 app.command()(crossing_nets)
 app.command()(dgpose)
 app.command()(judge)
+app.command()(dpig_stage1)
+app.command()(dpig_pose)
+app.command()(dpig_stage2)
 
 
 class PoseSource(str, Enum):

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
-from dgpose.cli.terminal import counted, fail, is_first_rank
+from dgpose.cli.terminal import fail, is_first_rank
+from dgpose.cli.train_options import (
+    Batch,
+    Count,
+    Minutes,
+    Out,
+    People,
+    PeopleData,
+    ProcessorTime,
+    Resume,
+    Seed,
+    Steps,
+    ValidateEvery,
+    Validation,
+    ValidationCount,
+    check_run,
+    read_pools,
+    tell_result,
+)
 
 __all__ = ["dgpose"]
 
@@ -41,7 +58,7 @@ class Mapper(str, Enum):
 
 
 def dgpose(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Out,
     system: Annotated[
         System,
         typer.Option(
@@ -49,31 +66,11 @@ def dgpose(
         ),
     ] = System.SEMI,
     config: Annotated[Recipe, typer.Option(help="Networks and recipe.")] = Recipe.STRONG,
-    people: Annotated[
-        str,
-        typer.Option(
-            help="rendered, a data set (see dgpose data check), or a file of a pool, which needs "
-            "--validation."
-        ),
-    ] = "rendered",
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the data set; of rendered people one with mocap/, whose poses they are "
-            "then in.",
-            envvar="DGPOSE_DATA",
-        ),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(min=2, help="Images; 20000 rendered people, else all.")
-    ] = None,
-    validation: Annotated[
-        str | None,
-        typer.Option(help="What the best weights are chosen by; by default the set's own part."),
-    ] = None,
-    validation_count: Annotated[
-        int | None, typer.Option(min=1, help="Images of it; 500 rendered people, else all.")
-    ] = None,
+    people: People = "rendered",
+    data: PeopleData = None,
+    count: Count = None,
+    validation: Validation = None,
+    validation_count: ValidationCount = None,
     labelled: Annotated[
         float, typer.Option(help="Share of the images whose labels are used.")
     ] = 1.0,
@@ -87,29 +84,17 @@ def dgpose(
         Mapper | None, typer.Option(help="By default learned (paper), rendered (strong).")
     ] = None,
     image_size: Annotated[int, typer.Option(help="Edge of the images in pixels.")] = 64,
-    batch: Annotated[int | None, typer.Option(help="Images a step and device.")] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help=f"Optimiser steps; {_STEPS} where --minutes is not given."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Wall-clock budget without validations: such a run cannot be repeated number for "
-            "number."
-        ),
-    ] = None,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 500,
+    batch: Batch = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    processor_time: ProcessorTime = False,
+    validate_every: ValidateEvery = 500,
     precision: Annotated[
         TrainPrecision | None,
         typer.Option(help="While training; by default 32-true (paper), bf16-mixed (strong)."),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of weights, labels, people, batches, noise.")
-    ] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
-    ] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
@@ -123,10 +108,8 @@ def dgpose(
     """
     import torch
 
-    from dgpose.data.person_sources import read_people
     from dgpose.models.dgpose import DGPoseConfig, make_model
-    from dgpose.train.dgpose import WEIGHTS_NAME, DGPoseTrainConfig, train_dgpose
-    from dgpose.train.run import check_devices, require_resume
+    from dgpose.train.dgpose import DGPoseTrainConfig, train_dgpose
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -149,6 +132,7 @@ def dgpose(
             labelled=labelled,
             steps=_STEPS if steps is None and minutes is None else steps,
             minutes=minutes,
+            processor_time=processor_time,
             seed=seed,
             resume=resume,
             validate_every=validate_every,
@@ -158,31 +142,16 @@ def dgpose(
             nodes=nodes,
             strategy=strategy,
         )
-        require_resume(run)
-        check_devices(run)
-        if Path(people).is_file() and validation is None:
-            raise ValueError("--validation must be given where --people is a file")
-        pools = []
-        for name, split, wanted, rendered in (
-            (people, "train", count, 20_000),
-            (validation or people, "val", validation_count, 500),
-        ):
-            if name == "rendered" and wanted is None:
-                wanted = rendered
-            what = "rendering" if name == "rendered" else "reading"
-            with counted(what, shown=is_first_rank()) as watch:
-                pools.append(
-                    read_people(
-                        name,
-                        data,
-                        split=split,
-                        size=image_size,
-                        count=wanted,
-                        seed=seed,
-                        progress=watch,
-                    )
-                )
-        pool, judged = pools
+        check_run(run, people, validation)
+        pool, judged = read_pools(
+            people,
+            validation,
+            data,
+            size=image_size,
+            count=count,
+            validation_count=validation_count,
+            seed=seed,
+        )
         if is_first_rank():
             parameters = sum(weight.numel() for weight in make_model(model).parameters())
             typer.echo(f"{pool.source}: {len(pool):,} images; {len(judged):,} for validation")
@@ -190,9 +159,4 @@ def dgpose(
         result = train_dgpose(run, pool, judged)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if not is_first_rank():
-        return
-    if not result.finished:
-        typer.echo("stopped; the same command with --resume goes on")
-    if result.validations:
-        typer.echo(f"weights, the best by validation: {out / WEIGHTS_NAME}")
+    tell_result(out, finished=result.finished, validated=bool(result.validations))

@@ -9,6 +9,7 @@ import typer
 
 from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
 from dgpose.cli.terminal import counted, fail, is_first_rank
+from dgpose.cli.train_options import Minutes, Out, Resume, Steps, ValidateEvery, tell_result
 
 if TYPE_CHECKING:
     from dgpose.data.person_pool import PersonPool
@@ -20,7 +21,7 @@ _RENDERED = {"train": 30_000, "val": 1000}
 
 
 def judge(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Out,
     source: Annotated[
         str,
         typer.Option(
@@ -49,25 +50,14 @@ def judge(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 4e-3,
     batch: Annotated[int, typer.Option(help="Images a step and device.")] = 64,
-    steps: Annotated[
-        int | None,
-        typer.Option(help=f"Optimiser steps; {_STEPS} where --minutes is not given."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Wall-clock budget without validations: such a run cannot be repeated number for "
-            "number."
-        ),
-    ] = None,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 500,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    validate_every: ValidateEvery = 500,
     precision: Annotated[TrainPrecision, typer.Option(help="While training.")] = (
         TrainPrecision.BFLOAT16
     ),
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and variations.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
-    ] = False,
+    resume: Resume = False,
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
@@ -85,7 +75,6 @@ def judge(
     from dgpose.metrics.keypoints import THRESHOLDS
     from dgpose.model_zoo import model_path
     from dgpose.train.keypoints import (
-        WEIGHTS_NAME,
         KeypointTrainConfig,
         judge_errors,
         train_keypoints,
@@ -130,12 +119,7 @@ def judge(
         errors = judge_errors(result.model, people("test", None)) if named else None
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if not is_first_rank():
-        return
-    if not result.finished:
-        typer.echo("stopped; the same command with --resume goes on")
-    if errors is not None:
+    if errors is not None and is_first_rank():
         found = ", ".join(f"@{t:g} {100 * errors.pck(t):.1f} %" for t in THRESHOLDS)
         typer.echo(f"PCK on {errors.scored:,} images of the test part: {found}")
-    if result.validations:
-        typer.echo(f"weights, the best by validation: {out / WEIGHTS_NAME}")
+    tell_result(out, finished=result.finished, validated=bool(result.validations))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,7 @@ from torch import nn
 
 from dgpose_ext.tensor_file import read_tensor_file, write_tensor_file
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["fingerprint", "read_model", "write_model"]
 
 _VERSION = 1
 Model = TypeVar("Model", bound=nn.Module)
@@ -88,3 +90,13 @@ def read_model(
             raise ValueError(f"{path}: {name} must have shape {want}, got {have}")
     model.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=False)
     return model.eval(), training
+
+
+def fingerprint(module: nn.Module, settings: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 of the weights of a network, as float32, and of JSON-serialisable settings, in
+    hexadecimal."""
+    digest = hashlib.sha256(json.dumps(dict(settings or {})).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from dgpose.data.crop_augmentation import random_crops
+from dgpose.data.crop_augmentation import mirror_at_random, mirrored_joints, shift_at_random
 from dgpose.data.person_pool import PersonPool
 from dgpose.models.dgpose import (
     ConditionalDGPose,
@@ -31,12 +31,13 @@ from dgpose.models.dgpose.losses import (
     rebuild,
 )
 from dgpose.models.dgpose.pose_maps import map_channels
-from dgpose.skeletons import BODY14, flip_keypoints
+from dgpose.skeletons import BODY14
 from dgpose.train.run import (
     average_gradients,
     follow_average,
     learning_rate_factor,
     share_buffers,
+    step_seed,
 )
 
 __all__ = ["DGPoseLearner", "labelled_rows"]
@@ -129,7 +130,7 @@ class DGPoseLearner:
         """
         poses, known = self.poses[self.labels], self.known[self.labels]
         if self.recipe.flip:
-            mirrored = self._mirrored(poses, known)
+            mirrored = mirrored_joints(poses, known, BODY14, self.pool.size[1])
             poses, known = torch.cat((poses, mirrored[0])), torch.cat((known, mirrored[1]))
         poses, known = poses.to(self.fabric.device), known.to(self.fabric.device)
         for model in {self.model, self.average}:
@@ -178,8 +179,7 @@ class DGPoseLearner:
     # ---- batches: functions of (seed, step, rank) alone, so that a resumed run goes on ----
 
     def _generator(self, purpose: int) -> torch.Generator:
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        number = (((self.seed * 1_000_003) + self.step) * world + rank) * 8 + purpose
+        number = step_seed(self.fabric, self.seed, self.step, purpose)
         return torch.Generator().manual_seed(number)
 
     def _rows(self) -> Tensor:
@@ -198,28 +198,17 @@ class DGPoseLearner:
             rows.append(some[torch.randint(len(some), (count,), generator=generator)])
         return torch.cat(rows)
 
-    def _mirrored(self, pose: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses of images that are mirrored."""
-        turned = flip_keypoints(pose, BODY14, self.pool.size[1])
-        return turned, known[:, list(BODY14.flip)]
-
     def _batch(self) -> PersonBatch:
         """Images, mirrored and moved at random, with their joints."""
         rows = self._rows()
         images, pose, known = self.pool.images[rows], self.poses[rows], self.known[rows]
         if self.recipe.flip:
-            draws = torch.rand(len(rows), generator=self._generator(_FLIPS))
-            mirrored = (draws < 0.5)[:, None, None]
-            images = torch.where(mirrored[..., None], images.flip(3), images)
-            other_pose, other_known = self._mirrored(pose, known)
-            pose = torch.where(mirrored, other_pose, pose)
-            known = torch.where(mirrored[..., 0], other_known, known)
+            flips = self._generator(_FLIPS)
+            images, pose, known = mirror_at_random(images, pose, known, BODY14, flips)
         if self.recipe.shift:
-            reach = self.recipe.shift
-            wide = F.pad(images.float(), (reach,) * 4, mode="replicate")
-            size = self.config.image_size
-            images, first = random_crops(wide, size, self._generator(_SHIFTS))
-            pose = pose + (reach - first)[:, None]
+            images, pose = shift_at_random(
+                images, pose, self.recipe.shift, self._generator(_SHIFTS)
+            )
         pose = pose.where(known[..., None], 0)
         device = self.fabric.device
         given = images.to(device).float() / 255, pose, known, self.labels[rows]

@@ -22,7 +22,13 @@ from dgpose.models.max_margin.losses import (
 from dgpose.models.max_margin.networks import MaxMarginModel, PretrainingHeads
 from dgpose.models.max_margin.violators import ViolatorSearch
 from dgpose.train.line_search import line_search
-from dgpose.train.run import Clock, average_gradients, learning_rate_factor, share_buffers
+from dgpose.train.run import (
+    Clock,
+    average_gradients,
+    learning_rate_factor,
+    share_buffers,
+    step_seed,
+)
 from dgpose_ext import max_margin_loss
 
 __all__ = ["STAGES", "MaxMarginLearner"]
@@ -128,8 +134,7 @@ class MaxMarginLearner:
     # ---- batches: functions of (seed, step, rank) alone, so that a resumed run goes on ----
 
     def _number(self, purpose: int) -> int:
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        return (((self.seed * 1_000_003) + self.step) * world + rank) * 8 + purpose
+        return step_seed(self.fabric, self.seed, self.step, purpose)
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._number(purpose))

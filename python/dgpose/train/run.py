@@ -29,6 +29,7 @@ __all__ = [
     "require_resume",
     "require_same",
     "share_buffers",
+    "step_seed",
     "training_progress",
 ]
 
@@ -119,6 +120,13 @@ def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float
     """Share of the peak learning rate: linear warm-up by step, half a cosine to 1 % by progress."""
     warmup = min(1.0, (step + 1) / max(1, warmup_steps))
     return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def step_seed(fabric: Fabric, seed: int, step: int, purpose: int) -> int:
+    """Seed of what a rank draws in a step for one of eight purposes: a function of these alone, so
+    that a resumed run goes on."""
+    world = fabric.world_size
+    return ((seed * 1_000_003 + step) * world + fabric.global_rank) * 8 + purpose
 
 
 def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:

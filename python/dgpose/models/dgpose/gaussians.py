@@ -73,9 +73,19 @@ class FittedGaussian(nn.Module):
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws [count, D]; `generator` on the CPU."""
-        noise = torch.randn(count, len(self.mean), generator=generator).to(self.mean)
-        drawn: Tensor = self.mean + noise @ self.scale.T
-        return drawn
+        return self.colored(torch.randn(count, len(self.mean), generator=generator).to(self.mean))
+
+    def colored(self, white: Tensor) -> Tensor:
+        """Draws of N(0, 1) [B, D] as draws of this one [B, D]."""
+        with torch.autocast(white.device.type, enabled=False):  # 8 bits would not do
+            return self.mean + white.float() @ self.scale.T
+
+    def whitened(self, rows: Tensor) -> Tensor:
+        """The inverse of `colored`."""
+        with torch.autocast(rows.device.type, enabled=False):
+            apart = (rows.float() - self.mean).T
+            white: Tensor = torch.linalg.solve_triangular(self.scale, apart, upper=False)
+            return white.T
 
     def divergence(self, posterior: Gaussian) -> Tensor:
         """KL(posterior || this) in nats, [B]."""

@@ -90,6 +90,8 @@ class DPIGConfig:
         foreground: "parts": crops of seven parts, one code each; "whole": one crop of the whole
             masked body, one code of the same total size.
         crop: S, edge in cells of a part's crop; the whole body's is 2S x S. [?]
+        pooled_levels: whether codes are read from all levels of their encoder, averaged over the
+            cells of the coarsest, not from that one alone.
         part_code: numbers of a part's code.
         background_code: numbers of the background's; 0: images have none, and the foreground's
             codes say everything.
@@ -105,6 +107,8 @@ class DPIGConfig:
         pose_code, pose_width, pose_blocks: numbers of the pose's code, width and residual blocks of
             its encoder and decoder.
         mapper_width, background_mapper_width, mapper_blocks: of the mappers of stage 2.
+        fitted_codes: whether mappers and critics work on codes whitened by the Gaussian that is
+            fitted to the training's, and mappers start from draws of it.
         critic_width, critic_blocks: of the critics.
         noise_std: of the noise that is mapped to codes.
         discriminator_channels: of its 5x5 convolutions of stride 2.
@@ -131,6 +135,7 @@ class DPIGConfig:
     batch_norm: bool = False
     foreground: Foreground = "parts"
     crop: int = 48
+    pooled_levels: bool = False
     part_code: int = 32
     background_code: int = 128
     placement: Placement = "tiled"
@@ -146,6 +151,7 @@ class DPIGConfig:
     mapper_width: int = 512
     background_mapper_width: int = 256
     mapper_blocks: int = 4
+    fitted_codes: bool = False
     critic_width: int = 512
     critic_blocks: int = 4
     noise_std: float = 0.2
@@ -183,14 +189,19 @@ class DPIGConfig:
             raise ValueError(f"channels must have 2 to 7 numbers, got {len(self.channels)}")
         if len(self.discriminator_channels) < 1:
             raise ValueError("discriminator_channels must have 1 number at least, got none")
-        cells = self.fold * 2 ** (len(self.channels) - 1)
-        if any(edge % cells for edge in self.size):
+        factor = 2 ** (len(self.channels) - 1)
+        if self.crop < 1 or self.crop % factor:
             raise ValueError(
-                f"size must be a multiple of fold 2^(levels - 1) = {cells}, got {self.size}"
+                f"crop must be a multiple of 2^(levels - 1) = {factor}, got {self.crop}"
+            )
+        if any(edge % factor for edge in self.grid):
+            raise ValueError(
+                f"size must be a multiple of fold 2^(levels - 1) = {self.fold * factor}, "
+                f"got {self.size}"
             )
         require_counts(
             self,
-            *("channels", "discriminator_channels", "crop", "part_code", "placed_channels"),
+            *("channels", "discriminator_channels", "part_code", "placed_channels"),
             *("bottleneck", "bottleneck_channels", "pose_code", "pose_width", "mapper_width"),
             *("background_mapper_width", "critic_width", "critic_steps"),
         )
@@ -264,12 +275,14 @@ class DPIGConfig:
             "stem_block": False,
             "batch_norm": True,
             "crop": 24,
+            "pooled_levels": True,
             "background_code": 64,
             "placement": "placed",
             "pose_width": 256,
             "pose_blocks": 2,
             "mapper_width": 256,
             "mapper_blocks": 3,
+            "fitted_codes": True,
             "critic_width": 256,
             "critic_blocks": 3,
             "discriminator_channels": (24, 48, 96, 128),
@@ -277,7 +290,7 @@ class DPIGConfig:
             "adversarial_weight": 0.05,
             "gan_loss": "hinge",
             "stage1": DPIGRecipe(
-                batch=32,
+                batch=16,
                 learning_rate=2e-3,
                 critic_learning_rate=4e-4,
                 halving_steps=None,

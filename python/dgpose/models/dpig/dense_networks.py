@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from dgpose.models.dgpose import FittedGaussian
 from dgpose.models.dpig.config import DPIGConfig, Factor
 from dgpose.skeletons import OPENPOSE18
 
@@ -72,30 +73,67 @@ def straight_through_round(values: Tensor) -> Tensor:
     return values + (values.round() - values).detach()
 
 
-class Mapper(nn.Module):
-    """Noise [B, D] -> code [B, D] of a factor."""
+class _OfCodes(nn.Module):
+    """What knows the codes of a factor, and with `fitted_codes` the Gaussian fitted to them."""
 
     def __init__(self, config: DPIGConfig, factor: Factor) -> None:
         super().__init__()
+        size = config.code_size(factor)
+        self.fitted = FittedGaussian(size) if config.fitted_codes else None
+
+    def fit(self, codes: Tensor) -> None:
+        """Fits the Gaussian to the training's codes [N, D], before all else; without
+        `fitted_codes` there is nothing to fit.
+
+        Raises:
+            ValueError: fewer than 2 codes.
+        """
+        if self.fitted is not None:
+            self.fitted.fit(codes)
+
+
+class Mapper(_OfCodes):
+    """Noise [B, D] -> code [B, D] of a factor.
+
+    With `fitted_codes` it starts as draws of their Gaussian, which the network then bends.
+    """
+
+    def __init__(self, config: DPIGConfig, factor: Factor) -> None:
+        super().__init__(config, factor)
         size = config.code_size(factor)
         width = config.mapper_width
         if factor == "background":
             width = config.background_mapper_width
+        self.noise_std = config.noise_std
         self.layers = _Dense(size, width, config.mapper_blocks, size)
+        if self.fitted is not None:
+            for values in self.layers[-1].parameters():
+                nn.init.zeros_(values)
 
     def forward(self, noise: Tensor) -> Tensor:
-        code: Tensor = self.layers(noise).float()
-        return code
+        if self.fitted is None:
+            code: Tensor = self.layers(noise).float()
+            return code
+        white = noise / self.noise_std
+        return self.fitted.colored(white + self.layers(white).float())
 
 
-class Critic(nn.Module):
-    """Code [B, D] of a factor -> score [B]."""
+class Critic(_OfCodes):
+    """Code [B, D] of a factor -> score [B]; with `fitted_codes` it sees them whitened."""
 
     def __init__(self, config: DPIGConfig, factor: Factor) -> None:
-        super().__init__()
+        super().__init__(config, factor)
         size = config.code_size(factor)
         self.layers = _Dense(size, config.critic_width, config.critic_blocks, 1)
 
-    def forward(self, code: Tensor) -> Tensor:
-        score: Tensor = self.layers(code).float()[:, 0]
+    def seen(self, code: Tensor) -> Tensor:
+        """[B, D], what the layers score, and a gradient penalty is about."""
+        return code if self.fitted is None else self.fitted.whitened(code)
+
+    def score(self, seen: Tensor) -> Tensor:
+        """Scores [B] of what `seen` gives."""
+        score: Tensor = self.layers(seen).float()[:, 0]
         return score
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.score(self.seen(code))

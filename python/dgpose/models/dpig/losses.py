@@ -107,12 +107,12 @@ def critic_loss(
     """WGAN's: mean score of mapped codes [B, D] less that of true ones [B, D], whose networks learn
     nothing by it; with `gradient_penalty` the penalty at random points between them (Gulrajani et
     al., 2017), whose `generator` is on the CPU."""
-    codes, mapped = codes.detach(), mapped.detach()
-    loss: Tensor = critic(mapped).mean() - critic(codes).mean()
+    true, false = critic.seen(codes.detach()), critic.seen(mapped.detach())
+    loss: Tensor = critic.score(false).mean() - critic.score(true).mean()
     if config.gradient_penalty:
-        shares = torch.rand(len(codes), 1, generator=generator).to(codes)
-        between = (codes + shares * (mapped - codes)).requires_grad_()
-        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        shares = torch.rand(len(true), 1, generator=generator).to(true)
+        between = (true + shares * (false - true)).requires_grad_()
+        (gradient,) = torch.autograd.grad(critic.score(between).sum(), between, create_graph=True)
         loss = loss + config.gradient_penalty * (gradient.norm(dim=1) - 1).square().mean()
     return loss
 

@@ -65,16 +65,28 @@ class _Levels(nn.Module):
 
 
 class _CodeEncoder(nn.Module):
-    """Features on a grid of the given size to a code: [B, C0, h, w] -> [B, D]."""
+    """Features on a grid of the given size to a code: [B, C0, h, w] -> [B, D].
+
+    With `pooled_levels` the code is read from all levels, averaged over the coarsest one's cells:
+    colours reach it straight from the finest.
+    """
 
     def __init__(self, config: DPIGConfig, grid: tuple[int, int], code: int) -> None:
         super().__init__()
         self.levels = _Levels(config)
-        height, width = _coarsest(grid, config)
-        self.linear = nn.Linear(config.channels[-1] * height * width, code)
+        self.coarse = _coarsest(grid, config)
+        self.pooled = config.pooled_levels
+        channels = sum(config.channels) if self.pooled else config.channels[-1]
+        self.linear = nn.Linear(channels * self.coarse[0] * self.coarse[1], code)
 
     def forward(self, x: Tensor) -> Tensor:
-        code: Tensor = self.linear(self.levels(x)[-1].flatten(1))
+        features = self.levels(x)
+        seen = features[-1]
+        if self.pooled:
+            last = len(features) - 1
+            pools = [F.avg_pool2d(f, 2 ** (last - level)) for level, f in enumerate(features)]
+            seen = torch.cat(pools, 1)
+        code: Tensor = self.linear(seen.flatten(1))
         return code
 
 
@@ -130,10 +142,9 @@ def _codes_of_crops(config: DPIGConfig) -> int:
 
 
 def _coarsest(grid: tuple[int, int], config: DPIGConfig) -> tuple[int, int]:
-    height, width = grid
-    for _ in config.channels[1:]:
-        height, width = (height + 1) // 2, (width + 1) // 2
-    return height, width
+    """(h, w) of the last level on a grid that is so large in the first."""
+    factor = 2 ** (len(config.channels) - 1)
+    return grid[0] // factor, grid[1] // factor
 
 
 class _PlacedCodes(nn.Module):
@@ -216,8 +227,8 @@ class Decoder(nn.Module):
         x = self.expand(code).unflatten(1, (-1, *self.coarse))
         x = x.contiguous(memory_format=torch.channels_last)
         for index, (block, skip) in enumerate(zip(self.blocks, skips[::-1], strict=True)):
-            if index:
-                x = self.up[index - 1](F.interpolate(x, scale_factor=2.0))
+            if index:  # published: upsampled first, which gives the same for four times the work
+                x = F.interpolate(self.up[index - 1](x), scale_factor=2.0)
             x = block(torch.cat((x, skip), 1))
         return F.pixel_shuffle(self.last(x), self.config.fold).float()
 

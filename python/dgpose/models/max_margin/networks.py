@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from dgpose.models.max_margin.config import MaxMarginConfig
 from dgpose.nn.residual import ResidualBlock, conv_bn
+from dgpose.nn.weight_files import fingerprint
 
 __all__ = [
     "AuxiliaryHead",
@@ -303,11 +302,7 @@ class MaxMarginModel(nn.Module):
         the models that share it."""
         config = self.config
         settings = {"pose_layers": config.pose_layers, "pose_unit_mm": config.pose_unit_mm}
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        for name, tensor in sorted(self.pose_network.state_dict().items()):
-            digest.update(f"{name} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint(self.pose_network, settings)
 
     def _middle(self, images: Tensor) -> Tensor:
         size, crop = self.config.image_size, self.config.crop_size
