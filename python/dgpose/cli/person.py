@@ -8,7 +8,6 @@ from typing import Annotated
 import torch
 import typer
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import parse_box
 from dgpose.cli.options import Threads
 from dgpose.cli.person_edit import edit
@@ -34,8 +33,8 @@ from dgpose.cli.person_options import (
 )
 from dgpose.cli.person_results import SHOWN, ImagesAlone, require_picture_name, write_results
 from dgpose.cli.terminal import fail
-from dgpose.data.image_files import read_image
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.data.image_files import read_image, save_picture
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 
 __all__ = ["app"]
@@ -207,7 +206,7 @@ def generate(
             save_picture(out, result_sheet(people[:SHOWN], looks[:SHOWN], title))
         else:
             rows = torch.arange(len(people)).view(len(poses), count).T[:SHOWN].flatten()
-            save_picture(out, grid_sheet(people[rows], looks[:SHOWN], title, len(poses)))
+            save_picture(out, grid_sheet(people[rows], looks[:SHOWN], title, names))
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     shown = "" if only or count <= SHOWN else f" ({SHOWN} of {count} appearances shown)"

@@ -33,7 +33,7 @@ from dgpose.cli.person_options import (
 from dgpose.cli.person_results import write_results
 from dgpose.cli.terminal import fail
 from dgpose.data.pose_edits import LIMBS, drag_joint, scale_height, scale_limb
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.skeletons import BODY14
 from dgpose.viz.drawing import animation
 from dgpose.viz.person import person_tile

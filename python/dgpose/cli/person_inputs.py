@@ -16,7 +16,7 @@ from dgpose.cli.image_inputs import free_name, image_files
 from dgpose.cli.terminal import progress
 from dgpose.data.image_files import read_image
 from dgpose.data.pose_files import PoseFile, read_pose_file
-from dgpose.inference.person_views import as_pose, pose_square
+from dgpose.inference.person_views import as_pose, pose_box
 
 __all__ = ["ImagePoses", "PersonImages", "read_targets"]
 
@@ -100,7 +100,7 @@ def read_targets(
         file = read_pose_file(path, skeleton)
         for number, pose in enumerate(_with_nan(file)):
             try:
-                pose_square(as_pose(pose))
+                pose_box(as_pose(pose))
             except ValueError as error:
                 raise ValueError(f"{path}: pose {number}: {error}") from None
             poses.append(pose)

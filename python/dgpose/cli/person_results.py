@@ -7,11 +7,10 @@ from pathlib import Path
 
 import typer
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import free_name
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
-from dgpose.data.image_files import IMAGE_SUFFIXES
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.data.image_files import IMAGE_SUFFIXES, save_picture
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.viz.person import grid_sheet, result_sheet
 
 __all__ = ["SHOWN", "ImagesAlone", "require_picture_name", "write_results"]
@@ -93,7 +92,7 @@ def write_results(
     if sheet:
         joined = GeneratedPeople.joined(sheet)
         if len(poses) > 1:
-            save_picture(out, grid_sheet(joined, names, title, len(poses)))
+            save_picture(out, grid_sheet(joined, names, title, poses))
         else:
             save_picture(out, result_sheet(joined, names, title))
     left = len(inputs.files) - inputs.failed - len(names)
