@@ -198,4 +198,6 @@ def test_features_of_reidentification(people: Given) -> None:
     assert torch.allclose(lengths, (lengths > 0.5).float(), atol=1e-4)
     assert not foreground_codes(model("stage1"), nobody).any()
     assert foreground_codes(model("stage1", foreground="whole"), pool).shape == (6, 28)
-    assert torch.equal(chance(pool), chance(pool))
+    assert torch.equal(chance()(pool), chance()(pool))
+    once = chance()
+    assert not torch.equal(once(pool), once(pool))

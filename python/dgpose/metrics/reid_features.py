@@ -5,15 +5,19 @@ Each function gives features [N, D] of the images of a pool, for `reidentify`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dgpose.data.person_pool import PersonPool
+from dgpose.data.reid_sets import ReidSet
+from dgpose.metrics.reidentification import Reidentification, reidentify
 from dgpose.models.dpig import DPIG, DPIGConfig, pose_inputs
 from dgpose.skeletons import OPENPOSE18
 
-__all__ = ["chance", "color_histograms", "foreground_codes"]
+__all__ = ["chance", "color_histograms", "foreground_codes", "reidentify_by"]
 
 _BINS = 8  # of each colour channel
 _CHANCE_SIZE = 64
@@ -87,6 +91,26 @@ def foreground_codes(model: DPIG, pool: PersonPool) -> Tensor:
     return torch.cat(parts)
 
 
-def chance(pool: PersonPool, seed: int = 0) -> Tensor:
-    """Normal noise [N, 64]: a ranking that knows nothing; other pools need another seed."""
-    return torch.randn(len(pool), _CHANCE_SIZE, generator=torch.Generator().manual_seed(seed))
+def chance(seed: int = 0) -> Callable[[PersonPool], Tensor]:
+    """Features that know nothing: normal noise [N, 64], new in every call."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda pool: torch.randn(len(pool), _CHANCE_SIZE, generator=generator)
+
+
+def reidentify_by(features: Callable[[PersonPool], Tensor], people: ReidSet) -> Reidentification:
+    """`reidentify` by the features [N, D] that a function gives of a pool.
+
+    Raises:
+        ValueError: as `reidentify`.
+    """
+    query, gallery = people.query, people.gallery
+    assert query.identity is not None
+    assert gallery.identity is not None
+    return reidentify(
+        features(query),
+        features(gallery),
+        query.identity,
+        gallery.identity,
+        people.query_cameras,
+        people.gallery_cameras,
+    )
