@@ -48,7 +48,8 @@ __all__ = [
 
 # Fields of a configuration that are no part of the networks that are kept,
 _RECIPE = {
-    *("code_noise", "code_weight", "l1_weight", "adversarial_weight", "gan_loss", "pose_weight"),
+    *("code_noise", "code_weight", "l1_weight", "body_weight", "adversarial_weight"),
+    *("gan_loss", "pose_weight"),
     *("discriminator_channels", "spectral_norm", "critic_width", "critic_blocks", "critic_steps"),
     *("weight_clip", "gradient_penalty", "stage1", "pose", "stage2"),
 }

@@ -116,6 +116,7 @@ class DPIGConfig:
         disk_radius: of the joints' maps in pixels.
         mask_radius: of the limbs in the foreground's mask in pixels.
         l1_weight: of the mean absolute difference of pixels in [-1, 1].
+        body_weight: of that difference inside the foreground's mask, beside 1 everywhere.
         adversarial_weight: of the generator's term; 0: no discriminator.
         gan_loss: "logistic" (sigmoid cross entropy, non-saturating), or "hinge".
         pose_weight: of the mean squared error of the pose autoencoder.
@@ -160,6 +161,7 @@ class DPIGConfig:
     disk_radius: float = 4.0
     mask_radius: float = 7.0
     l1_weight: float = 20.0
+    body_weight: float = 0.0
     adversarial_weight: float = 1.0
     gan_loss: GanLoss = "logistic"
     pose_weight: float = 20.0
@@ -210,7 +212,13 @@ class DPIGConfig:
         require_not_negative(
             self,
             *("background_code", "code_noise", "code_weight", "pose_blocks", "mapper_blocks"),
-            *("critic_blocks", "disk_radius", "adversarial_weight", "gradient_penalty"),
+            *(
+                "critic_blocks",
+                "disk_radius",
+                "body_weight",
+                "adversarial_weight",
+                "gradient_penalty",
+            ),
         )
 
     @property
@@ -287,6 +295,7 @@ class DPIGConfig:
             "critic_blocks": 3,
             "discriminator_channels": (24, 48, 96, 128),
             "spectral_norm": True,
+            "body_weight": 2.0,
             "adversarial_weight": 0.05,
             "gan_loss": "hinge",
             "stage1": DPIGRecipe(

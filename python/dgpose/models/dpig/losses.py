@@ -31,6 +31,7 @@ class Rebuilt(NamedTuple):
 
     images: Tensor  #: [B, 3, H, W] for pixels in [-1, 1]
     truth: Tensor  #: [B, 3, H, W] in [-1, 1]
+    mask: Tensor  #: [B, 1, H, W] of the foreground
     codes: tuple[Tensor, ...]  #: foreground and, where there is one, background, without noise
 
 
@@ -44,7 +45,7 @@ def rebuild(
     codes = (foreground,) if background is None else (foreground, background)
     noisy = [_with_noise(code, model.config.code_noise, generator) for code in codes]
     rebuilt = model.decoder(noisy[0], None if background is None else noisy[1], pose)
-    return Rebuilt(rebuilt, truth, codes)
+    return Rebuilt(rebuilt, truth, pose.mask, codes)
 
 
 def _with_noise(code: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
@@ -57,7 +58,10 @@ def generator_losses(
     config: DPIGConfig, discriminator: Discriminator | None, rebuilt: Rebuilt
 ) -> dict[str, Tensor]:
     """The weighted terms of stage 1's loss of all networks but the discriminator, by name."""
-    terms = {"l1": config.l1_weight * (rebuilt.images - rebuilt.truth).abs().mean()}
+    apart = (rebuilt.images - rebuilt.truth).abs()
+    if config.body_weight:
+        apart = apart * (1 + config.body_weight * rebuilt.mask)
+    terms = {"l1": config.l1_weight * apart.mean()}
     if config.code_weight:
         squares = torch.stack([code.square().mean() for code in rebuilt.codes])
         terms["codes"] = config.code_weight * squares.sum()
