@@ -21,6 +21,7 @@ __all__ = [
     "PartColors",
     "color_distance",
     "diversity",
+    "energy_distance",
     "frechet_distance",
     "gaussian_distance",
     "part_colors",
@@ -93,15 +94,40 @@ def frechet_distance(features: Tensor, other: Tensor) -> float:
     Raises:
         ValueError: another shape, or features that are not finite.
     """
+    _require_features(features, other)
+    features, other = features.double(), other.double()
+    return float(
+        gaussian_distance(features.mean(0), features.T.cov(), other.mean(0), other.T.cov())
+    )
+
+
+def energy_distance(features: Tensor, other: Tensor) -> float:
+    """How far two sets of features are apart as distributions, in any way, not by their Gaussians
+    alone: 1 - (E|x - x'| + E|y - y'|) / (2 E|x - y|) over different pairs (Székely and Rizzo: J.
+    Stat. Plan. Inference 143, 2013), in float64.
+
+    0 where the distributions are the same (a little below it may be found), at most 1.
+
+    Args:
+        features: [N, F], N >= 2.
+        other: [M, F], M >= 2.
+
+    Raises:
+        ValueError: another shape, or features that are not finite.
+    """
+    _require_features(features, other)
+    features, other = features.double(), other.double()
+    within = sum(float(torch.nn.functional.pdist(rows).mean()) for rows in (features, other))
+    between = 2 * float(torch.cdist(features, other).mean())
+    return 1 - within / between if between else 0.0
+
+
+def _require_features(features: Tensor, other: Tensor) -> None:
     for name, value in (("features", features), ("other", other)):
         if value.dim() != 2 or len(value) < 2 or value.shape[1] != features.shape[1]:
             raise ValueError(f"{name} must have shape [N, F] with N >= 2, got {list(value.shape)}")
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name} must be finite, got NaN or Inf")
-    features, other = features.double(), other.double()
-    return float(
-        gaussian_distance(features.mean(0), features.T.cov(), other.mean(0), other.T.cov())
-    )
 
 
 def diversity(features: Tensor) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -55,7 +56,7 @@ _RECIPE = {
 }
 # and those of networks that may not have been trained yet.
 _AUTOENCODER = {"pose_code", "pose_width", "pose_blocks"}
-_MAPPER = {"mapper_width", "background_mapper_width", "mapper_blocks", "noise_std"}
+_MAPPER = {"mapper_width", "background_mapper_width", "mapper_blocks", "noise_std", "fitted_codes"}
 _MAPPERS: dict[Factor, Trainable] = {
     "foreground": "foreground_mapper",
     "background": "background_mapper",
@@ -168,6 +169,10 @@ class _PoseRun(_Run[PoseLearner, PoseErrors]):
 
 class _MapperRun(_Run[MapperLearner, MapperErrors]):
     _true: dict[Factor, Tensor] | None = None
+
+    def prepare(self, stopped: Callable[[], bool]) -> bool:
+        self.learner.prepare()
+        return stopped()
 
     def validate(self) -> MapperErrors:
         if self._true is None:  # the encoders stay as they are

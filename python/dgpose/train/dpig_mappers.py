@@ -14,6 +14,7 @@ from dgpose.models.dpig import (
     DPIG,
     Critic,
     Factor,
+    Mapper,
     clip_weights,
     critic_loss,
     mapper_loss,
@@ -94,6 +95,14 @@ class MapperLearner(DPIGLearner):
                 ]
             self._codes = {f: torch.cat([side[f] for side in sides]) for f in self.factors}
         return self._codes
+
+    def prepare(self) -> None:
+        """Fits mappers and critics to the codes, where the configuration says so."""
+        for factor, codes in self.codes.items():
+            for networks in (self.learning, self.average, self.critics):
+                network = networks[factor]
+                assert isinstance(network, Mapper | Critic)
+                network.fit(codes)
 
     def learn(self, progress: float) -> dict[str, Tensor]:
         config, draws = self.config, self._generator(_DRAWS)
