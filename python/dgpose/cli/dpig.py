@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from dgpose.cli.dpig_eval import evaluate
 from dgpose.cli.dpig_invert import invert
 from dgpose.cli.dpig_options import SMALL, Estimator, Model, Seed, load_factors, parse_factors
+from dgpose.cli.dpig_reid import reid
 from dgpose.cli.dpig_virtual_market import virtual_market
 from dgpose.cli.image_inputs import parse_box
 from dgpose.cli.options import Threads
@@ -235,6 +237,7 @@ def interpolate(
     typer.echo(f"{said}: {out}, {out.with_suffix('.gif')}")
 
 
-for _command in (invert,):
+for _command in (invert, reid):
     app.command()(_command)
 app.command("virtual-market")(virtual_market)
+app.command("eval")(evaluate)
