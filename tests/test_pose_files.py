@@ -359,7 +359,7 @@ def test_any_bytes_are_poses_or_a_format_error(
 
 
 def test_hidden_joints(tmp_path: Path) -> None:
-    """A joint may be known and not visible; where nobody says so, all that are known are visible."""
+    """A joint may be known and hidden; where nobody says so, all that are known are visible."""
     points = [[float(10 + joint), 20.0] for joint in range(14)]
     hidden = [joint != 3 for joint in range(14)]
     path = tmp_path / "poses.json"
