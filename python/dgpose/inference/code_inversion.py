@@ -38,7 +38,7 @@ class InversionConfig:
     restarts: int = 8
     steps: int = 400
     learning_rate: float = 0.1
-    noise_weight: float = 1e-4
+    noise_weight: float = 1e-3
 
     def __post_init__(self) -> None:
         for name in ("restarts", "steps"):
