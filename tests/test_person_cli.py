@@ -127,7 +127,8 @@ def test_reconstruct_without_poses(inputs: Path, tmp_path: Path) -> None:
     assert out.is_file()
     lost = invoke("reconstruct", people, "--model", inputs / "conditional", "--out", out)
     assert lost.exit_code == 2
-    assert "--source-pose or --estimator must be given with a conditional model" in lost.stderr
+    said = "--source-pose or --estimator must be given with a model that estimates no poses"
+    assert said in lost.stderr
     helped = invoke("reconstruct", people, "--model", inputs / "conditional", "--out", out,
                     "--estimator", inputs / "semi")  # fmt: skip
     assert helped.exit_code == 0, helped.output
@@ -156,6 +157,44 @@ def test_estimate_writes_poses_that_other_commands_read(inputs: Path, tmp_path: 
                              "--json").stdout)  # fmt: skip
     assert line == json.loads((out / "poses.json").read_text())["poses"][1]
     assert np.array(line["keypoints_px"]).shape == (14, 2)
+
+
+def test_ctrl_c_keeps_the_poses_found_so_far(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate, done = KeypointEstimator.estimate, []
+
+    def interrupted(self: KeypointEstimator, *args: Any, **options: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(0)
+        return estimate(self, *args, **options)
+
+    monkeypatch.setattr(KeypointEstimator, "estimate", interrupted)
+    out = tmp_path / "found"
+    result = invoke("estimate", inputs / "people", "--model", inputs / "semi", "--out", out)
+    assert result.exit_code != 0
+    assert [path.name for path in (out / "pictures").iterdir()] == ["person_0.png"]
+    (pose,) = json.loads((out / "poses.json").read_text())["poses"]
+    assert pose["image"].endswith("person_0.png")
+
+
+def test_a_pose_that_stays_in_place_must_lie_in_the_image(inputs: Path, tmp_path: Path) -> None:
+    """The error names the pose to show, and not the image's own."""
+    people, out = inputs / "people", tmp_path / "out.png"
+    poses = json.loads((people / "person_1.json").read_text())
+    del poses["poses"][0]["size"]
+    poses["poses"][0]["keypoints_px"] = [[x + 9000, y] for x, y in
+                                         poses["poses"][0]["keypoints_px"]]  # fmt: skip
+    (tmp_path / "far.json").write_text(json.dumps(poses))
+    rest = (
+        *("transfer", people / "person_0.png", "--source-pose", people / "person_0.json"),
+        *("--pose", tmp_path / "far.json", "--model", inputs / "conditional", "--out", out),
+    )
+    result = invoke(*rest, "--in-place")
+    assert result.exit_code == 2
+    assert "the pose to show must lie in the image of 48x48 pixels, unless a" in result.stderr
+    assert invoke(*rest).exit_code == 0
 
 
 def test_edit(inputs: Path, tmp_path: Path) -> None:
@@ -285,7 +324,8 @@ def test_poses_to_show(inputs: Path, tmp_path: Path) -> None:
     lost = invoke("transfer", image, "--pose", tmp_path / "one.json", "--model", inputs / "semi",
                   "--out", out)  # fmt: skip
     assert lost.exit_code == 2
-    assert f"{tmp_path}/one.json: pose 0: pose must have two known joints" in lost.stderr
+    said = "pose must have two known joints a pixel or more apart"
+    assert lost.stderr == f"error: {tmp_path}/one.json: pose 0: {said}\n"
     made = invoke("transfer", image, "--pose", inputs / "people" / "poses.json", "--limit", 2,
                   "--model", inputs / "semi", "--out", out)  # fmt: skip
     assert made.stderr.strip() == "the first 2 of 3 poses are shown: --limit"

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from dgpose.cli.app import app
 from dgpose.data.deepfashion import image_key
-from dgpose.data.image_files import ImageFiles
+from dgpose.data.image_files import ImageFiles, ImageFormatError, read_image
 from dgpose.data.keypoint_annotations import read_pairs
 from dgpose.data.lsp import lsp_part, open_lsp
 from dgpose.data.person_photos import PersonPhotos, PhotoSetError
@@ -333,6 +333,8 @@ def test_data_check(tmp_path: Path, name: str) -> None:
     def check(*more: str) -> Any:
         return CliRunner().invoke(app, ["data", "check", str(folder), "--dataset", name, *more])
 
+    assert check().stderr == f"error: {folder}: no such folder\n"
+    folder.mkdir()
     result = check()
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {folder}: must hold ")
@@ -355,3 +357,13 @@ def test_data_check(tmp_path: Path, name: str) -> None:
     assert result.exit_code == 1
     if name != "chictopia":  # its images are the list of what is there
         assert "missing in test: " in result.output
+
+
+def test_a_damaged_image_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By our error, and not by a line of OpenCV's."""
+    whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8))
+    path = tmp_path / "cut.png"
+    path.write_bytes(whole[1].tobytes()[:2000])
+    with pytest.raises(ImageFormatError, match=r"cut\.png: the image cannot be decoded"):
+        read_image(path)
+    assert capfd.readouterr().err == ""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.viz.person import estimate_picture, grid_sheet, person_tile, pose_tile, result_sheet
 
 
@@ -33,11 +33,18 @@ def test_a_sheet_grows_with_what_is_on_it() -> None:
     assert result_sheet(people(1), ["a"], "t").shape[1] == 3 * (256 + 8) + 8
     assert result_sheet(people(1, sources=False), ["a"], "t").shape[1] == 2 * (256 + 8) + 8
     assert result_sheet(people(9), ["a"] * 9, "t").shape[1] == 6 * (144 + 8) + 8
-    grid = grid_sheet(people(6), ["a", "b"], "t", 3)
+    poses = ["x", "y", "z"]
+    grid = grid_sheet(people(6), ["a", "b"], "t", poses)
     assert grid.shape[1] == 4 * (256 + 8) + 8
-    assert grid_sheet(people(6, sources=False), ["a", "b"], "t", 3).shape[1] == 3 * (256 + 8) + 8
+    assert (
+        grid_sheet(people(6, sources=False), ["a", "b"], "t", poses).shape[1] == 3 * (256 + 8) + 8
+    )
     with pytest.raises(ValueError, match="3 poses of 1 appearances, got 6"):
-        grid_sheet(people(6), ["a"], "t", 3)
+        grid_sheet(people(6), ["a"], "t", poses)
+    nameless = grid_sheet(people(6), ["a", "b"], "t", [""] * 3)
+    captions = slice(44 + 256, 44 + 256 + 26)  # below the poses
+    assert (grid[captions] != nameless[captions]).any()
+    np.testing.assert_array_equal(grid[captions.stop :], nameless[captions.stop :])
 
 
 def test_an_estimate_over_its_photograph() -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dgpose.cli.hand import save_picture
+from dgpose.data.image_files import save_picture
 from dgpose.data.person_pool import PersonPool
 from dgpose.metrics.person_evaluation import PersonReport
 from dgpose.models.dgpose import DGPoseConfig, DGPoseModel, load_model

@@ -21,6 +21,7 @@ __all__ = ["ShippedModel", "load", "model_path", "shipped_models"]
 _RUNS = {
     "crossing_nets": ("dgpose.inference.crossing_nets", "CrossingNetsEstimator"),
     "dgpose": ("dgpose.inference.person_generator", "PersonGenerator"),
+    "dpig": ("dgpose.inference.person_factors", "PersonFactors"),
     "hand_regressor": ("dgpose.inference.hand_estimator", "HandEstimator"),
     "keypoint_network": ("dgpose.inference.person_keypoints", "KeypointEstimator"),
 }
@@ -68,6 +69,7 @@ def load(model: str | Path = "hand_accurate", **options: Any) -> Any:
         `HandEstimator` for hand_accurate, hand_fast and other weights of a `HandRegressor`;
         `CrossingNetsEstimator` for crossing_nets and other weights of `CrossingNets`;
         `PersonGenerator` for person_semi, person_conditional and other weights of DGPose;
+        `PersonFactors` for dpig_small and other weights of DPIG;
         `KeypointEstimator` for person_judge and other weights of a `KeypointNetwork`.
 
     Raises:

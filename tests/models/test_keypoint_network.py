@@ -63,6 +63,23 @@ def test_features_do_not_depend_on_the_batch(network: KeypointNetwork) -> None:
     assert torch.allclose(network.features(images)[-3:], alone, atol=1e-5)
 
 
+def test_images_that_are_not_square(network: KeypointNetwork) -> None:
+    """Their border is repeated; places are those of the given image."""
+    squares = torch.rand(2, 3, 48, 48)
+    squares[..., :11] = squares[..., 11:12]
+    squares[..., 36:] = squares[..., 35:36]
+    for images, cut in (
+        (squares, squares[..., 11:36]),
+        (squares.transpose(2, 3), squares.transpose(2, 3)[:, :, 11:36]),
+    ):
+        whole, scores = network.estimate(images)
+        places, same = network.estimate(cut)
+        aside = torch.tensor((11, 0) if cut.shape[2] == 48 else (0, 11))
+        assert torch.equal(places, whole - aside)
+        assert torch.equal(same, scores)
+        assert torch.equal(network.features(cut), network.features(images))
+
+
 def test_files(network: KeypointNetwork, tmp_path: Path) -> None:
     save_judge(network, tmp_path / "judge.safetensors", {"steps": 3})
     again, training = load_judge(tmp_path / "judge.safetensors")
@@ -76,8 +93,8 @@ def test_files(network: KeypointNetwork, tmp_path: Path) -> None:
 
 
 def test_what_it_refuses(network: KeypointNetwork) -> None:
-    with pytest.raises(ValueError, match=r"shape \[B, 3, S, S\], got \[1, 3, 32, 16\]"):
-        network.estimate(torch.zeros(1, 3, 32, 16))
+    with pytest.raises(ValueError, match=r"shape \[B, 3, H, W\], got \[1, 1, 32, 16\]"):
+        network.estimate(torch.zeros(1, 1, 32, 16))
     with pytest.raises(ValueError, match="image_size must be a multiple of 16, got 40"):
         KeypointNetworkConfig(40)
     with pytest.raises(ValueError, match=r"channels must be 4 integers >= 1, got \[8, 8, 8\]"):

@@ -15,11 +15,13 @@ from torch import Tensor
 import dgpose
 from dgpose.data.person_crops import from_crop, person_crop, to_crop, whole_image
 from dgpose.data.pose_edits import drag_joint, scale_height
-from dgpose.inference.person_generator import GeneratedPeople, PersonGenerator
+from dgpose.inference.generated_people import GeneratedPeople
+from dgpose.inference.person_generator import PersonGenerator
 from dgpose.inference.person_keypoints import KeypointEstimator
-from dgpose.inference.person_views import as_picture, as_pose, pose_square, view_person
+from dgpose.inference.person_views import as_picture, as_pose, pose_box, view_person
 from dgpose.models.dgpose import DGPoseConfig, DGPoseModel, make_model, save_model
 from dgpose.nn.keypoint_network import KeypointNetwork, KeypointNetworkConfig, save_judge
+from dgpose.skeletons import OPENPOSE18
 
 S = 32
 
@@ -65,14 +67,34 @@ def pose(seed: int = 0) -> np.ndarray[Any, Any]:
 def test_the_square_is_moved_into_the_picture_or_made_smaller() -> None:
     joints = np.full((14, 2), np.nan)
     joints[:2] = (20, 10), (30, 50)
-    free = pose_square(joints)
+    free = pose_box(joints)
     np.testing.assert_allclose(free, [25 - 27.4, 30 - 27.4, 25 + 27.4, 30 + 27.4])
-    inside = pose_square(joints, picture(height=100, width=100))
+    inside = pose_box(joints, 1, picture(height=100, width=100))
     np.testing.assert_allclose(inside, [-0.5, 2.6, 54.3, 57.4], atol=0.01)
-    smaller = pose_square(joints, picture(height=52, width=100))
+    smaller = pose_box(joints, 1, picture(height=52, width=100))
     assert smaller[3] - smaller[1] == pytest.approx(52)
-    tight = pose_square(joints, picture(height=40, width=22))
+    tight = pose_box(joints, 1, picture(height=40, width=22))
     np.testing.assert_allclose(tight, [1, 6, 49, 54])  # 1.2 times, around the joints
+
+
+def test_a_view_of_another_shape() -> None:
+    """Of 128x64 the box is twice as high as wide; the picture's pixels and the pose agree."""
+    joints = np.full((18, 2), np.nan)
+    joints[[2, 16]] = (20, 10), (30, 70)
+    image = np.zeros((100, 60, 3), np.uint8)
+    image[8:13, 18:23] = image[68:73, 28:33] = 255
+    view = view_person(image, (128, 64), joints, skeleton=OPENPOSE18)
+    assert view.image.shape == (3, 128, 64)
+    # Moved down by 0.6 pixels, into the picture.
+    np.testing.assert_allclose(view.box, (25 - 20.55, 0.6 - 1.1, 25 + 20.55, 0.6 + 81.1))
+    assert view.pose_px is not None
+    for x, y in view.pose_px[[2, 16]].round().astype(int):
+        assert view.image[:, y, x].min() > 0.9
+    assert np.isnan(view.pose_px[3]).all()
+    np.testing.assert_allclose(from_crop(view.pose_px, view.box, (128, 64)), joints)
+    boxed = view_person(image, (128, 64), joints, (10, 20, 30, 40)).box
+    np.testing.assert_allclose(boxed, [20 - 12, 30 - 24, 20 + 12, 30 + 24])
+    assert view_person(image, (128, 64), joints).pose_px.shape == (14, 2)  # type: ignore[union-attr]
 
 
 def test_a_view_is_the_crop_and_the_pose_in_it() -> None:
@@ -81,21 +103,21 @@ def test_a_view_is_the_crop_and_the_pose_in_it() -> None:
     view = view_person(picture(), S, joints)
     np.testing.assert_array_equal(
         (255 * view.image).round().byte(),
-        person_crop(picture(), view.square, S, repeat_border=True),
+        person_crop(picture(), view.box, S, repeat_border=True),
     )
     assert view.pose_px is not None
-    np.testing.assert_allclose(from_crop(view.pose_px, view.square, S), joints)
+    np.testing.assert_allclose(from_crop(view.pose_px, view.box, S), joints)
     assert np.nanmin(view.pose_px) > 0
     assert np.nanmax(view.pose_px) < S - 1
     boxed = view_person(picture(), S, joints, (30, 10, 80, 80))
-    np.testing.assert_allclose(boxed.square, [13, 3, 97, 87])
+    np.testing.assert_allclose(boxed.box, [13, 3, 97, 87])
 
 
 def test_one_known_joint_shows_the_whole_picture() -> None:
     joints = np.full((14, 2), np.nan)
     joints[5] = 40, 50
     view = view_person(picture(), S, joints)
-    np.testing.assert_allclose(view.square, whole_image(picture()))
+    np.testing.assert_allclose(view.box, whole_image(picture()))
 
 
 def test_pictures_of_any_kind() -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dgpose._errors import one_line
-from dgpose.cli.hand import save_picture
 from dgpose.cli.terminal import fail, progress
 
 # Nothing that imports torch here: `dgpose --help` would wait for it.
@@ -93,6 +92,7 @@ def heatmap(
 
     Writes OUT/pictures/NAME.png, OUT/masks/NAME.png (mask alone: 0 and 255) and OUT/sheet.png.
     """
+    from dgpose.data.image_files import save_picture
     from dgpose.skeletons import OPENPOSE18
     from dgpose.viz.body import body_page, enlarge, maps_over
 
@@ -147,6 +147,7 @@ def crop(
     wide, and of deepfashion for others. Writes OUT/parts/NAME_PART.png, OUT/boxes.csv (pixels of
     the images) and OUT/pictures/NAME.png, which shows them all.
     """
+    from dgpose.data.image_files import save_picture
     from dgpose.skeletons import DPIG_PART_NAMES
     from dgpose.viz.body import parts_picture
     from dgpose_ext.tensor_file import write_bytes_atomically

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from dgpose.cli.data_human36m import check_human36m
 from dgpose.cli.data_people import check_people
-from dgpose.cli.hand import save_picture
 from dgpose.cli.options import Split, SplitBy
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.body_kinematics import with_bone_lengths
 from dgpose.data.hand_check import HandSetPart, HandSetReport, LookedAt, check_hand_set
 from dgpose.data.hand_datasets import HandSample
+from dgpose.data.image_files import save_picture
 from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.skeletons import hand_skeleton
 from dgpose.viz.hand import labelled_sheet
@@ -76,6 +76,8 @@ def check(
     folder that is not that data set.
     """
     try:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder")
         if dataset is DataSetName.H36M:
             _say(check_human36m(folder, out))
             return

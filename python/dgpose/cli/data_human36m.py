@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose._errors import one_line
-from dgpose.cli.hand import save_picture
 from dgpose.data.human36m import SUBJECTS, Human36M, Split, open_human36m
-from dgpose.data.image_files import ImageFormatError
+from dgpose.data.image_files import ImageFormatError, save_picture
 from dgpose.skeletons import H36M17
 from dgpose.viz.body import body_page
 from dgpose.viz.drawing import Picture, draw_skeleton

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose._errors import one_line
-from dgpose.cli.hand import save_picture
-from dgpose.data.image_files import ImageFormatError
+from dgpose.data.image_files import ImageFormatError, save_picture
 from dgpose.data.person_photos import PersonPhotos
 from dgpose.data.person_sources import PERSON_SPLITS, open_photos
 from dgpose.skeletons import BODY14, OPENPOSE18

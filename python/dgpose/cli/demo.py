@@ -28,9 +28,10 @@ def demo(
     Needs no camera and no data: 640x480 depth images are rendered with a sensor's noise, the hand
     is found in each, and the 14 scored joints are compared with the true ones.
     """
-    from dgpose.cli.hand import print_summary, save_picture
+    from dgpose.cli.hand import print_summary
     from dgpose.data.cameras import project
     from dgpose.data.depth_sources import synthetic_frames
+    from dgpose.data.image_files import save_picture
     from dgpose.inference import HandEstimator
     from dgpose.inference.hand_run import estimate, summarise
     from dgpose.viz.hand import SheetTile, contact_sheet

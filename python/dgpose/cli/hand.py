@@ -116,6 +116,7 @@ def run(
     """
     from dgpose.data.cameras import parse_camera
     from dgpose.data.depth_sources import depth_source
+    from dgpose.data.image_files import save_picture
     from dgpose.inference.hand_pose import check_conversion
     from dgpose.inference.hand_run import estimate, in_skeleton, read_labels, with_labels
     from dgpose.model_zoo import load
@@ -313,17 +314,6 @@ def print_summary(summary: dict[str, Any]) -> None:
             f"mean error {summary['mean_error_mm']:.1f} mm (14 scored joints, "
             f"{summary['labelled_frames']} labelled frames with a hand found)"
         )
-
-
-def save_picture(path: Path, picture: Any) -> None:
-    """Write an RGB picture as PNG, or as JPEG where the name says so, atomically."""
-    import cv2
-
-    from dgpose_ext.tensor_file import write_bytes_atomically
-
-    kind = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    encoded = cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    write_bytes_atomically(path, encoded.tobytes())
 
 
 def parse_center(text: str) -> tuple[float, float, float]:

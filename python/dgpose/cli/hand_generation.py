@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dgpose._errors import one_line
-from dgpose.cli.hand import Hand, Unit, parse_center, save_picture
+from dgpose.cli.hand import Hand, Unit, parse_center
 from dgpose.cli.options import CameraOption, CenterOption
 from dgpose.cli.terminal import fail, progress
 
@@ -176,6 +176,7 @@ def _save_sheet(
 ) -> None:
     import numpy as np
 
+    from dgpose.data.image_files import save_picture
     from dgpose.viz.generated_hands import generated_sheet
 
     count = min(len(hands), _SHEET_TILES)
@@ -241,6 +242,7 @@ def refine(
     """
     from dgpose.data.cameras import parse_camera
     from dgpose.data.depth_sources import depth_source
+    from dgpose.data.image_files import save_picture
     from dgpose.inference.hand_refinement import RefineConfig, refine_frame
     from dgpose.inference.hand_run import read_labels, to_json, with_labels
     from dgpose.skeletons import NYU36, NYU_SCORED14

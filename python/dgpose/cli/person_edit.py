@@ -33,7 +33,7 @@ from dgpose.cli.person_options import (
 from dgpose.cli.person_results import write_results
 from dgpose.cli.terminal import fail
 from dgpose.data.pose_edits import LIMBS, drag_joint, scale_height, scale_limb
-from dgpose.inference.person_generator import GeneratedPeople
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.skeletons import BODY14
 from dgpose.viz.drawing import animation
 from dgpose.viz.person import person_tile
@@ -142,7 +142,9 @@ def edit(
         options = _Edits.parse(height, limb or [], drag or [])
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        inputs = PersonImages(
+            images, read_poses(generator.estimator, source_pose, skeleton, person)
+        )
         if frames is not None and len(inputs.files) > 1:
             raise ValueError(f"--frames must have one image, got {len(inputs.files)}")
         shares = np.linspace(0, 1, frames) if frames is not None else np.ones(1)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 import typer
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import free_name, parse_box
 from dgpose.cli.options import Threads
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
 from dgpose.cli.person_options import SEMI, BoxOption, Device, Images
 from dgpose.cli.terminal import fail
+from dgpose.data.image_files import save_picture
 from dgpose.data.synthetic_people import SyntheticPeople
 from dgpose.inference.person_keypoints import KeypointEstimate, KeypointEstimator
 from dgpose.viz.person import estimate_picture
@@ -44,10 +44,11 @@ def estimate(
 ) -> None:
     """Estimate 2D poses: BODY14 in pixels of the images.
 
-    confidence: mean over joints of the probability, by the model's own posterior (its deviations
-    calibrated on validation images), of lying within 0.2 torso lengths; "low" below 0.5. A keypoint
-    network has a score in its place.
-    OUT/poses.json can be given to the other commands as --source-pose and --pose.
+    Beside each stands how sure it is. The confidence of a DGPose model is the mean over joints of
+    the probability that a joint lies within 0.2 torso lengths of its estimate, and "low" below 0.5.
+    A keypoint network (person_judge) has a score, which is no probability.
+
+    The other commands take OUT/poses.json as --source-pose and as --pose.
 
     The exit code is 1 where an image could not be used; the others are estimated all the same.
     """
@@ -63,16 +64,18 @@ def estimate(
         def make(picture: Picture, _: FloatArray | None) -> tuple[Picture, KeypointEstimate]:
             return picture, estimator.estimate(picture, boxes=around)
 
-        for path, (picture, result) in inputs.each(make, "estimating"):
-            found.append(_fields(path, picture, result))
-            line = _line(found[-1])
-            typer.echo(json.dumps(found[-1]) if as_json else line)
-            if out is not None:
-                drawn = estimate_picture(picture, result.poses_px[0], line)
-                save_picture(out / "pictures" / f"{free_name(path.stem, taken)}.png", drawn)
-        if out is not None and found:
-            _save_poses(out / "poses.json", found)
-            typer.echo(f"saved {out / 'poses.json'} and {len(found)} pictures", err=as_json)
+        try:
+            for path, (picture, result) in inputs.each(make, "estimating"):
+                found.append(_fields(path, picture, result))
+                line = _line(found[-1])
+                typer.echo(json.dumps(found[-1]) if as_json else line)
+                if out is not None:
+                    drawn = estimate_picture(picture, result.poses_px[0], line)
+                    save_picture(out / "pictures" / f"{free_name(path.stem, taken)}.png", drawn)
+        finally:  # after Ctrl-C, too
+            if out is not None and found:
+                _save_poses(out / "poses.json", found)
+                typer.echo(f"saved {out / 'poses.json'} and {len(found)} pictures", err=as_json)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     inputs.finish()
@@ -93,10 +96,13 @@ def examples(
         batch = people.batch(range(count))
         pictures = np.rint(255 * batch.image.permute(0, 2, 3, 1).numpy()).astype(np.uint8)
         records = []
-        for number, (picture, pose) in enumerate(zip(pictures, batch.keypoints_px, strict=True)):
+        for number, (picture, pose, visible) in enumerate(
+            zip(pictures, batch.keypoints_px, batch.keypoint_visible, strict=True)
+        ):
             name = f"person_{number}.png"
             save_picture(out / name, picture)
-            records.append(_record(name, picture, pose.numpy()))
+            record = _record(name, picture, pose.numpy())
+            records.append({**record, "visible": visible.tolist()})
             _save_poses(out / f"person_{number}.json", records[-1:])
         _save_poses(out / "poses.json", records)
     except (ValueError, OSError) as error:

@@ -12,14 +12,13 @@ import torch
 import typer
 
 from dgpose._errors import one_line
-from dgpose.cli.hand import save_picture
 from dgpose.cli.image_inputs import free_name, image_files, parse_box
 from dgpose.cli.index import Storage
 from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
 from dgpose.cli.pose_eval import embedding, evaluate, pool
 from dgpose.cli.terminal import counted, fail, progress
 from dgpose.cli.train_max_margin import train
-from dgpose.data.image_files import read_image
+from dgpose.data.image_files import read_image, save_picture
 from dgpose.data.pose_sources import candidate_poses, labelled_pool, read_poses
 from dgpose.inference.pose_retriever import LOW_CONFIDENCE, PoseEstimate, PoseRetriever
 from dgpose.models.max_margin import load_model

@@ -14,9 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dgpose.cli.hand import save_picture
 from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads, integers
 from dgpose.cli.terminal import counted, fail
+from dgpose.data.image_files import save_picture
 from dgpose.data.pose_pool import PosePool
 from dgpose.data.pose_sources import labelled_pool
 from dgpose.inference.pose_retriever import PoseRetriever

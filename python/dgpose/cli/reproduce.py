@@ -29,6 +29,7 @@ from dgpose.cli.options import (
     three_steps,
 )
 from dgpose.cli.reproduce_dgpose import dgpose
+from dgpose.cli.reproduce_dpig import dpig
 from dgpose.cli.reproduce_max_margin import max_margin
 from dgpose.cli.terminal import fail, is_first_rank
 from dgpose.cli.train_crossing_nets import (
@@ -57,6 +58,7 @@ _TRY = "For a short try: the table says that it is not the published recipe"
 
 
 app.command()(dgpose)
+app.command()(dpig)
 app.command()(max_margin)
 
 

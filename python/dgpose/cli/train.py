@@ -15,6 +15,7 @@ from dgpose.cli.train_crossing_nets import crossing_nets
 from dgpose.cli.train_dgpose import dgpose
 from dgpose.cli.train_dpig import dpig_pose, dpig_stage1, dpig_stage2
 from dgpose.cli.train_judge import judge
+from dgpose.cli.train_reid import reid
 
 __all__ = ["app"]
 
@@ -25,6 +26,7 @@ app.command()(judge)
 app.command()(dpig_stage1)
 app.command()(dpig_pose)
 app.command()(dpig_stage2)
+app.command()(reid)
 
 
 class PoseSource(str, Enum):

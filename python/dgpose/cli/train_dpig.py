@@ -30,9 +30,9 @@ from dgpose.cli.train_options import (
     tell_result,
 )
 
-__all__ = ["dpig_pose", "dpig_stage1", "dpig_stage2"]
+__all__ = ["STEPS", "dpig_pose", "dpig_stage1", "dpig_stage2"]
 
-_STEPS = {
+STEPS = {
     "stage1": {"paper": 120_000, "small": 5_000},
     "pose": {"paper": 60_000, "small": 10_000},
     "stage2": {"paper": 120_000, "small": 2_000},
@@ -230,7 +230,7 @@ def _train(
         if gradient_penalty is not None:
             model = replace(model, gradient_penalty=gradient_penalty)
         if steps is None and minutes is None:
-            steps = _STEPS[stage]["paper" if paper else "small"]
+            steps = STEPS[stage]["paper" if paper else "small"]
         names: Any = None if factor is None else tuple(name.value for name in factor)
         run = DPIGTrainConfig(
             out,

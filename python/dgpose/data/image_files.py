@@ -1,4 +1,4 @@
-"""Colour images by name, from a folder or a .zip."""
+"""Colour images: files, and those of a folder or a .zip by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "ImageFormatError", "read_image"]
+from dgpose_ext.tensor_file import write_bytes_atomically
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFiles",
+    "ImageFormatError",
+    "encode_picture",
+    "read_image",
+    "save_picture",
+]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -30,12 +39,32 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return _decoded(path.read_bytes(), path)
 
 
+def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Writes a picture `[H, W, 3]` RGB as PNG, or as JPEG where the name says so, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_bytes_atomically(path, encode_picture(picture, path.suffix))
+
+
+def encode_picture(picture: npt.NDArray[np.uint8], suffix: str = ".png") -> bytes:
+    """A picture `[H, W, 3]` RGB as JPEG where the suffix is .jpg or .jpeg, else as PNG."""
+    kind = ".jpg" if suffix.lower() in (".jpg", ".jpeg") else ".png"
+    encoded: bytes = cv2.imencode(kind, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return encoded
+
+
 def _decoded(content: bytes, file: Path) -> npt.NDArray[np.uint8]:
     data = np.frombuffer(content, np.uint8)
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # our own error says what is wrong
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:  # more pixels than OpenCV reads
         picture = None
+    finally:
+        logging.setLogLevel(level)
     if picture is None:
         raise ImageFormatError(f"{file}: the image cannot be decoded")
     rgb: npt.NDArray[np.uint8] = np.ascontiguousarray(picture[..., ::-1])

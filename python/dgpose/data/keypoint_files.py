@@ -44,6 +44,7 @@ __all__ = [
     "SKELETONS",
     "KeypointFormatError",
     "PersonKeypoints",
+    "keypoint_text",
     "read_keypoints",
     "skeleton_by_count",
     "to_openpose",
@@ -163,6 +164,18 @@ def skeleton_by_count(
 
 
 # ---- text ----
+
+
+def keypoint_text(
+    names: Sequence[str], xy: npt.NDArray[np.float32], visible: npt.NDArray[np.bool_]
+) -> str:
+    """People [N, 18, 2] of images as Market-1501's text, which has whole pixels."""
+    pixels = np.where(visible[..., None], np.rint(xy).clip(0), -1).astype(np.int64)
+    lines = (
+        f"{name}: {points[:, 1].tolist()}: {points[:, 0].tolist()}"
+        for name, points in zip(names, pixels, strict=True)
+    )
+    return "\n".join([_CSV_HEADER, *lines]) + "\n"
 
 
 def _csv(

@@ -5,24 +5,32 @@
 | images | `{bounding_box_train,bounding_box_test,query}/0002_c1s1_000451_03.jpg`, 64x128 pixels |
 | keypoints | `market-annotation-{train,test}.csv` or .npz |
 
-The name begins with the person; distractors (0000) and junk (-1) are left out. "val" are the
-persons of the training part whose number is 7 modulo 20.
+The name begins with the person, then comes the camera; `open_market1501` leaves distractors (0000)
+and junk (-1) out. "val" are the persons of the training part whose number is 7 modulo 20.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dgpose.data.image_files import ImageFiles
 from dgpose.data.keypoint_annotations import find_annotations
-from dgpose.data.person_photos import PersonPhotos
+from dgpose.data.person_photos import PersonPhotos, PhotoSetError
 
-__all__ = ["open_market1501"]
+__all__ = ["DISTRACTOR", "JUNK", "RankedPhotos", "open_market1501", "open_market1501_ranking"]
 
-_NAME = re.compile(r"(-?\d+)_c\d")
+DISTRACTOR = 0
+"""Person of gallery images that are never right."""
+
+JUNK = -1
+"""Person of gallery images that no ranking counts."""
+
+_NAME = re.compile(r"(-?\d+)_c(\d)")
 _FOLDERS = {"train": ("bounding_box_train",), "test": ("query", "bounding_box_test")}
 _LAYOUT = (
     "bounding_box_train, bounding_box_test, query, and market-annotation-train.csv and -test.csv "
@@ -67,6 +75,60 @@ def open_market1501(path: str | Path, split: str) -> PersonPhotos:
         f"Market-1501, {split} part",
         identity=np.array(identity, np.int64),
     )
+
+
+class RankedPhotos(NamedTuple):
+    """Photographs of a query or a gallery, and the camera [N] int64 of each; their identity is the
+    person, DISTRACTOR or JUNK."""
+
+    photos: PersonPhotos
+    cameras: npt.NDArray[np.int64]
+
+
+def open_market1501_ranking(path: str | Path) -> tuple[RankedPhotos, RankedPhotos]:
+    """The query and the gallery of re-identification: all images of their folders.
+
+    Joints are those of market-annotation-test, where it is there and knows the image; of others
+    none is known.
+
+    Args:
+        path: folder of the data set.
+
+    Raises:
+        FileNotFoundError: query or bounding_box_test is missing or empty.
+        PhotoSetError: an image whose name tells neither person nor camera.
+        KeypointFormatError: damaged keypoints.
+    """
+    root = Path(path)
+    found = find_annotations((root,), ("market-annotation-test",))
+    joints = {} if found is None else {person.image: person for person in found[1]}
+    ranked = []
+    for folder in _FOLDERS["test"]:
+        names = [file.name for file in sorted((root / folder).glob("*.jpg"))]
+        if not names:
+            raise FileNotFoundError(f"{root}: must hold {folder} with .jpg images: Market-1501")
+        said = [_NAME.match(name) for name in names]
+        unknown = [name for name, match in zip(names, said, strict=True) if match is None]
+        if unknown:
+            raise PhotoSetError(
+                f"{root / folder}: images must be named PPPP_cCsS_..., got {unknown[0]}"
+            )
+        people = [joints.get(name) for name in names]
+        xy, known = np.zeros((len(names), 18, 2), np.float32), np.zeros((len(names), 18), bool)
+        for row, person in enumerate(people):
+            if person is not None:
+                xy[row], known[row] = person.xy, person.visible
+        numbers = np.array([[int(part) for part in match.groups()] for match in said if match])
+        photos = PersonPhotos(
+            ImageFiles(root),
+            tuple(f"{folder}/{name}" for name in names),
+            xy,
+            known,
+            f"Market-1501, {folder}",
+            identity=numbers[:, 0],
+        )
+        ranked.append(RankedPhotos(photos, numbers[:, 1]))
+    return ranked[0], ranked[1]
 
 
 def _present(root: Path, part: str) -> dict[str, str]:

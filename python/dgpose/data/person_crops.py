@@ -1,9 +1,9 @@
-"""Square crops of people in photographs."""
+"""Crops of people in photographs: squares, or of any height and width."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 __all__ = [
     "PERSON_MARGIN",
+    "CropSize",
+    "box_with_margin",
+    "edges",
     "from_crop",
     "person_box",
     "person_crop",
-    "person_square",
     "require_box",
     "to_crop",
     "whole_image",
@@ -24,7 +26,15 @@ PERSON_MARGIN = 1.2
 """Edge of a person's square over the larger side of the box around the joints (MMPose's Human3.6M
 annotations) or the person; that of rendered people lies between 1.06 and 1.32."""
 
+CropSize: TypeAlias = int | tuple[int, int]
+"""Pixels of a crop: S of a square one, or (H, W)."""
+
 _LARGEST_BOX = 8
+
+
+def edges(size: CropSize) -> tuple[int, int]:
+    """(H, W)."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def person_box(joints_px: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -36,13 +46,24 @@ def person_box(joints_px: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     Returns:
         `[..., 4]`: x1, y1, x2, y2.
     """
-    return person_square(np.concatenate([joints_px.min(axis=-2), joints_px.max(axis=-2)], axis=-1))
+    return box_with_margin(
+        np.concatenate([joints_px.min(axis=-2), joints_px.max(axis=-2)], axis=-1)
+    )
 
 
-def person_square(boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The square around a tight box, with `PERSON_MARGIN`: x1, y1, x2, y2, `[..., 4]` both."""
+def box_with_margin(boxes: npt.NDArray[Any], size: CropSize = 1) -> npt.NDArray[np.float64]:
+    """The box of a crop's shape around a tight one, with `PERSON_MARGIN`.
+
+    Args:
+        boxes: `[..., 4]` x1, y1, x2, y2.
+        size: of the crop; a square one by default.
+
+    Returns:
+        `[..., 4]`, too.
+    """
     low, high = boxes[..., :2], boxes[..., 2:]
-    half = PERSON_MARGIN * (high - low).max(axis=-1, keepdims=True) / 2
+    shape = np.array(edges(size)[::-1], np.float64)
+    half = PERSON_MARGIN * ((high - low) / shape).max(axis=-1, keepdims=True) * shape / 2
     middle = (low + high) / 2
     return np.concatenate([middle - half, middle + half], axis=-1).astype(np.float64)
 
@@ -56,35 +77,38 @@ def whole_image(picture: npt.NDArray[np.uint8]) -> tuple[float, float, float, fl
 def person_crop(
     picture: npt.NDArray[np.uint8],
     box: Sequence[float] | npt.NDArray[Any],
-    size: int,
+    size: CropSize,
     *,
     repeat_border: bool = False,
 ) -> npt.NDArray[np.uint8]:
-    """The square around the middle of a box, with the box's longer side as its edge.
+    """The smallest rectangle of the crop's shape around a box, and around the same middle.
+
+    Of a square crop its edge is the box's longer side.
 
     Args:
         picture: `[H, W, 3]` RGB.
         box: x1, y1, x2, y2 in pixels (the centre of the first pixel is 0, 0).
-        size: S of the crop. Enlarged images are averaged when they are made smaller.
-        repeat_border: what of the square lies outside the image repeats its border, and is not
+        size: of the crop. Images that are made smaller are averaged.
+        repeat_border: what of the rectangle lies outside the image repeats its border, and is not
             black.
 
     Returns:
-        `[3, S, S]` uint8.
+        `[3, H, W]` uint8.
 
     Raises:
         ValueError: as `require_box`.
     """
     require_box(picture, box)
     height, width = picture.shape[:2]
-    left, top, edge = _pixels(box)
-    rows, columns = np.arange(top, top + edge), np.arange(left, left + edge)
-    square = picture[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
+    (left, top), sides = _pixels(box, size)
+    rows, columns = np.arange(top, top + sides[1]), np.arange(left, left + sides[0])
+    inside = picture[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
     if not repeat_border:
-        square[(rows < 0) | (rows >= height)] = 0
-        square[:, (columns < 0) | (columns >= width)] = 0
-    how = cv2.INTER_AREA if size < edge else cv2.INTER_LINEAR
-    resized = np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
+        inside[(rows < 0) | (rows >= height)] = 0
+        inside[:, (columns < 0) | (columns >= width)] = 0
+    target = edges(size)[::-1]
+    how = cv2.INTER_AREA if target < sides else cv2.INTER_LINEAR
+    resized = np.asarray(cv2.resize(inside, target, interpolation=how), np.uint8)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
 
@@ -108,24 +132,29 @@ def require_box(picture: npt.NDArray[np.uint8], box: Sequence[float] | npt.NDArr
 
 
 def to_crop(
-    points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: int
+    points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: CropSize
 ) -> npt.NDArray[np.float64]:
     """Pixels `[..., 2]` of the image as pixels of `person_crop(picture, box, size)`."""
-    left, top, edge = _pixels(box)
-    inside = np.asarray(points_px, np.float64) - (left, top) + 0.5
-    return inside * (size / edge) - 0.5
+    corner, sides = _pixels(box, size)
+    inside = np.asarray(points_px, np.float64) - corner + 0.5
+    return inside * (np.array(edges(size)[::-1]) / sides) - 0.5
 
 
 def from_crop(
-    points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: int
+    points_px: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any], size: CropSize
 ) -> npt.NDArray[np.float64]:
     """Pixels `[..., 2]` of `person_crop(picture, box, size)` as pixels of the image."""
-    left, top, edge = _pixels(box)
-    return (np.asarray(points_px, np.float64) + 0.5) * (edge / size) - 0.5 + (left, top)
+    corner, sides = _pixels(box, size)
+    inside = (np.asarray(points_px, np.float64) + 0.5) * (sides / np.array(edges(size)[::-1]))
+    return inside - 0.5 + corner
 
 
-def _pixels(box: Sequence[float] | npt.NDArray[Any]) -> tuple[int, int, int]:
-    """First column, first row and edge of the square that is cut out, in whole pixels."""
+def _pixels(
+    box: Sequence[float] | npt.NDArray[Any], size: CropSize
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first pixel (x, y) and the sides (width, height) of what is cut out, in whole pixels."""
     x1, y1, x2, y2 = (float(value) for value in box)
-    edge = max(1, round(max(x2 - x1, y2 - y1)))
-    return round((x1 + x2 + 1 - edge) / 2), round((y1 + y2 + 1 - edge) / 2), edge
+    height, width = edges(size)
+    scale = max((x2 - x1) / width, (y2 - y1) / height)
+    sides = max(1, round(scale * width)), max(1, round(scale * height))
+    return (round((x1 + x2 + 1 - sides[0]) / 2), round((y1 + y2 + 1 - sides[1]) / 2)), sides

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgpose.data.person_crops import person_square, to_crop
+from dgpose.data.person_crops import box_with_margin, to_crop
+from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.inference.person_keypoints import (
     KeypointEstimate,
     KeypointEstimator,
@@ -21,13 +20,14 @@ from dgpose.inference.person_keypoints import (
 )
 from dgpose.inference.person_views import (
     Boxes,
-    FloatArray,
     Images,
     PersonView,
     Poses,
     as_box,
     as_pose,
-    pose_square,
+    known_joints,
+    pose_box,
+    stacked,
     together,
     view_person,
 )
@@ -36,57 +36,12 @@ from dgpose.models.dgpose import ConditionalDGPose, SemiDGPose
 from dgpose.models.dgpose import load_model as load_dgpose
 from dgpose.skeletons import BODY14
 
-__all__ = ["GeneratedPeople", "PersonGenerator", "PoseEdit"]
+__all__ = ["PersonGenerator", "PoseEdit"]
 
 PoseEdit: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Pose [14, 2] and known [14] to the edited pose; `dgpose.data.pose_edits` has some to be bound."""
 
 _AT_ONCE = 64
-
-
-@dataclass(frozen=True, eq=False)
-class GeneratedPeople:
-    """B generated images of S x S pixels.
-
-    Attributes:
-        images: [B, 3, S, S] float32, RGB in [0, 1].
-        poses_px: [B, 14, 2] float32, what they were generated from, BODY14 in their pixels; NaN
-            where not known.
-        sources: [B, 3, S, S], the crops whose appearance they have; None where that was drawn.
-        source_poses_px: [B, 14, 2] in the sources' pixels; None without sources.
-    """
-
-    images: Tensor
-    poses_px: Tensor
-    sources: Tensor | None = None
-    source_poses_px: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: slice | Tensor) -> GeneratedPeople:
-        """Some of them."""
-        sources, own = self.sources, self.source_poses_px
-        return GeneratedPeople(
-            self.images[rows],
-            self.poses_px[rows],
-            None if sources is None else sources[rows],
-            None if own is None else own[rows],
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[GeneratedPeople]) -> GeneratedPeople:
-        """People of one model, one after another; at least one part, all with sources or none."""
-        values: dict[str, Any] = {}
-        for name in cls.__dataclass_fields__:
-            fields = [getattr(part, name) for part in parts]
-            values[name] = None if fields[0] is None else torch.cat(fields)
-        return cls(**values)
-
-    def pictures(self) -> npt.NDArray[np.uint8]:
-        """The images as [B, S, S, 3] RGB."""
-        values = (255 * self.images).round().to(torch.uint8)
-        return np.ascontiguousarray(values.permute(0, 2, 3, 1).numpy())
 
 
 class PersonGenerator:
@@ -209,9 +164,9 @@ class PersonGenerator:
             joints = as_pose(target)
             views.append(view_person(image, self.image_size, pose, box))
             given = target_box is not None
-            square = person_square(as_box(target_box)) if given else pose_square(joints)
-            placed.append(to_crop(joints, square, self.image_size))
-        return self._decoded(*self._sources(views), _tensor(placed))
+            around = box_with_margin(as_box(target_box)) if given else pose_box(joints)
+            placed.append(to_crop(joints, around, self.image_size))
+        return self._decoded(*self._sources(views), stacked(placed))
 
     def indirect_transfer(
         self,
@@ -278,8 +233,8 @@ class PersonGenerator:
             edited = [as_pose(edit(joints, joints.isfinite().all(-1))) for edit in wanted]
             view = view_person(image, self.image_size, given, box, edited)
             views += [view] * len(edited)
-            placed += [to_crop(after, view.square, self.image_size) for after in edited]
-        return self._decoded(*self._sources(views), _tensor(placed))
+            placed += [to_crop(after, view.box, self.image_size) for after in edited]
+        return self._decoded(*self._sources(views), stacked(placed))
 
     def generate(
         self, poses: Poses | None = None, *, count: int = 1, seed: int = 0
@@ -306,7 +261,7 @@ class PersonGenerator:
         looks = self.model.sample_appearance(count, random).to(self._device)
         if poses is not None:
             joints = [as_pose(pose) for (pose,) in together(poses=poses)]
-            placed = _tensor([to_crop(p, pose_square(p), self.image_size) for p in joints])
+            placed = stacked([to_crop(p, pose_box(p), self.image_size) for p in joints])
             shown = placed.repeat_interleave(count, 0)
         elif isinstance(self.model, SemiDGPose):
             shown = self.model.sample_pose(count, random).cpu()
@@ -334,7 +289,7 @@ class PersonGenerator:
         crops = torch.stack([view.image for view in seen])
         missing = [row for row, view in enumerate(seen) if view.pose_px is None]
         nothing = np.full((len(BODY14), 2), np.nan)
-        poses = _tensor([nothing if view.pose_px is None else view.pose_px for view in seen])
+        poses = stacked([nothing if view.pose_px is None else view.pose_px for view in seen])
         if missing:
             poses[missing] = self._needed_estimator().of_crops(crops[missing]).poses_px
         return crops, poses
@@ -352,7 +307,7 @@ class PersonGenerator:
         looks = []
         with torch.no_grad():
             for crop, pose in zip(crops.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
-                given = (values.to(self._device) for values in (crop, *_known(pose)))
+                given = (values.to(self._device) for values in (crop, *known_joints(pose)))
                 looks.append(self.model.appearance(*given).mean)
         return GeneratedPeople(self._decode(torch.cat(looks), targets), targets, crops, poses)
 
@@ -360,16 +315,6 @@ class PersonGenerator:
     def _decode(self, looks: Tensor, poses: Tensor) -> Tensor:
         parts = []
         for look, pose in zip(looks.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
-            joints, known = _known(pose)
+            joints, known = known_joints(pose)
             parts.append(self.model.decode(look, joints.to(self._device), known.to(self._device)))
         return torch.cat(parts).cpu()
-
-
-def _known(pose_px: Tensor) -> tuple[Tensor, Tensor]:
-    """Poses with 0 for NaN, and which joints are known [B, 14]."""
-    known = pose_px.isfinite().all(-1)
-    return pose_px.where(known[..., None], 0), known
-
-
-def _tensor(poses: Sequence[FloatArray]) -> Tensor:
-    return torch.from_numpy(np.stack(poses)).float()

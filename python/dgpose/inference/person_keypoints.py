@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dgpose_ext
-from dgpose.data.person_crops import from_crop
+from dgpose.data.person_crops import CropSize, from_crop
 from dgpose.inference.person_views import Boxes, FloatArray, Images, together, view_person
 from dgpose.metrics.keypoints import torso_px
 from dgpose.model_zoo import model_path
 from dgpose.models.dgpose import PoseRegressor, SemiDGPose
 from dgpose.models.dgpose import load_model as load_dgpose
 from dgpose.nn.keypoint_network import KeypointNetwork, load_judge
-from dgpose.skeletons import BODY14
+from dgpose.skeletons import BODY14, Skeleton
 from dgpose_ext.tensor_file import read_tensor_header
 
 __all__ = ["CropPoses", "KeypointEstimate", "KeypointEstimator", "described", "moved"]
@@ -131,7 +131,7 @@ class KeypointEstimator:
             for image, box in together(images=images, boxes=boxes)
         ]
         crops = torch.stack([view.image for view in views])
-        squares = np.stack([view.square for view in views])
+        squares = np.stack([view.box for view in views])
         found = self.of_crops(crops)
 
         def placed(crop_px: Tensor) -> FloatArray:
@@ -186,7 +186,9 @@ def moved(network: nn.Module, device: str | torch.device) -> Any:
         raise ValueError(f"device must be one that torch has here, got {device}: {error}") from None
 
 
-def described(name: str, network: nn.Module, image_size: int) -> dict[str, Any]:
+def described(
+    name: str, network: nn.Module, image_size: CropSize, skeleton: Skeleton = BODY14
+) -> dict[str, Any]:
     """What `info()` says of a network of people."""
     learned = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
     return {
@@ -195,6 +197,6 @@ def described(name: str, network: nn.Module, image_size: int) -> dict[str, Any]:
         "image_size": image_size,
         "device": str(next(network.parameters()).device),
         "parameters": sum(v.numel() for k, v in learned.items() if ".running_" not in k),
-        "joints": BODY14.name,
+        "joints": skeleton.name,
         "dgpose_ext": dgpose_ext.__version__,
     }

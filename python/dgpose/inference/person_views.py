@@ -1,6 +1,6 @@
-"""People in pictures as DGPose sees them: square crops, and poses in the crops' pixels.
+"""People in pictures as models see them: crops, and poses in the crops' pixels.
 
-A pose here is BODY14 in one array [14, 2], NaN where a joint is not known.
+A pose here is one array [J, 2], BODY14 or OPENPOSE18, NaN where a joint is not known.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from torch import Tensor
 
 from dgpose.data.person_crops import (
     PERSON_MARGIN,
+    CropSize,
+    box_with_margin,
+    edges,
     person_crop,
-    person_square,
     require_box,
     to_crop,
     whole_image,
 )
-from dgpose.skeletons import BODY14, OPENPOSE18
+from dgpose.skeletons import BODY14, OPENPOSE18, Skeleton
 
 __all__ = [
     "Box",
@@ -36,7 +38,9 @@ __all__ = [
     "as_box",
     "as_picture",
     "as_pose",
-    "pose_square",
+    "known_joints",
+    "pose_box",
+    "stacked",
     "together",
     "view_person",
 ]
@@ -44,7 +48,7 @@ __all__ = [
 Image: TypeAlias = npt.NDArray[np.uint8] | Tensor
 """One picture: RGB, an array [H, W, 3] uint8 or a tensor [3, H, W] (uint8, or float in [0, 1])."""
 Pose: TypeAlias = npt.NDArray[Any] | Tensor
-"""One pose in pixels: [14, 2] BODY14, or [18, 2] OpenPose-18 of which the first 14 are taken."""
+"""One pose in pixels: [14, 2] BODY14, or [18, 2] OpenPose-18, whose first 14 joints those are."""
 Box: TypeAlias = Sequence[float] | npt.NDArray[Any]
 """x1, y1, x2, y2 in pixels."""
 Images: TypeAlias = Image | Sequence[Image]
@@ -54,14 +58,14 @@ Boxes: TypeAlias = Box | Sequence[Box]
 FloatArray = npt.NDArray[np.float64]
 
 _DIMENSIONS = {
-    **dict.fromkeys(("images", "pose_images"), 3),
-    **dict.fromkeys(("poses", "targets"), 2),
-    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes"), 1),
+    **dict.fromkeys(("images", "pose_images", "backgrounds"), 3),
+    **dict.fromkeys(("poses", "targets", "background_poses"), 2),
+    **dict.fromkeys(("boxes", "pose_boxes", "target_boxes", "background_boxes"), 1),
 }
 """Of a single one."""
 
-# Edge of the crop over the larger side of the box around BODY14: the median over rendered people,
-# between 1.18 and 1.65, and that of Leeds Sports' crops.
+# Crop over the box around BODY14: the median over rendered people in squares, between 1.18 and
+# 1.65, and that of Leeds Sports' crops; in 128x64 it is 1.39.
 _POSE_MARGIN = 1.37
 _LARGEST = 4
 
@@ -70,14 +74,14 @@ class PersonView(NamedTuple):
     """One person in a crop.
 
     Attributes:
-        image: [3, S, S] float32, RGB in [0, 1].
-        pose_px: [14, 2] pixels of the crop, NaN where not known; None where no pose was given.
-        square: what of the picture is seen, x1, y1, x2, y2 in its pixels.
+        image: [3, H, W] float32, RGB in [0, 1].
+        pose_px: [J, 2] pixels of the crop, NaN where not known; None where no pose was given.
+        box: what of the picture is seen, x1, y1, x2, y2 in its pixels.
     """
 
     image: Tensor
     pose_px: FloatArray | None
-    square: FloatArray
+    box: FloatArray
 
 
 def as_picture(image: Image) -> npt.NDArray[np.uint8]:
@@ -108,8 +112,13 @@ def as_picture(image: Image) -> npt.NDArray[np.uint8]:
     return image
 
 
-def as_pose(pose: Pose) -> FloatArray:
-    """The pose [14, 2] of a `Pose`; a joint with a NaN is NaN in both coordinates.
+def as_pose(pose: Pose, skeleton: Skeleton = BODY14) -> FloatArray:
+    """The pose [J, 2] of a `Pose`; a joint with a NaN is NaN in both coordinates.
+
+    Args:
+        pose: the pose.
+        skeleton: BODY14, or OPENPOSE18, of which eyes and ears are not known where they are not
+            given.
 
     Raises:
         ValueError: another shape, an infinite coordinate, or no joint that is known.
@@ -122,7 +131,8 @@ def as_pose(pose: Pose) -> FloatArray:
     points = np.array(given, np.float64)
     if points.shape not in ((len(BODY14), 2), (len(OPENPOSE18), 2)):
         raise ValueError(f"pose must have shape [14, 2] or [18, 2], got {list(points.shape)}")
-    points = points[: len(BODY14)]
+    missing = max(len(skeleton) - len(points), 0)
+    points = np.pad(points[: len(skeleton)], ((0, missing), (0, 0)), constant_values=np.nan)
     if np.isinf(points).any():
         raise ValueError("pose must be finite (NaN: not known), got Inf")
     points[np.isnan(points).any(axis=1)] = np.nan
@@ -143,15 +153,20 @@ def as_box(box: Box) -> FloatArray:
     return values
 
 
-def pose_square(
-    poses_px: npt.NDArray[Any], picture: npt.NDArray[np.uint8] | None = None
+def pose_box(
+    poses_px: npt.NDArray[Any],
+    size: CropSize = 1,
+    picture: npt.NDArray[np.uint8] | None = None,
+    what: str = "pose",
 ) -> FloatArray:
-    """The square in which a pose is seen as in training: 1.37 times the box around its joints.
+    """Where a pose is seen as in training: 1.37 times the box around its joints.
 
     Args:
-        poses_px: [..., 14, 2] pixels, NaN where not known; the square holds all of them.
-        picture: [H, W, 3]; the square is moved into it, and made smaller, to 1.2 times the box,
-            where it does not fit.
+        poses_px: [..., J, 2] pixels, NaN where not known; the box holds all of them.
+        size: of the crop, whose shape the box has.
+        picture: [H, W, 3]; the box is moved into it, and made smaller, to 1.2 times that around the
+            joints, where it does not fit.
+        what: they are called in errors.
 
     Returns:
         x1, y1, x2, y2.
@@ -160,65 +175,81 @@ def pose_square(
         ValueError: fewer than two joints, all at one place, wholly outside the picture, or four
             times as far apart as it is large.
     """
+    without_box = "" if picture is None else ", unless a box is given (--box)"
     points = poses_px.reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
-    extent = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
-    if extent < 1:
-        raise ValueError(
-            "pose must have two known joints a pixel or more apart, unless a box is given"
-        )
+    if not len(points) or np.ptp(points, axis=0).max() < 1:
+        raise ValueError(f"{what} must have two known joints a pixel or more apart{without_box}")
     low, high = points.min(axis=0), points.max(axis=0)
-    middle, edge = (low + high) / 2, _POSE_MARGIN * extent
+    shape = np.array(edges(size)[::-1], np.float64)
+    tight = shape * ((high - low) / shape).max()
+    middle, box = (low + high) / 2, _POSE_MARGIN * tight
     if picture is not None:
         sides = np.array(picture.shape[1::-1], np.float64)
-        if (high < 0).any() or (low > sides - 1).any() or extent > _LARGEST * sides.max():
+        far = (high - low).max() > _LARGEST * sides.max()
+        if (high < 0).any() or (low > sides - 1).any() or far:
             x1, y1, x2, y2 = np.concatenate([low, high])
             raise ValueError(
-                f"pose must lie in the image of {sides[0]:g}x{sides[1]:g} pixels, unless a box is "
-                f"given, got joints from {x1:g},{y1:g} to {x2:g},{y2:g}"
+                f"{what} must lie in the image of {sides[0]:g}x{sides[1]:g} pixels{without_box}, "
+                f"got joints from {x1:g},{y1:g} to {x2:g},{y2:g}"
             )
-        edge = max(min(edge, sides.min()), PERSON_MARGIN * extent)
-        half = edge / 2
+        box = np.maximum(box * min(1.0, (sides / box).min()), PERSON_MARGIN * tight)
+        half = box / 2
         inside = np.clip(middle, half - 0.5, np.maximum(sides - half, half) - 0.5)
-        middle = np.where(sides >= edge, inside, middle)  # a larger square stays around the joints
-    return np.concatenate([middle - edge / 2, middle + edge / 2])
+        middle = np.where(sides >= box, inside, middle)  # a larger box stays around the joints
+    return np.concatenate([middle - box / 2, middle + box / 2])
 
 
 def view_person(
     image: Image,
-    size: int,
+    size: CropSize,
     pose: Pose | None = None,
     box: Box | None = None,
     others: Sequence[FloatArray] = (),
+    skeleton: Skeleton = BODY14,
 ) -> PersonView:
-    """The crop [3, S, S] of a person, with the pose in its pixels.
+    """The crop [3, H, W] of a person, with the pose in its pixels.
 
     What of it lies outside the picture repeats its border.
 
     Args:
         image: the picture.
-        size: S.
+        size: of the crop.
         pose: in pixels of the picture.
-        box: tight around the person, as a detector gives it: 20 % are added. None: `pose_square`,
-            and where fewer than two joints are known the whole picture, in a square.
-        others: more poses in pixels of the picture that the square shall hold.
+        box: tight around the person, as a detector gives it: 20 % are added. None: `pose_box`, and
+            where fewer than two joints are known the whole picture.
+        others: more poses in pixels of the picture that the crop shall hold.
+        skeleton: as for `as_pose`.
 
     Raises:
         ValueError, TypeError: as `as_picture` and `as_pose`; a box or a pose outside the picture.
     """
     picture = as_picture(image)
-    joints = None if pose is None else as_pose(pose)
-    square: FloatArray
+    joints = None if pose is None else as_pose(pose, skeleton)
+    around: FloatArray
     if box is not None:
-        require_box(picture, box)  # the error names this box, not the square around it
-        square = person_square(np.asarray(box, np.float64))
+        require_box(picture, box)  # the error names this box, not the one around it
+        around = box_with_margin(np.asarray(box, np.float64), size)
     elif joints is not None and np.isfinite(joints[:, 0]).sum() > 1:
-        square = pose_square(np.stack([joints, *others]), picture)
+        around = pose_box(joints, size, picture)
+        if others:
+            around = pose_box(np.stack([joints, *others]), size, picture, "the pose to show")
     else:
-        square = np.array(whole_image(picture))
-    crop = torch.from_numpy(person_crop(picture, square, size, repeat_border=True)).float() / 255
-    seen = None if joints is None else to_crop(joints, square, size)
-    return PersonView(crop, seen, square)
+        around = np.array(whole_image(picture))
+    crop = torch.from_numpy(person_crop(picture, around, size, repeat_border=True)).float() / 255
+    seen = None if joints is None else to_crop(joints, around, size)
+    return PersonView(crop, seen, around)
+
+
+def known_joints(pose_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses [B, J, 2] with 0 for NaN, and which joints are known [B, J]."""
+    known = pose_px.isfinite().all(-1)
+    return pose_px.where(known[..., None], 0), known
+
+
+def stacked(poses_px: Sequence[FloatArray]) -> Tensor:
+    """Poses [J, 2] as [B, J, 2] float32."""
+    return torch.from_numpy(np.stack(poses_px)).float()
 
 
 def together(**given: Any) -> list[tuple[Any, ...]]:

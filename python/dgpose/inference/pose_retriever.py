@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgpose.data.person_crops import person_crop, person_square, require_box, whole_image
+from dgpose.data.person_crops import box_with_margin, person_crop, require_box, whole_image
 from dgpose.data.pose_candidates import require_millimetres
 from dgpose.models.max_margin import MaxMarginModel, load_model
 from dgpose_ext import PoseIndex
@@ -232,7 +232,7 @@ class PoseRetriever:
         Args:
             picture: [H, W, 3] RGB.
             box: x1, y1, x2, y2 pixels, tight around the person, as a detector gives it: the square
-                around it with a margin of 20 % is taken (`person_square`), black where it reaches
+                around it with a margin of 20 % is taken (`box_with_margin`), black where it reaches
                 beyond the image; None: the whole image, in a square.
 
         Raises:
@@ -246,7 +246,7 @@ class PoseRetriever:
         around: npt.NDArray[Any] | Sequence[float] = whole_image(picture)
         if box is not None:
             require_box(picture, box)  # the error names this box, not the square around it
-            around = person_square(np.asarray(box, np.float64))
+            around = box_with_margin(np.asarray(box, np.float64))
         return torch.from_numpy(person_crop(picture, around, self.image_size))
 
     def estimate(self, images: Tensor, k: int = 500) -> PoseEstimate:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _LIMB_SIGMA = 0.08  # of torsos
+_AT_ONCE = 128
 
 
 def _parts() -> dict[str, tuple[tuple[str, str], ...]]:
@@ -159,6 +160,12 @@ def part_colors(images: Tensor, keypoints_px: Tensor, known: Tensor) -> PartColo
         keypoints_px: [B, 14, 2] of BODY14.
         known: [B, 14] bool.
     """
+    split = (value.split(_AT_ONCE) for value in (images, keypoints_px, known))  # type: ignore[no-untyped-call]
+    parts = [_part_colors(*rows) for rows in zip(*split, strict=True)]
+    return PartColors(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+def _part_colors(images: Tensor, keypoints_px: Tensor, known: Tensor) -> PartColors:
     torso = torso_px(keypoints_px, known)
     sigma = (_LIMB_SIGMA * torso.nan_to_num(1.0)).float()[:, None].expand(-1, len(_SEGMENTS))
     points = keypoints_px.float().where(known[..., None], 0)

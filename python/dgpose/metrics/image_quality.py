@@ -14,7 +14,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-__all__ = ["psnr", "sharpness", "ssim"]
+__all__ = ["mask_ssim", "psnr", "sharpness", "ssim"]
 
 _GREY = (0.299, 0.587, 0.114)
 _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
@@ -37,10 +37,7 @@ def psnr(images: Tensor, true: Tensor, masks: Tensor | None = None) -> Tensor:
     _require_pair(images, true)
     share = torch.ones(len(true), device=true.device)
     if masks is not None:
-        if tuple(masks.shape) != (len(true), 1, *true.shape[2:]):
-            raise ValueError(
-                f"masks must have shape [B, 1, H, W] with those of true, got {list(masks.shape)}"
-            )
+        _require_masks(masks, true)
         share = masks.float().mean((1, 2, 3))
         images = torch.where(masks, images, true)
     ratio = peak_signal_noise_ratio(
@@ -72,6 +69,25 @@ def ssim(images: Tensor, true: Tensor) -> Tensor:
     return values
 
 
+def mask_ssim(images: Tensor, true: Tensor, masks: Tensor) -> Tensor:
+    """SSIM of both images with all but the mask black, over the whole image, as Ma et al. ("Pose
+    Guided Person Image Generation", NIPS 2017) have it: the black is equal, so that small masks
+    come near 1. The mask must be that of `true`; the code of DPIG takes the source's instead.
+
+    Args:
+        images, true: as for `psnr`.
+        masks: [B, 1, H, W], 1 or True where pixels count.
+
+    Returns:
+        [B], at most 1.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    _require_masks(masks, true)
+    return ssim(images * masks, true * masks)
+
+
 def sharpness(images: Tensor) -> Tensor:
     """Variance of the Laplacian (4 neighbours) of the grey image (ITU-R BT.601): [B].
 
@@ -89,4 +105,11 @@ def _require_pair(images: Tensor, true: Tensor) -> None:
     if images.shape != true.shape:
         raise ValueError(
             f"images must have the shape of true, {list(true.shape)}, got {list(images.shape)}"
+        )
+
+
+def _require_masks(masks: Tensor, true: Tensor) -> None:
+    if tuple(masks.shape) != (len(true), 1, *true.shape[2:]):
+        raise ValueError(
+            f"masks must have shape [B, 1, H, W] with those of true, got {list(masks.shape)}"
         )

@@ -50,6 +50,7 @@ __all__ = [
     "PersonReport",
     "estimate",
     "evaluate_person_model",
+    "in_parts",
     "mean_pose",
     "reconstruct",
     "sample",
@@ -137,7 +138,7 @@ class _People:
     @classmethod
     def of(cls, pool: PersonPool) -> _People:
         images = pool.images.float() / 255
-        return cls(images, *pool.body, pool.masks, _part_colors(images, *pool.body))
+        return cls(images, *pool.body, pool.masks, part_colors(images, *pool.body))
 
     @property
     def arguments(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,14 +198,14 @@ def transfer(
             return model.decode(code.mean, estimated).cpu()
         return model.decode(code.mean, other_pose, other_seen).cpu()
 
-    return _in_parts(made, images, pose_px, known, target, target_px, target_known)
+    return in_parts(made, images, pose_px, known, target, target_px, target_known)
 
 
 @torch.no_grad()
 def estimate(model: SemiDGPose | PoseRegressor, images: Tensor) -> Tensor:
     """Poses [B, 14, 2] in pixels that a model finds in images."""
     device = next(model.parameters()).device
-    return _in_parts(
+    return in_parts(
         lambda part: model.pose_px(model.estimate_pose(part.to(device)).mean).cpu(), images
     )
 
@@ -218,24 +219,18 @@ def sample(
     device = next(model.parameters()).device
     codes = model.sample_appearance(len(pose_px), torch.Generator().manual_seed(seed))
     if isinstance(model, ImageVAE):
-        return _in_parts(lambda z: model.decode(z.to(device)).cpu(), codes)
+        return in_parts(lambda z: model.decode(z.to(device)).cpu(), codes)
 
     def made(*parts: Tensor) -> Tensor:
         return model.decode(*(part.to(device) for part in parts)).cpu()
 
-    return _in_parts(made, codes, pose_px, known)
+    return in_parts(made, codes, pose_px, known)
 
 
-def _in_parts(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+def in_parts(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
     """What a function of rows gives, some rows at a time."""
     split = (value.split(_AT_ONCE) for value in values)  # type: ignore[no-untyped-call]
     return torch.cat([function(*parts) for parts in zip(*split, strict=True)])
-
-
-def _part_colors(images: Tensor, keypoints_px: Tensor, known: Tensor) -> PartColors:
-    split = (value.split(_AT_ONCE) for value in (images, keypoints_px, known))  # type: ignore[no-untyped-call]
-    parts = [part_colors(*rows) for rows in zip(*split, strict=True)]
-    return PartColors(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
 def score_images(
@@ -263,17 +258,17 @@ def score_images(
     found = None if pose is None else keypoint_errors(judge.estimate(images)[0], *pose)
     distances = None
     if pose is not None and colors is not None:
-        distances = color_distance(_part_colors(images, *pose), colors)
+        distances = color_distance(part_colors(images, *pose), colors)
     return ImageScores(
         sharpness=float(sharpness(images).mean()),
         frechet=frechet_distance(features, reference),
         diversity=diversity(features),
-        psnr=None if true is None else float(_in_parts(psnr, images, true).mean()),
-        ssim=None if true is None else float(_in_parts(ssim, images, true).mean()),
+        psnr=None if true is None else float(in_parts(psnr, images, true).mean()),
+        ssim=None if true is None else float(in_parts(ssim, images, true).mean()),
         person_psnr=(
             None
             if true is None or masks is None
-            else float(_in_parts(psnr, images, true, masks).nanmean())
+            else float(in_parts(psnr, images, true, masks).nanmean())
         ),
         pck=None if found is None else _named(found),
         colors=None if distances is None else float(distances.nanmean()),

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "BODY_RESULTS",
+    "FACTOR_RESULTS",
     "HAND_RESULTS",
     "MAX_MARGIN_HIDDEN_TEST",
     "PERSON_RESULTS",
     "PERSON_SET_SIZES",
+    "REID_RESULTS",
     "BodyResult",
+    "FactorResult",
     "HandResult",
     "PersonResult",
+    "ReidResult",
 ]
 
 
@@ -139,3 +143,42 @@ PERSON_SET_SIZES: dict[str, tuple[int, int, int]] = {
     "h36m": (317_989, 1_280, 1000),
 }
 """What DGPose was trained and tested on: training images, test images, edge of an image."""
+
+
+@dataclass(frozen=True)
+class FactorResult:
+    """What is said of a method for people in other poses (DPIG, and PG2 before it).
+
+    Attributes:
+        data: "market" or "deepfashion".
+        method: its name.
+        ssim: mean over the pairs.
+        mask_ssim: of the person alone, see `image_quality.mask_ssim`.
+    """
+
+    data: str
+    method: str
+    ssim: float
+    mask_ssim: float | None = None
+
+
+FACTOR_RESULTS: tuple[FactorResult, ...] = (
+    FactorResult("market", "DPIG", 0.099, 0.614),
+    FactorResult("market", "PG2", 0.253, 0.792),
+    FactorResult("deepfashion", "DPIG", 0.614),
+    FactorResult("deepfashion", "PG2", 0.762),
+)
+"""As tables of later papers quote them; we could not confirm them. Inception scores are left out:
+they need the network of that name. The code of DPIG takes masks of the source."""
+
+
+@dataclass(frozen=True)
+class ReidResult:
+    """Rank-1 in % of re-identification on Market-1501."""
+
+    method: str
+    rank1: float
+
+
+REID_RESULTS: tuple[ReidResult, ...] = (ReidResult("DPIG, foreground codes, no labels", 35.5),)
+"""Second-hand; we could not confirm it."""

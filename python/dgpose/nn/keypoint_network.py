@@ -119,7 +119,8 @@ class KeypointNetwork(nn.Module):
         """Joints of crops, in evaluation mode.
 
         Args:
-            images: [B, 3, H, W] square, RGB in [0, 1] (or uint8); other sizes than S are resampled.
+            images: [B, 3, H, W] RGB in [0, 1] (or uint8). What is not square has its border
+                repeated until it is; other sizes than S are resampled.
 
         Returns:
             (keypoints_px [B, 14, 2], x then y in pixels of the given images, the centre of the
@@ -140,7 +141,10 @@ class KeypointNetwork(nn.Module):
             keypoints.append(places)
             near = F.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2) * _WINDOW**2
             scores.append(near.amax((2, 3)))
-        return self.to_pixels(torch.cat(keypoints), images.shape[-1]), torch.cat(scores)
+        height, width = images.shape[2:]
+        edge = max(height, width)
+        margin = torch.tensor(((edge - width) // 2, (edge - height) // 2)).to(images.device)
+        return self.to_pixels(torch.cat(keypoints), edge) - margin, torch.cat(scores)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -173,10 +177,15 @@ class KeypointNetwork(nn.Module):
         return (keypoints_px + 0.5) / _STRIDE - 0.5
 
     def _prepared(self, images: Tensor) -> Tensor:
-        if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-            raise ValueError(f"images must have shape [B, 3, S, S], got {list(images.shape)}")
+        if images.dim() != 4 or images.shape[1] != 3 or not images.shape[2] * images.shape[3]:
+            raise ValueError(f"images must have shape [B, 3, H, W], got {list(images.shape)}")
         if images.dtype == torch.uint8:
             images = images.float() / 255
+        height, width = images.shape[2:]
+        beside, above = max(height - width, 0), max(width - height, 0)
+        if beside or above:
+            border = (beside // 2, beside - beside // 2, above // 2, above - above // 2)
+            images = F.pad(images, border, mode="replicate")
         size = self.config.image_size
         if images.shape[-1] == size:
             return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -81,6 +82,7 @@ def require_same(name: str, before: Any, now: Any) -> None:
 
 def _make_fabric(settings: RunSettings) -> Fabric:
     """Fabric of these devices, not launched; TensorBoard's events go to `out`."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it repeats what was asked for
     return Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,

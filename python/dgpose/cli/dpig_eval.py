@@ -1,0 +1,199 @@
+"""`dgpose dpig eval`: what DPIG makes of people whose poses are known, factor by factor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dgpose.cli.options import Split, Threads
+from dgpose.cli.terminal import counted, fail
+
+if TYPE_CHECKING:
+    from dgpose.data.person_pairs import PersonPairs
+    from dgpose.metrics.dpig_evaluation import FactorReport
+
+__all__ = ["evaluate", "print_report", "read_pairs_of"]
+
+_RENDERED = 500
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="Weight file of dgpose train dpig-..., or a shipped model.")
+    ] = "dpig_small",
+    source: Annotated[
+        str,
+        typer.Option(
+            help="rendered (with pairs, so that the true image is known), market or deepfashion "
+            "(with pairs, where their list is there), or a file of a PersonPool."
+        ),
+    ] = "rendered",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the data set; of rendered people that with mocap/, without which their "
+            "poses are kinematic.",
+            envvar="DGPOSE_DATA",
+        ),
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Part; a file has none.")] = Split.TEST,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="PersonPool of other true images, for the Fréchet distance and the mean image; by "
+            "default the train part, or of a file that file itself."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"So many, and pairs; {_RENDERED} rendered people, else all."),
+    ] = None,
+    judge: Annotated[
+        str, typer.Option(help="Keypoint network: a file of dgpose train judge.")
+    ] = "person_judge",
+    seed: Annotated[int, typer.Option(min=0, help="Of rendered people and what is drawn.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
+    out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Reconstruction, pose-guided generation and drawn factors, against truth, judge and baselines.
+
+    SSIM falls where the source's background is kept, so each factor has its own measure: colours
+    of the body's parts, the background outside of the bodies, the pose that the judge finds.
+    """
+    import torch
+
+    from dgpose.data.person_pool import PersonPool
+    from dgpose.data.person_sources import read_people
+    from dgpose.metrics.dpig_evaluation import evaluate_generator, generator_of
+    from dgpose.model_zoo import model_path
+    from dgpose.models.dpig import load_dpig
+    from dgpose.nn.keypoint_network import KeypointNetwork
+    from dgpose_ext.tensor_file import write_bytes_atomically
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        networks = load_dpig(model_path(model))
+        networks.require("stage1")
+        network = KeypointNetwork.load(judge)
+        size = networks.config.size
+        count = _RENDERED if images is None and source == "rendered" else images
+        with counted("reading") as watch:
+            pool = read_people(
+                source, data, split=split.value, size=size, count=count, seed=seed, progress=watch
+            )
+            if reference is not None:
+                others = PersonPool.load(reference)
+            elif Path(source).is_file():
+                others = pool
+            else:
+                others = read_people(
+                    source, data, split="train", size=size, count=count, seed=seed, progress=watch
+                )
+            pairs = read_pairs_of(source, data, split.value, size, count or len(pool), seed)
+        with counted("evaluating") as watch:
+            report = evaluate_generator(
+                generator_of(networks), pool, network, others, pairs=pairs, seed=seed,
+                progress=watch,
+            )  # fmt: skip
+        text = json.dumps({"model": model, "judge": judge, **report.as_json()}, indent=1)
+        if out is not None:
+            write_bytes_atomically(out, (text + "\n").encode())
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    if as_json:
+        typer.echo(text)
+        return
+    print_report(report)
+    if out is not None:
+        typer.echo(f"saved {out}")
+
+
+def read_pairs_of(
+    source: str, data: Path | None, split: str, size: tuple[int, int], count: int | None, seed: int
+) -> PersonPairs | None:
+    """Pairs of a source of people; None where it has none.
+
+    Args:
+        source: as --source.
+        data: folder of the data set.
+        split: part.
+        size: (H, W).
+        count: so many, of photographs evenly spread; None: all.
+        seed: of rendered people.
+    """
+    from dgpose.data.person_pairs import pose_pairs
+    from dgpose.data.person_sources import synthetic_people
+    from dgpose.data.photo_pairs import PAIRED_SETS, photo_pairs
+
+    if source == "rendered":
+        people = synthetic_people(data, split=split, size=size, seed=seed)
+        return pose_pairs(people, count or _RENDERED, source=f"rendered pairs, {split} part")
+    if source in PAIRED_SETS and data is not None:
+        try:
+            return photo_pairs(source, data, split, size=size, count=count)
+        except FileNotFoundError:
+            return None
+    return None
+
+
+def print_report(report: FactorReport) -> None:
+    """The tables of images, of drawn factors and of the judge."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from dgpose.metrics.dpig_evaluation import FactorScores
+    from dgpose.metrics.keypoints import THRESHOLDS
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(
+            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
+            title_justify="left", caption_justify="left",
+        )  # fmt: skip
+        made.add_column("", no_wrap=True)
+        for column in columns:
+            made.add_column(column, justify="right")
+        return made
+
+    def cell(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    typer.echo(f"{report.source}: {report.images:,} images")
+    names = ("PSNR", "person", "SSIM", "mask", "PCK", "colour", "ground", "sharp", "FD")
+    shown = table("images", *names)
+    shown.caption = (
+        "person: PSNR within its mask; mask: SSIM within the body of the true image's pose; PCK: "
+        "poses that the judge finds, at 0.2, %; colour: of the parts, distance from the person's; "
+        "ground: PSNR of the background against the source's, outside of the bodies; sharp: "
+        "variance of the Laplacian, 1e-4; FD: Fréchet distance in the judge's features"
+    )
+    for name, row in report.scores.items():
+        assert isinstance(row, FactorScores)
+        shown.add_row(
+            name,
+            cell(row.psnr, 2),
+            cell(row.person_psnr, 2),
+            cell(row.ssim, 3),
+            cell(row.mask_ssim, 3),
+            cell(None if row.pck is None else 100 * row.pck["0.2"], 1),
+            cell(row.colors, 3),
+            cell(row.background_psnr, 2),
+            cell(1e4 * row.sharpness, 1),
+            cell(row.frechet, 2),
+        )
+    console = Console()
+    console.print(shown)
+    if report.diversity:
+        varied = table("one factor varied, the others kept", "drawn", "of images", "FD between")
+        varied.caption = "mean distance of two images in the judge's features"
+        for name, found in report.diversity.items():
+            varied.add_row(name, *(f"{figure:.3f}" for figure in found))
+        console.print(varied)
+    judge = report.poses["judge"]
+    found_at = ", ".join(f"@{t:g} {100 * judge.pck(t):.1f} %" for t in THRESHOLDS)
+    typer.echo(f"the judge on the true images: PCK {found_at}")
