@@ -25,7 +25,7 @@ __all__ = ["app"]
 
 _LOADED_WHEN_CALLED = {
     "data": ("dgpose.cli.data", "Look at data sets."),
-    "dpig": ("dgpose.cli.dpig", "People's foreground, background and pose, with DPIG."),
+    "dpig": ("dgpose.cli.dpig", "People as foreground, background and pose, with DPIG."),
     "eval": ("dgpose.cli.eval", "Score result files against labels."),
     "person": ("dgpose.cli.person", "Images of people in given poses, with DGPose."),
     "pose": ("dgpose.cli.pose", "3D body poses of person images, by retrieval."),

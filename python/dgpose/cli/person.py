@@ -31,11 +31,10 @@ from dgpose.cli.person_options import (
     load_generator,
     read_poses,
 )
-from dgpose.cli.person_results import SHOWN, ImagesAlone, require_picture_name, write_results
+from dgpose.cli.person_results import require_out, write_drawn, write_results
 from dgpose.cli.terminal import fail
-from dgpose.data.image_files import read_image, save_picture
+from dgpose.data.image_files import read_image
 from dgpose.inference.generated_people import GeneratedPeople
-from dgpose.viz.person import grid_sheet, result_sheet
 
 __all__ = ["app"]
 
@@ -63,7 +62,9 @@ def reconstruct(
     try:
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        inputs = PersonImages(
+            images, read_poses(generator.estimator, source_pose, skeleton, person)
+        )
 
         def make(picture: Picture, pose: FloatArray | None) -> GeneratedPeople:
             return generator.reconstruct(picture, pose, boxes=around)
@@ -106,7 +107,9 @@ def transfer(
     try:
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        inputs = PersonImages(
+            images, read_poses(generator.estimator, source_pose, skeleton, person)
+        )
         targets, names = read_targets(pose, skeleton, limit)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -153,7 +156,9 @@ def indirect_transfer(
             )
         around = None if box is None else parse_box(box)
         other = None if pose_box is None else parse_box(pose_box)
-        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        inputs = PersonImages(
+            images, read_poses(generator.estimator, source_pose, skeleton, person)
+        )
         shown = read_image(pose_image)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -193,25 +198,12 @@ def generate(
         if not pose and generator.model.config.system == "conditional":
             raise ValueError("--pose must be given with a conditional model, which draws no poses")
         poses, names = read_targets(pose, skeleton, limit) if pose else (None, [])
+        require_out(out, only=only, several=count * max(1, len(names)) > 1)
         people = generator.generate(poses, count=count, seed=seed)
-        if not only:
-            require_picture_name(out)
         title = f"{Path(model).name}: people drawn with seed {seed}"
-        looks = [f"person {number}" for number in range(count)]
-        if only:
-            ends = [f"_{name}" for name in names] or [""]
-            files = [f"person_{number}{end}" for end in ends for number in range(count)]
-            ImagesAlone(out, several=len(people) > 1).save(people, files)
-        elif poses is None:
-            save_picture(out, result_sheet(people[:SHOWN], looks[:SHOWN], title))
-        else:
-            rows = torch.arange(len(people)).view(len(poses), count).T[:SHOWN].flatten()
-            save_picture(out, grid_sheet(people[rows], looks[:SHOWN], title, names))
+        write_drawn(people, out, title, only=only, poses=names)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    shown = "" if only or count <= SHOWN else f" ({SHOWN} of {count} appearances shown)"
-    drawn = f"{len(people)} people" if len(people) > 1 else "1 person"
-    typer.echo(f"{drawn}: {out}{shown}")
 
 
 for _command in (edit, estimate, examples):

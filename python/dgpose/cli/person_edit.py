@@ -142,7 +142,9 @@ def edit(
         options = _Edits.parse(height, limb or [], drag or [])
         generator = load_generator(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        inputs = PersonImages(images, read_poses(generator, source_pose, skeleton, person))
+        inputs = PersonImages(
+            images, read_poses(generator.estimator, source_pose, skeleton, person)
+        )
         if frames is not None and len(inputs.files) > 1:
             raise ValueError(f"--frames must have one image, got {len(inputs.files)}")
         shares = np.linspace(0, 1, frames) if frames is not None else np.ones(1)

@@ -11,6 +11,7 @@ import typer
 from dgpose.cli.person_inputs import ImagePoses
 from dgpose.data.keypoint_files import SKELETONS
 from dgpose.inference.person_generator import PersonGenerator
+from dgpose.inference.person_keypoints import KeypointEstimator
 
 __all__ = [
     "SEMI",
@@ -88,18 +89,20 @@ def load_generator(
 
 
 def read_poses(
-    generator: PersonGenerator, path: Path | None, skeleton: str | None, number: int | None
+    estimator: KeypointEstimator | None,
+    path: Path | None,
+    skeleton: str | None,
+    number: int | None,
 ) -> ImagePoses | None:
-    """The options --source-pose, --skeleton and --person.
+    """The options --source-pose, --skeleton and --person, beside what estimates poses.
 
     Raises:
         ValueError: a number without a file, or no file where nothing estimates poses; else as
             `ImagePoses.read`.
     """
-    if path is None and generator.estimator is None:
+    if path is None and estimator is None:
         raise ValueError(
-            "--source-pose or --estimator must be given with a conditional model, which estimates "
-            "no poses"
+            "--source-pose or --estimator must be given with a model that estimates no poses"
         )
     if path is None and number is not None:
         raise ValueError("--person must come with --source-pose")

@@ -17,7 +17,7 @@ from dgpose.data.person_pool import PersonPool
 from dgpose.inference.factor_codec import FactorCodec
 from dgpose.models.dpig import DPIG
 
-__all__ = ["virtual_market", "write_market"]
+__all__ = ["require_new_folder", "virtual_market", "write_market"]
 
 Progress = Callable[[int, int], None]
 
@@ -110,6 +110,12 @@ def virtual_market(
     )
 
 
+def require_new_folder(folder: Path) -> None:
+    """FileExistsError for a file, or a folder that holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: must be a new or an empty folder")
+
+
 def write_market(pool: PersonPool, folder: str | Path, *, progress: Progress | None = None) -> None:
     """Writes images as Market-1501's training part: `bounding_box_train/NAME`, and their visible
     joints as `market-annotation-train.csv`, in whole pixels.
@@ -127,8 +133,7 @@ def write_market(pool: PersonPool, folder: str | Path, *, progress: Progress | N
         OSError: it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: must be a new or an empty folder")
+    require_new_folder(folder)
     if not pool.names or not all(name.endswith(".jpg") for name in pool.names):
         raise ValueError("pool must have names that end in .jpg")
     beside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"

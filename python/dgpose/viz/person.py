@@ -14,7 +14,14 @@ from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.skeletons import BODY14, OPENPOSE18
 from dgpose.viz.drawing import BACKGROUND, PAGE, Picture, draw_skeleton, page_of_tiles, titled
 
-__all__ = ["estimate_picture", "grid_sheet", "person_tile", "pose_tile", "result_sheet"]
+__all__ = [
+    "estimate_picture",
+    "grid_sheet",
+    "person_tile",
+    "pose_tile",
+    "result_sheet",
+    "short_caption",
+]
 
 _TILE = 256
 _PHOTO = 640
@@ -101,9 +108,9 @@ def result_sheet(
     for row, (picture, pose, name) in enumerate(zip(pictures, poses, names, strict=True)):
         if sources is not None and people.source_poses_px is not None:
             own = people.source_poses_px[row].numpy()
-            tiles.append((person_tile(sources[row], own, size), _short(name, room)))
+            tiles.append((person_tile(sources[row], own, size), short_caption(name, room)))
             name = "pose"
-        tiles.append((pose_tile(pose, shape, size), _short(name, room)))
+        tiles.append((pose_tile(pose, shape, size), short_caption(name, room)))
         tiles.append((person_tile(picture, None, size), result))
     a_result = len(tiles) // len(people)
     across = 1 if size == _TILE else min(len(people), max(1, _WIDEST // (room * a_result)))
@@ -135,7 +142,7 @@ def grid_sheet(
     room = _width(shape, size)
     empty: Picture = np.full((size, room, 3), PAGE, np.uint8)
     heads = [
-        (pose_tile(people.poses_px[column].numpy(), shape, size), _short(pose, room))
+        (pose_tile(people.poses_px[column].numpy(), shape, size), short_caption(pose, room))
         for column, pose in enumerate(poses)
     ]
     tiles = [(empty, ""), *heads] if people.sources is not None else heads
@@ -144,12 +151,12 @@ def grid_sheet(
         first = row * len(poses)
         if people.sources is not None:
             source = _uint8(people.sources[first : first + 1])[0]
-            tiles.append((person_tile(source, None, size), _short(name, room)))
+            tiles.append((person_tile(source, None, size), short_caption(name, room)))
             name = ""
         for column in range(len(poses)):
             caption = name if column == 0 else ""
             picture = person_tile(pictures[first + column], None, size)
-            tiles.append((picture, _short(caption, room)))
+            tiles.append((picture, short_caption(caption, room)))
     return page_of_tiles(tiles, title, columns=len(tiles) // (len(names) + 1))
 
 
@@ -158,7 +165,7 @@ def _uint8(images: Any) -> npt.NDArray[np.uint8]:
     return GeneratedPeople(images, images).pictures()
 
 
-def _short(text: str, width: int) -> str:
+def short_caption(text: str, width: int) -> str:
     """As much of the end of a caption as fits below a tile."""
     room = width // 8
     return text if len(text) <= room else f"..{text[-(room - 2) :]}"

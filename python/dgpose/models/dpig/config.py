@@ -261,7 +261,14 @@ class DPIGConfig:
     @classmethod
     def paper(cls, size: tuple[int, int] = (128, 64), **changes: Any) -> DPIGConfig:
         """The published form for Market-1501's images, or for (256, 256) DeepFashion's: without a
-        background, with crops of 64 and seven levels."""
+        background, with crops of 64 and seven levels.
+
+        Stage 1 has 118,549,859 parameters at 128x64, the published 118.5 M, where the decoder's
+        residual pairs are as wide as features and skip connection together and the encoders after
+        the split begin with a residual pair. (Without the pair before the split it would have
+        118.3 M; with a convolution of its own before each encoder's first pair, 118.8 M.) The same
+        reading gives 246.6 M at 256x256.
+        """
         if tuple(size) == (256, 256):
             large: dict[str, Any] = {
                 "channels": (128, 256, 384, 512, 640, 768, 896),

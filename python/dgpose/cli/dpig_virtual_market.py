@@ -1,0 +1,78 @@
+"""`dgpose dpig virtual-market`: a set to train re-identification on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgpose.cli.dpig_options import SMALL, Model, Seed, load_factors
+from dgpose.cli.options import Split, SplitOption, Threads
+from dgpose.cli.person_options import Device
+from dgpose.cli.terminal import counted, fail
+from dgpose.data.image_files import save_picture
+from dgpose.data.person_sources import read_people
+from dgpose.inference.virtual_market import require_new_folder, write_market
+from dgpose.inference.virtual_market import virtual_market as make_market
+from dgpose.viz.person_factors import identities_sheet
+
+__all__ = ["virtual_market"]
+
+
+def virtual_market(
+    out: Annotated[Path, typer.Option(help="New folder, in the layout of Market-1501.")],
+    identities: Annotated[int, typer.Option(min=1, max=9999, help="People.")] = 500,
+    backgrounds: Annotated[
+        int, typer.Option(min=1, help="Images of each: so many backgrounds, each with a pose.")
+    ] = 24,
+    people: Annotated[
+        str,
+        typer.Option(
+            help="Whose poses are shown: rendered, market, deepfashion, ... (dgpose data check), "
+            "or a file of a PersonPool."
+        ),
+    ] = "rendered",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of --people; of rendered ones of CMU's poses.")
+    ] = None,
+    split: SplitOption = Split.TRAIN,
+    poses: Annotated[
+        int, typer.Option(min=1, help="Most people of --people whose poses are taken.")
+    ] = 1000,
+    seed: Seed = 0,
+    picture: Annotated[
+        Path | None, typer.Option(help="Picture of the first people to write, .png or .jpg.")
+    ] = None,
+    model: Model = SMALL,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Draw a virtual Market: each person has one foreground, in many backgrounds and real poses.
+
+    Writes OUT/bounding_box_train/0001_c1s1_000000_00.jpg, ... and their keypoints as
+    OUT/market-annotation-train.csv. Background b of a person counts as camera 1 + b modulo 6. The
+    published setting is 24 images a person.
+    """
+    try:
+        require_new_folder(out)
+        factors = load_factors(model, None, device, threads)
+        with counted("reading poses") as progress:
+            pool = read_people(
+                people, data, split=split.value, size=factors.image_size, count=poses,
+                progress=progress,
+            )  # fmt: skip
+        with counted("generating") as progress:
+            made = make_market(
+                factors.model, pool, identities, backgrounds=backgrounds, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+        with counted("writing") as progress:
+            write_market(made, out, progress=progress)
+        if picture is not None:
+            save_picture(picture, identities_sheet(made, f"{Path(model).name}: virtual Market"))
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    typer.echo(f"{identities} people, {len(made)} images: {out}")
+    if picture is not None:
+        typer.echo(f"picture: {picture}")
