@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from dgpose.data.person_pairs import PersonPairs, pose_pairs
 from dgpose.data.person_pool import PersonPool
 from dgpose.data.person_sources import synthetic_people
 from dgpose.metrics.dpig_evaluation import (
+    FactorDiversity,
     Generator,
     People,
     evaluate_generator,
     generator_of,
 )
-from dgpose.models.dpig import DPIG, DPIGConfig, load_dpig
+from dgpose.models.dpig import DPIG, FACTORS, DPIGConfig, load_dpig
 from dgpose.nn.keypoint_network import KeypointNetwork
 from dgpose.train.dpig import (
     WEIGHTS_NAME,
@@ -166,7 +167,8 @@ def _trained(
     return generator_of_baseline(model), parameters, steps, seconds
 
 
-def _key(name: str, seed: int) -> str:
+def key(name: str, seed: int) -> str:
+    """The name of a model among files."""
     words = "".join(letter if letter.isalnum() else "_" for letter in name)
     return f"{words}-{seed}"
 
@@ -179,10 +181,10 @@ def _train(args: argparse.Namespace) -> None:
     reference = joined(*parts["train"]).subset(torch.arange(len(test.source)))
     for seed in range(args.seeds):
         for name in MODELS:
-            done = folder / f"{_key(name, seed)}.json"
+            done = folder / f"{key(name, seed)}.json"
             if done.exists() or (args.only and name not in args.only):
                 continue
-            found = _trained(name, folder / _key(name, seed), args, parts, seed)
+            found = _trained(name, folder / key(name, seed), args, parts, seed)
             if found is None:
                 return
             generator, parameters, steps, seconds = found
@@ -214,7 +216,9 @@ def columns(row: str) -> list[Column]:
     ]
 
 
-def _diversity(factor: str, figure: str) -> Any:
+def diversity_of(factor: str, figure: str) -> Callable[[Mapping[str, Any]], float | None]:
+    """A figure of `FactorDiversity`."""
+
     def get(result: Mapping[str, Any]) -> float | None:
         found = result["report"]["diversity"].get(factor)
         return None if found is None else float(found[figure])
@@ -240,7 +244,10 @@ def _report(args: argparse.Namespace) -> None:
         print_table(
             f"{factor} varied, the others kept",
             own,
-            [(figure, _diversity(factor, figure), 3) for figure in ("drawn", "encoded", "frechet")],
+            [
+                (figure, diversity_of(factor, figure), 3)
+                for figure in ("drawn", "encoded", "frechet")
+            ],
         )
     print_table(
         "all drawn",
@@ -261,7 +268,7 @@ def _draw(args: argparse.Namespace) -> None:
     source, target = (People.of(pool) for pool in pairs)
     shown = {"source": source.images, "true target": target.images}
     for name in MODELS:
-        folder = args.out / "people" / _key(name, 0)
+        folder = args.out / "people" / key(name, 0)
         weights = folder / ("stage2" if name in DPIG_MODELS else "") / WEIGHTS_NAME
         if not weights.exists():
             continue
