@@ -240,15 +240,11 @@ def _report(args: argparse.Namespace) -> None:
     for row in ("true targets", "copy of the source", "true images", "mean image"):
         print_table(row, nothing, columns(row))
     own = [(name, same) for name, same in rows if name in DPIG_MODELS]
-    for factor in ("foreground", "background", "pose"):
-        print_table(
-            f"{factor} varied, the others kept",
-            own,
-            [
-                (figure, diversity_of(factor, figure), 3)
-                for figure in ("drawn", "encoded", "frechet")
-            ],
-        )
+    for factor in FACTORS:
+        varied: list[Column] = [
+            (figure, diversity_of(factor, figure), 3) for figure in FactorDiversity._fields
+        ]
+        print_table(f"{factor} varied, the others kept", own, varied)
     print_table(
         "all drawn",
         rows,
