@@ -205,6 +205,9 @@ class Decoder(nn.Module):
             for width, after in zip(widths, config.channels[-2::-1], strict=False)
         )
         self.last = nn.Conv2d(widths[-1], 3 * config.fold**2, 3, padding=1)
+        with torch.no_grad():  # a cell's pixels begin alike (Aitken et al., 2017)
+            for values in self.last.parameters():
+                values.copy_(values[:: config.fold**2].repeat_interleave(config.fold**2, 0))
 
     @staticmethod
     def _joined(config: DPIGConfig) -> list[tuple[int, int]]:
