@@ -48,7 +48,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pose_of(inputs: Path, number: int) -> np.ndarray[Any, Any]:
     (pose,) = json.loads((inputs / "people" / f"person_{number}.json").read_text())["poses"]
-    return np.array(pose["keypoints_px"])
+    return np.where(np.array(pose["visible"])[:, None], pose["keypoints_px"], np.nan)
 
 
 def test_sample_keeps_the_rest_of_an_image(inputs: Path, tmp_path: Path) -> None:

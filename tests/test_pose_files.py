@@ -356,3 +356,19 @@ def test_any_bytes_are_poses_or_a_format_error(
     path.write_bytes(content)
     with contextlib.suppress(KeypointFormatError):
         assert len(read_pose_file(path).known) > 0
+
+
+def test_hidden_joints(tmp_path: Path) -> None:
+    """A joint may be known and hidden; where nobody says so, all that are known are visible."""
+    points = [[float(10 + joint), 20.0] for joint in range(14)]
+    hidden = [joint != 3 for joint in range(14)]
+    path = tmp_path / "poses.json"
+    path.write_text(json.dumps({"poses": [{"keypoints_px": points, "visible": hidden},
+                                          {"keypoints_px": points}]}))  # fmt: skip
+    read = read_pose_file(path)
+    assert read.known[:, :14].all()
+    assert read.visible[0].tolist() == [*hidden, *[False] * 4]
+    np.testing.assert_array_equal(read.visible[1], read.known[1])
+    path.write_text(json.dumps({"poses": [{"keypoints_px": points, "visible": [True]}]}))
+    with pytest.raises(KeypointFormatError, match='"visible" must be 14 times true or false'):
+        read_pose_file(path)

@@ -90,7 +90,7 @@ def sample(
         if not images:
             if vary or source_pose or box:
                 raise ValueError("--vary, --source-pose and --box must come with IMAGES")
-            poses, names = read_targets(pose, skeleton, limit) if pose else (None, [])
+            poses, names = read_targets(pose, skeleton, limit, seen=True) if pose else (None, [])
             require_out(out, only=only, several=count * max(1, len(names)) > 1)
             people = factors.sample(poses=poses, count=count, seed=seed)
             title = f"{Path(model).name}: people drawn with seed {seed}"
@@ -99,7 +99,7 @@ def sample(
         if pose:
             raise ValueError("--pose must come without IMAGES (dpig pose-guided shows them in it)")
         around = None if box is None else parse_box(box)
-        own = read_poses(factors.estimator, source_pose, skeleton, person)
+        own = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
         inputs = PersonImages(images, own)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -152,16 +152,16 @@ def pose_guided(
     try:
         factors = load_factors(model, estimator, device, threads)
         around = None if box is None else parse_box(box)
-        own = read_poses(factors.estimator, source_pose, skeleton, person)
+        own = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
         inputs = PersonImages(images, own)
-        targets, names = read_targets(pose, skeleton, limit)
+        targets, names = read_targets(pose, skeleton, limit, seen=True)
         behind, their = None, None
         if background is not None:
             if background_pose is None and factors.estimator is None:
                 raise ValueError("--background-pose or --estimator must come with --background")
             behind = read_image(background)
             if background_pose is not None:
-                others = ImagePoses.read(background_pose, skeleton, None)
+                others = ImagePoses.read(background_pose, skeleton, None, seen=True)
                 their = others.of(background, behind, alone=True)
         elif background_pose is not None:
             raise ValueError("--background-pose must come with --background")
@@ -213,7 +213,7 @@ def interpolate(
         picture, own = None, None
         if image is not None:
             picture = read_image(image)
-            poses = read_poses(factors.estimator, source_pose, skeleton, person)
+            poses = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
             own = None if poses is None else poses.of(image, picture, alone=True)
         elif source_pose or box:
             raise ValueError("--source-pose and --box must come with IMAGE")

@@ -66,7 +66,7 @@ def invert(
         require_out(out, only=False, several=False)
         factors = load_factors(model, estimator, device, threads)
         wanted = parse_factors(vary, factors.factors)
-        own = read_poses(factors.estimator, source_pose, skeleton, person)
+        own = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
         pictures = [read_image(path) for path in (first, second)]
         poses = None
         if own is not None:

@@ -96,10 +96,13 @@ def examples(
         batch = people.batch(range(count))
         pictures = np.rint(255 * batch.image.permute(0, 2, 3, 1).numpy()).astype(np.uint8)
         records = []
-        for number, (picture, pose) in enumerate(zip(pictures, batch.keypoints_px, strict=True)):
+        for number, (picture, pose, visible) in enumerate(
+            zip(pictures, batch.keypoints_px, batch.keypoint_visible, strict=True)
+        ):
             name = f"person_{number}.png"
             save_picture(out / name, picture)
-            records.append(_record(name, picture, pose.numpy()))
+            record = _record(name, picture, pose.numpy())
+            records.append({**record, "visible": visible.tolist()})
             _save_poses(out / f"person_{number}.json", records[-1:])
         _save_poses(out / "poses.json", records)
     except (ValueError, OSError) as error:

@@ -44,10 +44,12 @@ class ImagePoses:
     number: int | None = None
 
     @classmethod
-    def read(cls, path: Path, skeleton: str | None, number: int | None) -> ImagePoses:
-        """Raises as `read_pose_file`."""
+    def read(
+        cls, path: Path, skeleton: str | None, number: int | None, *, seen: bool = False
+    ) -> ImagePoses:
+        """Those of a file; with `seen` the visible joints alone. Raises as `read_pose_file`."""
         file = read_pose_file(path, skeleton)
-        return cls(path, _with_nan(file), file.images, file.sizes, number)
+        return cls(path, _with_nan(file, seen), file.images, file.sizes, number)
 
     def of(self, image: Path, picture: Picture, *, alone: bool) -> FloatArray:
         """The pose in an image; for one that is `alone` the file may name no image, or another.
@@ -82,14 +84,16 @@ class ImagePoses:
         return self.poses[row]
 
 
-def _with_nan(file: PoseFile) -> list[FloatArray]:
-    return list(np.where(file.known[..., None], file.keypoints_px.astype(np.float64), np.nan))
+def _with_nan(file: PoseFile, seen: bool) -> list[FloatArray]:
+    given = file.visible if seen else file.known
+    return list(np.where(given[..., None], file.keypoints_px.astype(np.float64), np.nan))
 
 
 def read_targets(
-    files: list[Path], skeleton: str | None, limit: int
+    files: list[Path], skeleton: str | None, limit: int, *, seen: bool = False
 ) -> tuple[list[FloatArray], list[str]]:
-    """All poses [18, 2] of files, up to `limit`, and a different name for each.
+    """All poses [18, 2] of files, up to `limit`, and a different name for each; with `seen` their
+    visible joints alone.
 
     Raises:
         ValueError: a pose that cannot be shown; else as `read_pose_file`.
@@ -98,7 +102,7 @@ def read_targets(
     names: list[str] = []
     for path in files:
         file = read_pose_file(path, skeleton)
-        for number, pose in enumerate(_with_nan(file)):
+        for number, pose in enumerate(_with_nan(file, seen)):
             try:
                 pose_box(as_pose(pose))
             except ValueError as error:

@@ -93,8 +93,11 @@ def read_poses(
     path: Path | None,
     skeleton: str | None,
     number: int | None,
+    *,
+    seen: bool = False,
 ) -> ImagePoses | None:
-    """The options --source-pose, --skeleton and --person, beside what estimates poses.
+    """The options --source-pose, --skeleton and --person, beside what estimates poses; with `seen`
+    the visible joints alone.
 
     Raises:
         ValueError: a number without a file, or no file where nothing estimates poses; else as
@@ -106,4 +109,4 @@ def read_poses(
         )
     if path is None and number is not None:
         raise ValueError("--person must come with --source-pose")
-    return None if path is None else ImagePoses.read(path, skeleton, number)
+    return None if path is None else ImagePoses.read(path, skeleton, number, seen=seen)

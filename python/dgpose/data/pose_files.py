@@ -11,8 +11,8 @@
 
 In arrays a joint is missing where a coordinate is NaN, or both are -1. An object of `poses` has
 `keypoints_px`, a list of J pairs [x, y] with null for a missing joint, and may have `image` (a
-name), `size` ([height, width] of the image in pixels), `skeleton` (a key of SKELETONS) and `known`
-(J times true or false).
+name), `size` ([height, width] of the image in pixels), `skeleton` (a key of SKELETONS), and `known`
+and `visible` (J times true or false each): a joint may be known and hidden.
 
 The order of joints is named, or follows from their number: 18, 16, 25 and 33 are OPENPOSE18,
 MPII16, BODY_25 and MEDIAPIPE33; of 14 and 17 there are two each, and one must be named (`poses`:
@@ -58,13 +58,14 @@ class PoseFile(NamedTuple):
 
     `keypoints_px` [P, 18, 2] float32 in the order of OPENPOSE18, 0 where not known; `known`
     [P, 18] bool; `sizes`, P times (H, W) of the image or None where the file does not say it;
-    `images`, P names or "".
+    `images`, P names or ""; `visible` [P, 18], among the known, all where the file does not say it.
     """
 
     keypoints_px: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
     sizes: tuple[Size | None, ...]
     images: tuple[str, ...]
+    visible: npt.NDArray[np.bool_]
 
 
 class _Pose(NamedTuple):
@@ -72,6 +73,7 @@ class _Pose(NamedTuple):
     known: npt.NDArray[np.bool_]
     size: Size | None = None
     image: str = ""
+    visible: npt.NDArray[np.bool_] | None = None
 
 
 def read_pose_file(path: str | PathLike[str], skeleton: str | None = None) -> PoseFile:
@@ -112,6 +114,7 @@ def read_pose_file(path: str | PathLike[str], skeleton: str | None = None) -> Po
         np.stack([pose.known for pose in poses]),
         tuple(pose.size for pose in poses),
         tuple(pose.image for pose in poses),
+        np.stack([pose.known if pose.visible is None else pose.visible for pose in poses]),
     )
 
 
@@ -149,14 +152,17 @@ def _pose(
     known: Iterable[Skeleton],
     size: Size | None = None,
     image: str = "",
+    visible: npt.NDArray[np.bool_] | None = None,
 ) -> _Pose:
     """A pose of J joints [J, 2], as OpenPose-18."""
     skeleton = skeleton_by_count(place, len(points), wanted, known)
     far = np.abs(points[there])
     if far.size and not float(far.max()) <= MAX_COORDINATE:
         raise KeypointFormatError(f"{place}: coordinates must be pixels, got {far.max():g}")
-    xy, seen = to_openpose(skeleton, np.where(there[:, None], points, 0).astype(np.float32), there)
-    return _Pose(xy, seen, size, image)
+    pixels = np.where(there[:, None], points, 0).astype(np.float32)
+    xy, seen = to_openpose(skeleton, pixels, there)
+    shown = None if visible is None else to_openpose(skeleton, pixels, there & visible)[1]
+    return _Pose(xy, seen, size, image, shown)
 
 
 def _finite(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -282,11 +288,14 @@ def _record(place: str, record: Any, wanted: Skeleton | None) -> _Pose:
                 )
             values[joint] = [_number(place, value) for value in point]
     there = _finite(values)
-    known = record.get("known")
-    if known is not None:
-        if not isinstance(known, list) or len(known) != len(points):
-            raise KeypointFormatError(f'{place}: "known" must be {len(points)} times true or false')
-        there &= np.array([value is True for value in known])
+    marks = {}
+    for name in ("known", "visible"):
+        if (mark := record.get(name)) is not None:
+            if not isinstance(mark, list) or len(mark) != len(points):
+                said = f"{len(points)} times true or false"
+                raise KeypointFormatError(f'{place}: "{name}" must be {said}')
+            marks[name] = np.array([value is True for value in mark])
+    there &= marks.get("known", True)
     own, image = record.get("skeleton"), record.get("image", "")
     if own is not None and (not isinstance(own, str) or own not in SKELETONS):
         raise KeypointFormatError(
@@ -296,7 +305,7 @@ def _record(place: str, record: Any, wanted: Skeleton | None) -> _Pose:
         raise KeypointFormatError(f'{place}: "image" must be text, got {image!r:.40}')
     orders = (OPENPOSE18, BODY14) if own is None else (SKELETONS[own],)
     size = _size(place, record.get("size"))
-    return _pose(place, values, there, wanted, orders, size, image)
+    return _pose(place, values, there, wanted, orders, size, image, marks.get("visible"))
 
 
 def _number(place: str, value: Any) -> float:
