@@ -11,6 +11,7 @@ from dgpose.metrics.generation import (
     PART_NAMES,
     color_distance,
     diversity,
+    energy_distance,
     frechet_distance,
     gaussian_distance,
     part_colors,
@@ -159,6 +160,22 @@ def test_frechet_distance_of_few_samples() -> None:
         frechet_distance(features, features * math.nan)
     with pytest.raises(ValueError, match=r"\[N, F\] with N >= 2, got \[1, 50\]"):
         frechet_distance(features[:1], features)
+
+
+def test_energy_distance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other, coins = (torch.randn(400, 3, generator=generator) for _ in range(3))
+    assert abs(energy_distance(one, other)) < 0.005
+    # The same mean and covariance, and yet another distribution.
+    assert energy_distance(one, coins.sign()) > 0.02
+    # Two places: nothing within, everything between.
+    places = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+    assert energy_distance(*places) == 1
+    assert energy_distance(places[0], places[0]) == 0
+    pairs = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]])
+    assert energy_distance(*pairs) == pytest.approx(1 - (2 + 4) / (2 * (1 + 5 + 1 + 3) / 4))
+    with pytest.raises(ValueError, match="other must be finite"):
+        energy_distance(one, one * math.nan)
 
 
 def test_diversity() -> None:

@@ -182,6 +182,9 @@ class _MapperRun(_Run[MapperLearner, MapperErrors]):
     def judged(self, errors: MapperErrors) -> float:
         return sum(error for error in errors if math.isfinite(error))
 
+    def named(self, errors: MapperErrors) -> dict[str, float]:
+        return {f"{name}_distance": value for name, value in super().named(errors).items()}
+
     def panels(self) -> dict[str, NDArray[np.uint8]]:
         return {"samples": sample_panel(self.judged_model, self.validation)}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dgpose.data.person_pool import PersonPool
-from dgpose.metrics.generation import frechet_distance
+from dgpose.metrics.generation import energy_distance
 from dgpose.metrics.image_quality import psnr
 from dgpose.models.dpig import DPIG, Factor, pose_inputs
 from dgpose.skeletons import OPENPOSE18
@@ -49,9 +49,8 @@ class PoseErrors(NamedTuple):
 
 
 class MapperErrors(NamedTuple):
-    """Squared Fréchet distance between codes drawn of each factor and those of images, divided by
-    the variance of the latter (a mapper that always gives their mean is at 1); NaN for a factor
-    whose mapper is not trained."""
+    """`energy_distance` between codes drawn of each factor and those of images: from 0 (the same
+    distribution) to 1; NaN for a factor whose mapper is not trained."""
 
     foreground: float
     background: float
@@ -86,7 +85,7 @@ def mapper_errors(model: DPIG, codes: dict[Factor, Tensor]) -> MapperErrors:
     errors = dict.fromkeys(MapperErrors._fields, math.nan)
     for factor, true in codes.items():
         drawn = model.sample(factor, _DRAWN, torch.Generator().manual_seed(0))
-        errors[factor] = frechet_distance(drawn, true) / float(true.double().var(0).sum())
+        errors[factor] = energy_distance(drawn, true)
     return MapperErrors(**errors)
 
 
