@@ -144,7 +144,7 @@ def test_drawn_factors_change_and_others_stay(people: Given) -> None:
 def test_diversity_of_a_model_that_always_maps_to_one_code(
     judge: KeypointNetwork, people: Given
 ) -> None:
-    network = model()
+    network = model(fitted_codes=False)
     for weight in network.mappers["background"].parameters():
         torch.nn.init.zeros_(weight)
     found = factor_diversity(network, People.of(people[0]), judge)["background"]
