@@ -92,8 +92,9 @@ def evaluate(
                 others = pool
             else:
                 others = read_people(
-                    source, data, split="train", size=size, count=count, seed=seed, progress=watch
-                )
+                    source, data, split="train", size=size, count=len(pool), seed=seed,
+                    progress=watch,
+                )  # fmt: skip
             pairs = read_pairs_of(source, data, split.value, size, count or len(pool), seed)
         with counted("evaluating") as watch:
             report = evaluate_generator(

@@ -42,6 +42,7 @@ __all__ = [
     "Generator",
     "People",
     "draw_factor",
+    "drawable",
     "evaluate_generator",
     "factor_diversity",
     "generator_of",

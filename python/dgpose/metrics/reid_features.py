@@ -64,9 +64,8 @@ def color_histograms(pool: PersonPool) -> Tensor:
 
 @torch.no_grad()
 def foreground_codes(model: DPIG, pool: PersonPool) -> Tensor:
-    """The codes of DPIG's foreground, each part's brought to length 1: parts that both images show
-    are compared with the same weight. An absent part's is 0, and so is all of an image without
-    visible joints.
+    """The codes of DPIG's foreground as they are. An absent part's is 0, and so is all of an image
+    without visible joints.
 
     Args:
         model: with a trained stage 1, in evaluation mode.
@@ -84,10 +83,7 @@ def foreground_codes(model: DPIG, pool: PersonPool) -> Tensor:
         images = (pool.images[rows].float() / 255).to(device)
         pose = pool.keypoints_px[rows].to(device), pool.visible[rows].to(device)
         codes, _ = model.encode_images(images, *pose)
-        if model.config.foreground == "parts":
-            each = codes.view(len(rows), -1, model.config.part_code)
-            codes = F.normalize(each, dim=2).flatten(1)
-        parts.append(codes.float().cpu())
+        parts.append(codes.cpu())
     return torch.cat(parts)
 
 
