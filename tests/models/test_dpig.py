@@ -121,6 +121,17 @@ def test_paper_has_the_published_number_of_parameters() -> None:
     assert count(made.encoder, made.decoder) == 118_549_859
 
 
+def test_recipes_of_the_paper_are_those_of_the_authors_scripts() -> None:
+    for size, batches in (((128, 64), (16, 64, 32)), ((256, 256), (6, 16, 16))):
+        config = DPIGConfig.paper(size)
+        recipes = (config.stage1, config.pose, config.stage2)
+        assert tuple(recipe.batch for recipe in recipes) == batches
+        assert [recipe.optimizer for recipe in recipes] == ["adam", "adam", "rmsprop"]
+        for recipe in recipes:
+            assert recipe.learning_rate == recipe.critic_learning_rate == 2e-5
+            assert recipe.halving_steps == 50_000
+
+
 def test_small_is_small() -> None:
     """A file of less than 8 MB at two bytes a number."""
     with torch.device("meta"):

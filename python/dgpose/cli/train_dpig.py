@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,13 +30,12 @@ from dgpose.cli.train_options import (
     tell_result,
 )
 
-__all__ = ["STEPS", "dpig_pose", "dpig_stage1", "dpig_stage2"]
+if TYPE_CHECKING:
+    from dgpose.models.dpig import DPIGConfig
 
-STEPS = {
-    "stage1": {"paper": 120_000, "small": 5_000},
-    "pose": {"paper": 60_000, "small": 10_000},
-    "stage2": {"paper": 120_000, "small": 2_000},
-}
+__all__ = ["dpig_pose", "dpig_stage1", "dpig_stage2", "steps_of"]
+
+_SMALL_STEPS = {"stage1": 5_000, "pose": 10_000, "stage2": 2_000}
 
 
 class Recipe(str, Enum):
@@ -174,6 +173,15 @@ def dpig_stage2(
     _train("stage2", **locals())
 
 
+def steps_of(stage: str, model: DPIGConfig) -> int:
+    """Steps of a stage ("stage1", "pose" or "stage2") where none are given: the authors', where a
+    model has their recipe, else those of `small`."""
+    published = type(model).paper(model.size)
+    if getattr(model, stage) != getattr(published, stage):
+        return _SMALL_STEPS[stage]
+    return 60_000 if stage == "pose" and model.size == (128, 64) else 120_000
+
+
 def _train(
     stage: str,
     *,
@@ -220,17 +228,17 @@ def _train(
     try:
         start = None if init is None else load_dpig(init)
         height, width = (int(edge) for edge in size.value.split("x"))
-        paper = config is Recipe.PAPER
-        model = (DPIGConfig.paper if paper else DPIGConfig.small)(size=(height, width))
+        edges = (height, width) if start is None else start.config.size
+        model = (DPIGConfig.paper if config is Recipe.PAPER else DPIGConfig.small)(size=edges)
         if start is not None:
             model = start.config if config is None else continued_config(start, model)
+        if steps is None and minutes is None:
+            steps = steps_of(stage, model)
         if batch is not None:
             changed: Any = {stage: replace(getattr(model, stage), batch=batch)}
             model = replace(model, **changed)
         if gradient_penalty is not None:
             model = replace(model, gradient_penalty=gradient_penalty)
-        if steps is None and minutes is None:
-            steps = STEPS[stage]["paper" if paper else "small"]
         names: Any = None if factor is None else tuple(name.value for name in factor)
         run = DPIGTrainConfig(
             out,
