@@ -40,6 +40,7 @@ from dgpose.models.dpig import (
 from dgpose.models.dpig.dense_networks import straight_through_round
 from dgpose.models.dpig.pose_inputs import coordinates_px, normalized_coordinates
 from dgpose.nn.hand_regressor import HandRegressor, save_weights
+from dgpose.nn.weight_files import write_model
 from dgpose.skeletons import DPIG_PARTS
 
 TINY: dict[str, Any] = {
@@ -499,6 +500,13 @@ def test_wrong_and_damaged_weight_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_dpig(tmp_path / "nothing.safetensors")
     made = model("small")
+    for strange in (["face"], [["stage1"]], "stage1"):
+        write_model(
+            made, path, kind="dpig", config=asdict(made.config), training={"trained": strange}
+        )
+        with pytest.raises(ValueError, match="what is trained must be among"):
+            load_dpig(path)
+    made = model("small")
     made.trained = frozenset({"everything"})  # type: ignore[arg-type]
     save_dpig(made, path)
     with pytest.raises(ValueError, match="what is trained must be among"):
@@ -534,6 +542,8 @@ def test_wrong_inputs_are_refused() -> None:
     cases = [
         (r"images must have shape \[B, 3, 128, 64\]", (images[..., :32], keypoints, visible)),
         ("images must be finite", (nan(images, math.nan), keypoints, visible)),
+        (r"images must lie in \[0, 1\], got .* to 255", (nan(images, 255), keypoints, visible)),
+        (r"images must lie in \[0, 1\], got .*-1 to", (nan(images, -1), keypoints, visible)),
         ("keypoints_px must be finite where visible", (images, nan(keypoints, math.inf), visible)),
         (r"keypoints_px must have shape \[B, 18, 2\]", (images, keypoints[:, :14], visible)),
         (r"visible must be bool of shape \[2, 18\]", (images, keypoints, visible.float())),
@@ -544,6 +554,7 @@ def test_wrong_inputs_are_refused() -> None:
             made.encode(*given)
     with pytest.raises(TypeError, match="images must be of floating point"):
         made.encode((255 * images).to(torch.uint8), keypoints, visible)
+    assert torch.equal(made.encode_images(images.double(), keypoints, visible)[0], foreground)
     with pytest.raises(ValueError, match=r"the foreground's code must have shape \[B, 21\]"):
         made.decode(foreground[:, 1:], background, keypoints, visible)
     with pytest.raises(ValueError, match="background must be a code where the model has one"):

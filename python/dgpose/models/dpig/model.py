@@ -72,8 +72,8 @@ class DPIG(nn.Module):
             visible: [B, 18] bool.
 
         Raises:
-            ValueError: shapes that do not fit, values that are not finite, or stage 1 or the pose
-                autoencoder was not trained.
+            ValueError: shapes that do not fit, values that are not finite, images that are not in
+                [0, 1], or stage 1 or the pose autoencoder was not trained.
             TypeError: images of integers.
         """
         self.require("stage1", "pose_autoencoder")
@@ -88,7 +88,7 @@ class DPIG(nn.Module):
         self.require("stage1")
         self._check_images(images)
         pose = self._pose(keypoints_px, visible, len(images), "images")
-        foreground, background = self.encoder(2 * images - 1, pose)
+        foreground, background = self.encoder(2 * images.float() - 1, pose)
         return foreground, background
 
     def decode(
@@ -206,6 +206,9 @@ class DPIG(nn.Module):
             raise TypeError(f"images must be of floating point in [0, 1], got {images.dtype}")
         if not bool(images.isfinite().all()):
             raise ValueError("images must be finite, got NaN or infinity")
+        if not bool(((images >= 0) & (images <= 1)).all()):  # of 0 to 255, or -1 to 1
+            low, high = float(images.min()), float(images.max())
+            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}")
 
     def _check_code(self, factor: Factor, code: Tensor, name: str | None = None) -> None:
         name, size = name or f"the {factor}'s code", self.code_size(factor)
