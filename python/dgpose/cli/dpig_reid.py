@@ -84,6 +84,8 @@ def reid(
                 raise ValueError("--data must name the folder of market")
             else:
                 shown = market_reid_set(data, size=size, progress=watch)
+        if "foreground" in features:
+            _tell_hidden(shown)
         found = {name: reidentify_by(function, shown) for name, function in features.items()}
         scores = {name: scores.as_json() for name, scores in found.items()}
         text = json.dumps({"people": people.value, "model": model, "by": scores}, indent=1)
@@ -128,6 +130,23 @@ def _features(
                 f"--by must be foreground, histogram, chance or a file, got {name!r}: no such file"
             )
     return size, found
+
+
+def _tell_hidden(shown: ReidSet) -> None:
+    """Says how many images show no joint: all such people have one code, 0.
+
+    Raises:
+        ValueError: a query or a gallery in which no image shows any.
+    """
+    seen = [pool.visible.any(1) for pool in (shown.query, shown.gallery)]
+    if not all(bool(some.any()) for some in seen):
+        raise ValueError(
+            "--by foreground must have keypoints (market-annotation-test.csv), got images without"
+        )
+    hidden = sum(int((~some).sum()) for some in seen)
+    if hidden:
+        count = f"{hidden:,} of {sum(map(len, seen)):,}"
+        typer.echo(f"{count} images show no joint: their foreground code is 0", err=True)
 
 
 def _print(found: dict[str, Reidentification], shown: ReidSet, people: ReidPeople) -> None:
