@@ -327,6 +327,21 @@ def test_virtual_market_is_read_as_market(
     assert float(off) < 12  # JPEG
 
 
+@pytest.mark.parametrize("named", [".", "link"])
+def test_a_virtual_market_takes_the_place_of_an_empty_folder(
+    named: str, people: PersonFactors, pool: PersonPool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = tmp_path / "market"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder if named == "." else tmp_path)
+    write_market(virtual_market(people.model, pool, 1, backgrounds=2), named)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(folder.glob("bounding_box_train/*.jpg"))) == 2
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "link", folder]
+
+
 def test_an_identity_is_one_foreground_in_many_places_and_poses(
     people: PersonFactors, pool: PersonPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,7 +132,7 @@ def write_market(pool: PersonPool, folder: str | Path, *, progress: Progress | N
         ValueError: a pool without such names.
         OSError: it cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # "." and links to folders can be taken the place of, too
     require_new_folder(folder)
     if not pool.names or not all(name.endswith(".jpg") for name in pool.names):
         raise ValueError("pool must have names that end in .jpg")
