@@ -139,6 +139,10 @@ def test_evaluation(tmp_path: Path, weights: Path) -> None:
         "dpig", "eval", weights, "--source", "market", "--data", tmp_path / "market", "--json"
     )
     assert "pose-guided" not in json.loads(market.stdout)["scores"]
+    for verb in (("eval", weights), ("reid", "--model", weights)):
+        nowhere = run("dpig", *verb, "--device", "nowhere")
+        assert nowhere.exit_code == 2
+        assert "device must be one that torch has here, got nowhere" in nowhere.stderr
     broken = run("dpig", "eval", tmp_path / "nothere")
     assert broken.exit_code == 2
 

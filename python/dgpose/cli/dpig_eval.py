@@ -57,6 +57,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of rendered people and what is drawn.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
     out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    device: Annotated[str, typer.Option(help="Of the model: cpu, cuda, ...")] = "cpu",
     threads: Threads = None,
 ) -> None:
     """Reconstruction, pose-guided generation and drawn factors, against truth, judge and baselines.
@@ -68,6 +69,7 @@ def evaluate(
 
     from dgpose.data.person_pool import PersonPool
     from dgpose.data.person_sources import read_people
+    from dgpose.inference.person_keypoints import moved
     from dgpose.metrics.dpig_evaluation import evaluate_generator, generator_of
     from dgpose.model_zoo import model_path
     from dgpose.models.dpig import load_dpig
@@ -77,7 +79,7 @@ def evaluate(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        networks = load_dpig(model_path(model))
+        networks = moved(load_dpig(model_path(model)), device)
         networks.require("stage1")
         network = KeypointNetwork.load(judge)
         size = networks.config.size

@@ -57,6 +57,7 @@ def reid(
     seed: Annotated[int, typer.Option(min=0, help="Of rendered people, and of chance.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
     out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    device: Annotated[str, typer.Option(help="Of the model: cpu, cuda, ...")] = "cpu",
     threads: Threads = None,
 ) -> None:
     """Rank-1, rank-5, rank-10 and mAP of person re-identification, by Market-1501's protocol.
@@ -73,7 +74,7 @@ def reid(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        size, features = _features(by, model, seed)
+        size, features = _features(by, model, device, seed)
         with counted("reading") as watch:
             if people is ReidPeople.RENDERED:
                 shown = rendered_reid_set(
@@ -102,9 +103,10 @@ def reid(
 
 
 def _features(
-    names: list[str], model: str, seed: int
+    names: list[str], model: str, device: str, seed: int
 ) -> tuple[tuple[int, int], dict[str, Callable[[PersonPool], Tensor]]]:
     """(H, W) of images, and what gives their features, by name."""
+    from dgpose.inference.person_keypoints import moved
     from dgpose.metrics.reid_features import chance, color_histograms, foreground_codes
     from dgpose.model_zoo import model_path
     from dgpose.models.dpig import load_dpig
@@ -114,7 +116,7 @@ def _features(
     found: dict[str, Callable[[PersonPool], Tensor]] = {}
     for name in names:
         if name == "foreground":
-            dpig = load_dpig(model_path(model))
+            dpig = moved(load_dpig(model_path(model)), device)
             dpig.require("stage1")
             size = dpig.config.size
             found[name] = lambda pool, dpig=dpig: foreground_codes(dpig, pool)  # type: ignore[misc]
@@ -123,7 +125,7 @@ def _features(
         elif name == "chance":
             found[name] = chance(seed)
         elif Path(name).is_file():
-            network, _ = load_reid_network(name)
+            network = moved(load_reid_network(name)[0], device)
             found[name] = lambda pool, network=network: network.embed(pool.images)  # type: ignore[misc]
         else:
             raise ValueError(

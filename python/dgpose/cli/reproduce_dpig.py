@@ -134,7 +134,8 @@ def dpig(
 def _scores(
     name: str, data: Path, images: int | None, runs: dict[str, DPIGTrainConfig]
 ) -> dict[str, Any] | None:
-    """What was measured; trains what is not there; None where a training was stopped."""
+    """What was measured; trains what is not there; None where a training was stopped, and on all
+    ranks but the first, which measures."""
     kept = ("model", "steps", "seed", "precision", "devices", "nodes")
     settings: dict[str, Any] = {"data": name, "images": images}
     for stage, run in runs.items():
@@ -154,8 +155,10 @@ def _scores(
     if pairs is None and is_first_rank():
         typer.echo("no list of test pairs is there: reconstructions alone are measured")
     model = _trained(runs, train, val)
-    if model is None:
+    if model is None or not is_first_rank():
         return None
+    if runs["stage1"].accelerator != "cpu" and torch.cuda.is_available():
+        model = model.cuda()
     if images is not None and images < len(test):
         test = test.subset(torch.linspace(0, len(test) - 1, images).round().long())
     reference = train.subset(torch.linspace(0, len(train) - 1, len(test)).round().long())
@@ -168,10 +171,9 @@ def _scores(
             lambda pool: foreground_codes(model, pool), market_reid_set(data, size=size)
         )
         scores["reidentification"] = found.as_json()
-    if is_first_rank():
-        print_report(report)
-        text = json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n"
-        write_bytes_atomically(file, text.encode())
+    print_report(report)
+    text = json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n"
+    write_bytes_atomically(file, text.encode())
     return scores
 
 

@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _ANCHORS = 4
+_VARIED = 1000  # people: each is made twice a factor and anchor, and compared with all others
 
 
 class People(NamedTuple):
@@ -202,12 +203,15 @@ def factor_diversity(
     """`FactorDiversity` of the factors that can be drawn.
 
     The others are those of the first few people, all of whom are given each drawn factor, and those
-    of the true people.
+    of the true people. Of more than 1,000 people so many are taken, evenly spread.
 
     Raises:
         ValueError: fewer than two people.
     """
     device = next(model.parameters()).device
+    if (count := len(people.images)) > _VARIED:
+        rows = torch.linspace(0, count - 1, _VARIED).round().long()
+        people = People(*(part[rows] for part in people))
     found: dict[str, FactorDiversity] = {}
     for factor in drawable(model):
         figures = []
