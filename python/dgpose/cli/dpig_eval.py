@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dgpose.cli.options import Split, Threads
-from dgpose.cli.terminal import counted, fail
+from dgpose.cli.terminal import cell, counted, fail, narrow_table
 
 if TYPE_CHECKING:
     from dgpose.data.person_pairs import PersonPairs
@@ -146,29 +146,14 @@ def read_pairs_of(
 
 def print_report(report: FactorReport) -> None:
     """The tables of images, of drawn factors and of the judge."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from dgpose.metrics.dpig_evaluation import FactorScores
     from dgpose.metrics.keypoints import THRESHOLDS
 
-    def table(title: str, *columns: str) -> Table:
-        made = Table(
-            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
-            title_justify="left", caption_justify="left",
-        )  # fmt: skip
-        made.add_column("", no_wrap=True)
-        for column in columns:
-            made.add_column(column, justify="right")
-        return made
-
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     typer.echo(f"{report.source}: {report.images:,} images")
     names = ("PSNR", "person", "SSIM", "mask", "PCK", "colour", "ground", "sharp", "FD")
-    shown = table("images", *names)
+    shown = narrow_table("images", *names)
     shown.caption = (
         "person: PSNR within its mask; mask: SSIM within the body of the true image's pose; PCK: "
         "poses that the judge finds, at 0.2, %; colour: of the parts, distance from the person's; "
@@ -192,7 +177,9 @@ def print_report(report: FactorReport) -> None:
     console = Console()
     console.print(shown)
     if report.diversity:
-        varied = table("one factor varied, the others kept", "drawn", "of images", "FD between")
+        varied = narrow_table(
+            "one factor varied, the others kept", "drawn", "of images", "FD between"
+        )
         varied.caption = "mean distance of two images in the judge's features"
         for name, found in report.diversity.items():
             varied.add_row(name, *(f"{figure:.3f}" for figure in found))

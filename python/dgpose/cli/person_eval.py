@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dgpose.cli.options import Split, Threads
-from dgpose.cli.terminal import counted, fail
+from dgpose.cli.terminal import cell, counted, fail, narrow_table
 
 if TYPE_CHECKING:
     from dgpose.metrics.person_evaluation import PersonReport
@@ -113,30 +113,17 @@ def evaluate(
 
 def print_report(report: PersonReport) -> None:
     """The tables of images and of poses."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from dgpose.metrics.keypoints import THRESHOLDS
 
-    def table(title: str) -> Table:
-        return Table(
-            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
-            title_justify="left", caption_justify="left",
-        )  # fmt: skip
-
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     typer.echo(f"{report.source}: {report.images:,} images")
-    shown = table("images")
+    names = ("PSNR", "person", "SSIM", "PCK@0.2", "colours", "sharp", "Fréchet", "diversity")
+    shown = narrow_table("images", *names)
     shown.caption = (
         "PCK: poses that the judge finds, %; colours: of the parts, distance from the person's; "
         "sharp: variance of the Laplacian, 1e-4; Fréchet and diversity: in the judge's features"
     )
-    shown.add_column("", no_wrap=True)
-    for column in ("PSNR", "person", "SSIM", "PCK@0.2", "colours", "sharp", "Fréchet", "diversity"):
-        shown.add_column(column, justify="right")
     for name, row in report.scores.items():
         shown.add_row(
             name,
@@ -149,11 +136,8 @@ def print_report(report: PersonReport) -> None:
             cell(row.frechet, 2),
             cell(row.diversity, 2),
         )
-    poses = table("poses of the true images, PCK in %")
-    poses.add_column("", no_wrap=True)
-    for threshold in THRESHOLDS:
-        poses.add_column(f"@{threshold:g}", justify="right")
-    poses.add_column("area to 0.5", justify="right")
+    areas = (*(f"@{threshold:g}" for threshold in THRESHOLDS), "area to 0.5")
+    poses = narrow_table("poses of the true images, PCK in %", *areas)
     for name, errors in report.poses.items():
         found = [f"{100 * errors.pck(threshold):.1f}" for threshold in THRESHOLDS]
         poses.add_row(name, *found, f"{100 * errors.area:.1f}")
