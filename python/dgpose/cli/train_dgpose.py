@@ -154,7 +154,6 @@ def dgpose(
         )
         if is_first_rank():
             parameters = sum(weight.numel() for weight in make_model(model).parameters())
-            typer.echo(f"{pool.source}: {len(pool):,} images; {len(judged):,} for validation")
             typer.echo(f"{parameters:,} parameters")
         result = train_dgpose(run, pool, judged)
     except (ValueError, OSError, RuntimeError) as error:

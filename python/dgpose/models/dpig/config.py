@@ -45,7 +45,8 @@ class DPIGRecipe:
         warmup_steps: of the learning rates.
         ema: decay of the moving average of the weights, which is what is judged and kept; 0: none.
         flip: whether people are mirrored at random.
-        shift: largest random shift in pixels.
+        shift: largest random shift in pixels; of no effect in stage 2, whose codes are computed
+            once.
     """
 
     optimizer: Optimizer = "adam"
