@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -302,6 +303,15 @@ def test_pose_autoencoder() -> None:
     assert 0 < int(shown.sum()) < shown.numel()
     assert float(decoded.min()) >= 0
     assert float((decoded - torch.tensor([63.0, 127.0])).max()) <= 0
+
+
+def test_a_poses_code_needs_no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take 14 GB for 1,000 poses of 256x256 pixels."""
+    made, (_, keypoints, visible) = model("small"), people(3)
+    monkeypatch.setattr(sys.modules["dgpose.models.dpig.pose_inputs"], "disk_heatmap", None)
+    assert made.encode_pose(keypoints, visible).shape == (3, made.code_size("pose"))
+    with pytest.raises(ValueError, match="keypoints_px must be finite where visible"):
+        made.encode_pose(torch.full_like(keypoints, math.nan), visible)
 
 
 def test_rounding_passes_the_gradient() -> None:

@@ -16,6 +16,7 @@ from dgpose.models.dpig.pose_inputs import (
     coordinates_px,
     normalized_coordinates,
     pose_inputs,
+    visible_joints,
 )
 
 __all__ = ["DPIG", "TRAINABLE", "Codes", "Trainable"]
@@ -132,9 +133,9 @@ class DPIG(nn.Module):
                 autoencoder was not trained.
         """
         self.require("pose_autoencoder")
-        pose = self._pose(keypoints_px, visible, len(keypoints_px), "keypoints_px")
-        coordinates = normalized_coordinates(pose.keypoints_px, pose.visible, self.config)
-        code: Tensor = self.pose_encoder(coordinates, pose.visible)
+        seen = visible_joints(keypoints_px, visible)
+        coordinates = normalized_coordinates(seen, visible, self.config)
+        code: Tensor = self.pose_encoder(coordinates, visible)
         return code
 
     def decode_pose(self, code: Tensor) -> tuple[Tensor, Tensor]:
