@@ -134,6 +134,11 @@ def test_recipes_of_the_paper_are_those_of_the_authors_scripts() -> None:
             assert recipe.halving_steps == 50_000
 
 
+def test_larger_images_go_through_in_smaller_parts() -> None:
+    assert DPIGConfig.small().images_at_once == 64
+    assert DPIGConfig.paper((256, 256)).images_at_once == 8
+
+
 def test_small_is_small() -> None:
     """A file of less than 8 MB at two bytes a number."""
     with torch.device("meta"):

@@ -164,7 +164,7 @@ def _guided(model: DPIG, source: People, target: People) -> Tensor:
         images, pose, seen, other_pose, other_seen = (part.to(device) for part in parts)
         return model.decode(*model.encode_images(images, pose, seen), other_pose, other_seen).cpu()
 
-    return in_parts(made, *source, target.keypoints_px, target.visible)
+    return in_parts(made, *source, *target[1:], at_once=model.config.images_at_once)
 
 
 @torch.no_grad()
@@ -193,7 +193,7 @@ def draw_factor(model: DPIG, people: People, factors: tuple[Factor, ...], seed: 
             shown_seen,
         ).cpu()
 
-    return Drawn(in_parts(made, *people, *drawn, *pose), *pose)
+    return Drawn(in_parts(made, *people, *drawn, *pose, at_once=model.config.images_at_once), *pose)
 
 
 @torch.no_grad()
@@ -231,7 +231,7 @@ def factor_diversity(
                     codes = (other[0], one[1]) if is_fore else (one[0], other[1])
                     return model.decode(*codes, *(part.to(device) for part in parts[1:3])).cpu()
 
-                encoded = in_parts(made, *same, *people)
+                encoded = in_parts(made, *same, *people, at_once=model.config.images_at_once)
             features = judge.features(drawn), judge.features(encoded)
             figures.append((*(diversity(some) for some in features), frechet_distance(*features)))
         found[factor] = FactorDiversity(*(sum(f) / len(f) for f in zip(*figures, strict=True)))

@@ -243,6 +243,13 @@ class DPIGConfig:
         """Those that have a code: all, or all but the background."""
         return tuple(f for f in FACTORS if self.code_size(f))
 
+    @property
+    def images_at_once(self) -> int:
+        """Images that go through the networks together where nothing is learned: 64 of 128x64
+        pixels, as many pixels of larger ones."""
+        height, width = self.size
+        return 64 * 128 * 64 // (height * width)
+
     def code_size(self, factor: Factor) -> int:
         """D, numbers of a factor's code; 0 for a background that has none.
 
