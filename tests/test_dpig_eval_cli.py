@@ -113,7 +113,6 @@ def test_people_without_keypoints_have_no_foreground(tmp_path: Path, weights: Pa
     refused = run(*asked, "--by", "foreground")
     assert refused.exit_code == 2
     assert "--by foreground must have keypoints" in refused.stderr
-    assert run(*asked, "--by", "histogram").exit_code == 0
 
 
 def test_evaluation(tmp_path: Path, weights: Path) -> None:
