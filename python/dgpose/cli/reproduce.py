@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.eval import score
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.options import (
-    Accelerator,
     Centers,
-    Devices,
     HandSetName,
-    Nodes,
-    Strategy,
+    HardwareOptions,
     TestCenters,
-    Threads,
     TrainPrecision,
     integers,
     three_steps,
+    use_threads,
 )
 from dgpose.cli.reproduce_dgpose import dgpose
 from dgpose.cli.reproduce_dpig import dpig
@@ -63,8 +60,10 @@ app.command()(max_margin)
 
 
 @app.command()
+@with_groups
 def crossing_nets(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[HandSetName, typer.Option(help="Which one it is.")],
     out: Annotated[
         Path | None,
@@ -78,11 +77,7 @@ def crossing_nets(
     test_centers: TestCenters = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and noise.")] = 0,
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
     epochs_scale: Annotated[
         float, typer.Option(help="Share of the published epochs.", rich_help_panel=_TRY)
     ] = 1.0,
@@ -104,8 +99,7 @@ def crossing_nets(
     one image a line, J x (u v d), as dgpose eval hand reads them. Ctrl-C stops at a checkpoint,
     and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name = dataset.value
     out = out or Path("runs") / f"reproduce_crossing_nets_{name}"
     try:
@@ -117,10 +111,7 @@ def crossing_nets(
             seed=seed,
             resume=True,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         folds = _folds(name, subjects)
         require_resume(run)

@@ -17,7 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import HardwareOptions, Precision, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.person_pool import PersonPool
 from dgpose.data.person_sources import read_people
@@ -54,8 +55,10 @@ class System(str, Enum):
     SEMI = "semi"
 
 
+@with_groups
 def dgpose(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[PersonSet, typer.Option(help="Which one it is.")],
     system: Annotated[
         System | None, typer.Option(help="By default conditional; semi for h36m, as published.")
@@ -78,14 +81,8 @@ def dgpose(
         int, typer.Option(min=1, help="h36m: take every so many of 50 frames a second.")
     ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, labels, batches and noise.")] = 0,
-    precision: Annotated[
-        TrainPrecision, typer.Option(help="While training.")
-    ] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    precision: Precision = TrainPrecision.FLOAT32,
+    hardware: HardwareOptions,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -110,8 +107,7 @@ def dgpose(
     weights by (DeepFashion: one item in 50; h36m: S8), and tests on the test part; of h36m on as
     many images as published. Ctrl-C stops at a checkpoint, and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name = dataset.value
     folder = out or Path("runs") / f"reproduce_dgpose_{name}"
     kind = system.value if system is not None else "semi" if name == "h36m" else "conditional"
@@ -128,10 +124,7 @@ def dgpose(
             seed=seed,
             resume=True,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         runs = [
             replace(run, labelled=share, out=folder / f"{kind}_{100 * share:g}") for share in shares
@@ -144,7 +137,7 @@ def dgpose(
         fail(error)
     if scores is None or not is_first_rank():
         return
-    as_published = run.model == published and size == _IMAGE_SIZE and devices * nodes == 1
+    as_published = run.model == published and size == _IMAGE_SIZE and run.devices * run.nodes == 1
     exact = as_published and minutes is None and precision is TrainPrecision.FLOAT32
     _print_table(name, kind, scores, "" if exact else " (not the published recipe)")
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.dpig_eval import print_report, read_pairs_of
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import HardwareOptions, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.cli.train_dpig import STEPS, Recipe
 from dgpose.data.person_pool import PersonPool
@@ -53,8 +54,10 @@ class PhotoSet(str, Enum):
     DEEPFASHION = "deepfashion"
 
 
+@with_groups
 def dpig(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[
         PhotoSet,
         typer.Option(help="Market-1501 (128x64), or DeepFashion (256x256, no background)."),
@@ -70,11 +73,7 @@ def dpig(
     precision: Annotated[
         TrainPrecision, typer.Option(help="Of stage 1 while training.")
     ] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=_TRY),
@@ -91,8 +90,7 @@ def dpig(
     people are found again by their foreground codes, too. All images are held in memory: 10 GB of
     DeepFashion. Ctrl-C stops at a checkpoint, and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name, paper = dataset.value, config is Recipe.PAPER
     folder = out or Path("runs") / f"reproduce_dpig_{name}"
     try:
@@ -104,10 +102,7 @@ def dpig(
             steps=1,
             seed=seed,
             resume=True,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         runs = {
             stage: replace(
@@ -126,7 +121,7 @@ def dpig(
         fail(error)
     if scores is None or not is_first_rank():
         return
-    published = paper and steps is None and images is None and devices * nodes == 1
+    published = paper and steps is None and images is None and run.devices * run.nodes == 1
     exact = published and precision is TrainPrecision.FLOAT32
     _print_table(name, scores, "" if exact else " (not the published recipe)")
 
