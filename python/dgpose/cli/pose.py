@@ -154,7 +154,7 @@ def estimate(
     taken: set[str] = set()
     unread = 0
     try:
-        around = None if box is None else parse_box(box)
+        around = parse_box(box)
         files = list(image_files(images))
         retriever = PoseRetriever.load(model, index)
         for path in progress(files, len(files)):
