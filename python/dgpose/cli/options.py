@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "TRY",
     "CameraOption",
     "CenterOption",
     "Centers",
@@ -39,6 +40,7 @@ CenterOption = Annotated[
     str | None,
     typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
 ]
+TRY = "For a short try: the table says that it is not the published recipe"
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads a process; by default torch's choice.")
 ]

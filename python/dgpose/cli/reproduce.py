@@ -16,6 +16,7 @@ from rich.table import Table
 from dgpose.cli.eval import score
 from dgpose.cli.option_groups import with_groups
 from dgpose.cli.options import (
+    TRY,
     Centers,
     HandSetName,
     HardwareOptions,
@@ -51,8 +52,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Published tables, beside what this code measures.")
 
-_TRY = "For a short try: the table says that it is not the published recipe"
-
 
 app.command()(dgpose)
 app.command()(dpig)
@@ -79,17 +78,17 @@ def crossing_nets(
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
     hardware: HardwareOptions,
     epochs_scale: Annotated[
-        float, typer.Option(help="Share of the published epochs.", rich_help_panel=_TRY)
+        float, typer.Option(help="Share of the published epochs.", rich_help_panel=TRY)
     ] = 1.0,
     steps: Annotated[
         str | None,
-        typer.Option(help="VAE,GAN,JOINT: steps in place of epochs.", rich_help_panel=_TRY),
+        typer.Option(help="VAE,GAN,JOINT: steps in place of epochs.", rich_help_panel=TRY),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Frames a step and device.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Frames a step and device.", rich_help_panel=TRY)
     ] = None,
     image_size: Annotated[
-        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=_TRY)
+        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=TRY)
     ] = 128,
 ) -> None:
     """Train Crossing Nets as published, test, and print the error beside published ones.

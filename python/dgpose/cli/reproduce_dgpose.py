@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.option_groups import with_groups
-from dgpose.cli.options import HardwareOptions, Precision, TrainPrecision, use_threads
+from dgpose.cli.options import TRY, HardwareOptions, Precision, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.person_pool import PersonPool
 from dgpose.data.person_sources import read_people
@@ -37,7 +37,6 @@ _IMAGE_SIZE = 64
 _AT_ONCE = 128
 _SCORES = "scores.json"
 _SHARES = {"h36m": (1.0, 0.75, 0.5, 0.25)}
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 class PersonSet(str, Enum):
@@ -92,13 +91,13 @@ def dgpose(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Wall-clock budget of each model.", rich_help_panel=_TRY),
+        typer.Option(help="Wall-clock budget of each model.", rich_help_panel=TRY),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Images a step and device.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Images a step and device.", rich_help_panel=TRY)
     ] = None,
     mapper_steps: Annotated[
-        int | None, typer.Option(help="Of the mapper before them.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Of the mapper before them.", rich_help_panel=TRY)
     ] = None,
 ) -> None:
     """Train DGPose as published, reconstruct the test images, print PSNR and SSIM beside.

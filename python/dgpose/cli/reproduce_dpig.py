@@ -19,7 +19,7 @@ from rich.table import Table
 
 from dgpose.cli.dpig_eval import print_report, read_pairs_of
 from dgpose.cli.option_groups import with_groups
-from dgpose.cli.options import HardwareOptions, TrainPrecision, use_threads
+from dgpose.cli.options import TRY, HardwareOptions, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.cli.train_dpig import STEPS, Recipe
 from dgpose.data.person_pool import PersonPool
@@ -44,7 +44,6 @@ __all__ = ["dpig"]
 
 _SIZES = {"market": (128, 64), "deepfashion": (256, 256)}
 _SCORES = "scores.json"
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 class PhotoSet(str, Enum):
@@ -76,11 +75,11 @@ def dpig(
     hardware: HardwareOptions,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=_TRY),
+        typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=TRY),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=2, help="Test images and pairs; all by default.", rich_help_panel=_TRY),
+        typer.Option(min=2, help="Test images and pairs; all by default.", rich_help_panel=TRY),
     ] = None,
 ) -> None:
     """Train all stages of DPIG, generate the test pairs, print SSIM and mask-SSIM beside.

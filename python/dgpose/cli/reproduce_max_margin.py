@@ -15,7 +15,7 @@ import torch
 import typer
 
 from dgpose.cli.option_groups import with_groups
-from dgpose.cli.options import HardwareOptions, Precision, TrainPrecision, use_threads
+from dgpose.cli.options import TRY, HardwareOptions, Precision, TrainPrecision, use_threads
 from dgpose.cli.pose_eval import print_errors
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.human36m import ACTIONS, Human36M, action_name, open_human36m
@@ -35,7 +35,6 @@ _KIND, _VERSION = "max_margin_errors", 1
 _COUNTS = (20, 500)
 _VALIDATION_FRAMES = 500
 _STEPS = 20_000
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 @with_groups
@@ -63,14 +62,14 @@ def max_margin(
         int, typer.Option(min=1, help="Of each network; the paper does not say how many.")
     ] = _STEPS,
     image_size: Annotated[
-        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=_TRY)
+        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=TRY)
     ] = 128,
     batch: Annotated[
-        int | None, typer.Option(help="Images a step and device.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Images a step and device.", rich_help_panel=TRY)
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option(min=1, help="C, random candidates a step.", rich_help_panel=_TRY),
+        typer.Option(min=1, help="C, random candidates a step.", rich_help_panel=TRY),
     ] = None,
 ) -> None:
     """Train max-margin retrieval on Human3.6M as published, test on S9 and S11, print the table.
