@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgpose.cli.options import Threads
+from dgpose.cli.eval_options import ReportOptions
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import Threads, use_threads
 from dgpose.cli.terminal import counted, fail
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class ReidPeople(str, Enum):
     MARKET = "market"
 
 
+@with_groups
 def reid(
+    *,
     people: Annotated[
         ReidPeople,
         typer.Option(help="Rendered people who share outfits, or Market-1501's test part."),
@@ -55,8 +58,7 @@ def reid(
     ] = "dpig_small",
     persons: Annotated[int, typer.Option(min=2, help="Rendered people who are looked for.")] = 150,
     seed: Annotated[int, typer.Option(min=0, help="Of rendered people, and of chance.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
-    out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    output: ReportOptions,
     device: Annotated[str, typer.Option(help="Of the model: cpu, cuda, ...")] = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -65,14 +67,10 @@ def reid(
     Images of the query's person from the query's camera are left out, junk is not counted,
     distractors are wrong. Average precision is that of the released evaluation (trapezoidal rule).
     """
-    import torch
-
     from dgpose.data.reid_sets import market_reid_set, rendered_reid_set
     from dgpose.metrics.reid_features import reidentify_by
-    from dgpose_ext.tensor_file import write_bytes_atomically
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     try:
         size, features = _features(by, model, device, seed)
         with counted("reading") as watch:
@@ -89,17 +87,10 @@ def reid(
             _tell_hidden(shown)
         found = {name: reidentify_by(function, shown) for name, function in features.items()}
         scores = {name: scores.as_json() for name, scores in found.items()}
-        text = json.dumps({"people": people.value, "model": model, "by": scores}, indent=1)
-        if out is not None:
-            write_bytes_atomically(out, (text + "\n").encode())
+        text = output.save({"people": people.value, "model": model, "by": scores})
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if as_json:
-        typer.echo(text)
-        return
-    _print(found, shown, people)
-    if out is not None:
-        typer.echo(f"saved {out}")
+    output.tell(text, lambda: _print(found, shown, people))
 
 
 def _features(

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.dpig_eval import print_report, read_pairs_of
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import TRY, HardwareOptions, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.cli.train_dpig import Recipe, steps_of
 from dgpose.data.person_pool import PersonPool
@@ -43,7 +44,6 @@ __all__ = ["dpig"]
 
 _SIZES = {"market": (128, 64), "deepfashion": (256, 256)}
 _SCORES = "scores.json"
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 class PhotoSet(str, Enum):
@@ -53,8 +53,10 @@ class PhotoSet(str, Enum):
     DEEPFASHION = "deepfashion"
 
 
+@with_groups
 def dpig(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[
         PhotoSet,
         typer.Option(help="Market-1501 (128x64), or DeepFashion (256x256, no background)."),
@@ -70,18 +72,14 @@ def dpig(
     precision: Annotated[
         TrainPrecision, typer.Option(help="Of stage 1 while training.")
     ] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=_TRY),
+        typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=TRY),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=2, help="Test images and pairs; all by default.", rich_help_panel=_TRY),
+        typer.Option(min=2, help="Test images and pairs; all by default.", rich_help_panel=TRY),
     ] = None,
 ) -> None:
     """Train all stages of DPIG, generate the test pairs, print SSIM and mask-SSIM beside.
@@ -91,8 +89,7 @@ def dpig(
     people are found again by their foreground codes, too. All images are held in memory: 10 GB of
     DeepFashion. Ctrl-C stops at a checkpoint, and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name, paper = dataset.value, config is Recipe.PAPER
     folder = out or Path("runs") / f"reproduce_dpig_{name}"
     try:
@@ -104,10 +101,7 @@ def dpig(
             steps=1,
             seed=seed,
             resume=True,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         runs = {
             stage: replace(
@@ -126,7 +120,7 @@ def dpig(
         fail(error)
     if scores is None or not is_first_rank():
         return
-    published = paper and steps is None and images is None and devices * nodes == 1
+    published = paper and steps is None and images is None and run.devices * run.nodes == 1
     exact = published and precision is TrainPrecision.FLOAT32
     _print_table(name, scores, "" if exact else " (not the published recipe)")
 
