@@ -99,6 +99,22 @@ def test_a_network_is_trained_and_finds_people(tmp_path: Path, weights: Path) ->
     assert "--by must be foreground, histogram, chance or a file, got 'nothere'" in nothing.stderr
 
 
+def test_people_without_keypoints_have_no_foreground(tmp_path: Path, weights: Path) -> None:
+    """Codes of 0 would all be alike, and rank by the order of the files."""
+    write_market(tmp_path)
+    asked = ("dpig", "reid", "--people", "market", "--data", tmp_path, "--model", weights)
+    file = tmp_path / "market-annotation-test.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:-1]) + "\n")  # the distractor is the last one
+    found = run(*asked, "--by", "foreground")
+    assert found.exit_code == 0, found.output
+    assert "1 of 5 images show no joint: their foreground code is 0" in found.stderr
+    file.unlink()
+    refused = run(*asked, "--by", "foreground")
+    assert refused.exit_code == 2
+    assert "--by foreground must have keypoints" in refused.stderr
+
+
 def test_evaluation(tmp_path: Path, weights: Path) -> None:
     asked = ("dpig", "eval", weights, "--images", "3")
     result = run(*asked, "--out", tmp_path / "eval.json")
@@ -122,6 +138,10 @@ def test_evaluation(tmp_path: Path, weights: Path) -> None:
         "dpig", "eval", weights, "--source", "market", "--data", tmp_path / "market", "--json"
     )
     assert "pose-guided" not in json.loads(market.stdout)["scores"]
+    for verb in (("eval", weights), ("reid", "--model", weights)):
+        nowhere = run("dpig", *verb, "--device", "nowhere")
+        assert nowhere.exit_code == 2
+        assert "device must be one that torch has here, got nowhere" in nowhere.stderr
     broken = run("dpig", "eval", tmp_path / "nothere")
     assert broken.exit_code == 2
 

@@ -38,7 +38,7 @@ def test_trains_and_goes_on(pools: list[object], tmp_path: Path) -> None:
     given = ["--out", out, *pools, "--steps", 2, "--labelled", 0.5, "--precision", "32-true"]
     first = invoke(*given)
     assert first.exit_code == 0, first.output
-    assert "noise: 9 images; 9 for validation" in first.output
+    assert first.output.count("noise: 9 images; 9 for validation") == 1
     assert f"the best by validation: {out / 'weights.safetensors'}" in first.output
     model = load_model(out / "weights.safetensors")
     assert isinstance(model, SemiDGPose)

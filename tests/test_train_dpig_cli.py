@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from dgpose.cli.app import app
+from dgpose.cli.train_dpig import steps_of
 from dgpose.data.person_pool import PersonPool
 from dgpose.models.dpig import DPIG, DPIGConfig, load_dpig, save_dpig
 
@@ -88,6 +89,16 @@ def test_a_recipe_for_what_is_not_trained_yet(
     assert config.channels == before.channels
     assert config.pose_width == paper.pose_width
     assert config.pose == replace(paper.pose, batch=4)
+
+
+def test_steps_are_those_of_the_recipe_that_a_model_has() -> None:
+    """A published model that goes on without --config is trained as long as published."""
+    paper, large, small = DPIGConfig.paper(), DPIGConfig.paper((256, 256)), DPIGConfig.small()
+    stages = ("stage1", "pose", "stage2")
+    assert [steps_of(stage, paper) for stage in stages] == [120_000, 60_000, 120_000]
+    assert [steps_of(stage, large) for stage in stages] == [120_000] * 3
+    assert [steps_of(stage, small) for stage in stages] == [5_000, 10_000, 2_000]
+    assert steps_of("pose", replace(small, pose=paper.pose)) == 60_000
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -40,6 +41,7 @@ from dgpose.models.dpig import (
 from dgpose.models.dpig.dense_networks import straight_through_round
 from dgpose.models.dpig.pose_inputs import coordinates_px, normalized_coordinates
 from dgpose.nn.hand_regressor import HandRegressor, save_weights
+from dgpose.nn.weight_files import write_model
 from dgpose.skeletons import DPIG_PARTS
 
 TINY: dict[str, Any] = {
@@ -119,6 +121,22 @@ def test_paper_has_the_published_number_of_parameters() -> None:
     assert count(made.encoder) == stem + 2 * levels + part + background
     assert count(made.decoder) == decoder
     assert count(made.encoder, made.decoder) == 118_549_859
+
+
+def test_recipes_of_the_paper_are_those_of_the_authors_scripts() -> None:
+    for size, batches in (((128, 64), (16, 64, 32)), ((256, 256), (6, 16, 16))):
+        config = DPIGConfig.paper(size)
+        recipes = (config.stage1, config.pose, config.stage2)
+        assert tuple(recipe.batch for recipe in recipes) == batches
+        assert [recipe.optimizer for recipe in recipes] == ["adam", "adam", "rmsprop"]
+        for recipe in recipes:
+            assert recipe.learning_rate == recipe.critic_learning_rate == 2e-5
+            assert recipe.halving_steps == 50_000
+
+
+def test_larger_images_go_through_in_smaller_parts() -> None:
+    assert DPIGConfig.small().images_at_once == 64
+    assert DPIGConfig.paper((256, 256)).images_at_once == 8
 
 
 def test_small_is_small() -> None:
@@ -290,6 +308,15 @@ def test_pose_autoencoder() -> None:
     assert 0 < int(shown.sum()) < shown.numel()
     assert float(decoded.min()) >= 0
     assert float((decoded - torch.tensor([63.0, 127.0])).max()) <= 0
+
+
+def test_a_poses_code_needs_no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take 14 GB for 1,000 poses of 256x256 pixels."""
+    made, (_, keypoints, visible) = model("small"), people(3)
+    monkeypatch.setattr(sys.modules["dgpose.models.dpig.pose_inputs"], "disk_heatmap", None)
+    assert made.encode_pose(keypoints, visible).shape == (3, made.code_size("pose"))
+    with pytest.raises(ValueError, match="keypoints_px must be finite where visible"):
+        made.encode_pose(torch.full_like(keypoints, math.nan), visible)
 
 
 def test_rounding_passes_the_gradient() -> None:
@@ -488,6 +515,13 @@ def test_wrong_and_damaged_weight_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_dpig(tmp_path / "nothing.safetensors")
     made = model("small")
+    for strange in (["face"], [["stage1"]], "stage1"):
+        write_model(
+            made, path, kind="dpig", config=asdict(made.config), training={"trained": strange}
+        )
+        with pytest.raises(ValueError, match="what is trained must be among"):
+            load_dpig(path)
+    made = model("small")
     made.trained = frozenset({"everything"})  # type: ignore[arg-type]
     save_dpig(made, path)
     with pytest.raises(ValueError, match="what is trained must be among"):
@@ -523,6 +557,8 @@ def test_wrong_inputs_are_refused() -> None:
     cases = [
         (r"images must have shape \[B, 3, 128, 64\]", (images[..., :32], keypoints, visible)),
         ("images must be finite", (nan(images, math.nan), keypoints, visible)),
+        (r"images must lie in \[0, 1\], got .* to 255", (nan(images, 255), keypoints, visible)),
+        (r"images must lie in \[0, 1\], got .*-1 to", (nan(images, -1), keypoints, visible)),
         ("keypoints_px must be finite where visible", (images, nan(keypoints, math.inf), visible)),
         (r"keypoints_px must have shape \[B, 18, 2\]", (images, keypoints[:, :14], visible)),
         (r"visible must be bool of shape \[2, 18\]", (images, keypoints, visible.float())),
@@ -533,6 +569,7 @@ def test_wrong_inputs_are_refused() -> None:
             made.encode(*given)
     with pytest.raises(TypeError, match="images must be of floating point"):
         made.encode((255 * images).to(torch.uint8), keypoints, visible)
+    assert torch.equal(made.encode_images(images.double(), keypoints, visible)[0], foreground)
     with pytest.raises(ValueError, match=r"the foreground's code must have shape \[B, 21\]"):
         made.decode(foreground[:, 1:], background, keypoints, visible)
     with pytest.raises(ValueError, match="background must be a code where the model has one"):

@@ -13,6 +13,7 @@ import torch
 from dgpose.data.person_pairs import PersonPairs, pose_pairs
 from dgpose.data.person_pool import PersonPool, rendered_people
 from dgpose.data.synthetic_people import SyntheticPeople
+from dgpose.metrics import dpig_evaluation
 from dgpose.metrics.dpig_evaluation import (
     FactorScores,
     Generator,
@@ -150,6 +151,15 @@ def test_diversity_of_a_model_that_always_maps_to_one_code(
     found = factor_diversity(network, People.of(people[0]), judge)["background"]
     assert found.drawn == pytest.approx(0, abs=1e-6)
     assert found.encoded > 0
+
+
+def test_diversity_of_many_people_is_that_of_some(
+    judge: KeypointNetwork, people: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpig_evaluation, "_VARIED", 3)
+    shown, network = People.of(people[0]), model("stage1", "background_mapper")
+    some = People(*(part[torch.tensor((0, 2, 5))] for part in shown))
+    assert factor_diversity(network, shown, judge) == factor_diversity(network, some, judge)
 
 
 def test_a_model_without_background(judge: KeypointNetwork, people: Given) -> None:

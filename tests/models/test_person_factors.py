@@ -4,6 +4,7 @@ drawn, and what is refused."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,21 @@ def test_virtual_market_is_read_as_market(
     assert float(off) < 12  # JPEG
 
 
+@pytest.mark.parametrize("named", [".", "link"])
+def test_a_virtual_market_takes_the_place_of_an_empty_folder(
+    named: str, people: PersonFactors, pool: PersonPool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = tmp_path / "market"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder if named == "." else tmp_path)
+    write_market(virtual_market(people.model, pool, 1, backgrounds=2), named)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(folder.glob("bounding_box_train/*.jpg"))) == 2
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "link", folder]
+
+
 def test_an_identity_is_one_foreground_in_many_places_and_poses(
     people: PersonFactors, pool: PersonPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +351,7 @@ def test_an_identity_is_one_foreground_in_many_places_and_poses(
     foreground, background = seen.of("foreground"), seen.of("background")
     assert len(foreground.unique(dim=0)) == 2
     assert len(background.unique(dim=0)) == 10
+    assert all(len(poses.unique(dim=0)) == 5 for poses in seen.of("pose").split(5))
     for row, pose_row in enumerate(seen.of("pose")):
         shown = pose_row[:, 2].bool()
         own = [
@@ -352,13 +369,15 @@ def test_virtual_markets_that_cannot_be(
     people: PersonFactors, large: PersonFactors, pool: PersonPool, tmp_path: Path
 ) -> None:
     hidden = PersonPool(pool.images, pool.keypoints_px, pool.known, pool.visible & False)
+    outside = replace(pool, names=tuple(f"../{row}.jpg" for row in range(len(pool))))
     for use, message in (
         (lambda: virtual_market(people.model, pool, 0), "from 1 to 9,999, got 0"),
         (lambda: virtual_market(people.model, pool, 1, backgrounds=0), "at least 1, got 0"),
         (lambda: virtual_market(large.model, pool, 1), "poses must be of images of 256x256"),
         (lambda: virtual_market(people.model, hidden, 1), "4 visible joints, got none"),
         (lambda: virtual_market(tiny_dpig(trained=("stage1",)), pool, 1), "foreground mapper must"),
-        (lambda: write_market(hidden, tmp_path / "new"), "names that end in .jpg"),
+        (lambda: write_market(hidden, tmp_path / "new"), "must have names of files"),
+        (lambda: write_market(outside, tmp_path / "new"), "must have names of files"),
     ):
         with pytest.raises(ValueError, match=message):
             use()

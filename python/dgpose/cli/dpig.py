@@ -10,25 +10,13 @@ import typer
 
 from dgpose.cli.dpig_eval import evaluate
 from dgpose.cli.dpig_invert import invert
-from dgpose.cli.dpig_options import SMALL, Estimator, Model, Seed, load_factors, parse_factors
+from dgpose.cli.dpig_options import DPIGModelOptions, DPIGSourceOptions, Seed, parse_factors
 from dgpose.cli.dpig_reid import reid
 from dgpose.cli.dpig_virtual_market import virtual_market
 from dgpose.cli.image_inputs import parse_box
-from dgpose.cli.options import Threads
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.person_inputs import FloatArray, ImagePoses, PersonImages, Picture, read_targets
-from dgpose.cli.person_options import (
-    BoxOption,
-    Device,
-    Images,
-    Limit,
-    Only,
-    Out,
-    PersonNumber,
-    SkeletonName,
-    SourcePose,
-    Target,
-    read_poses,
-)
+from dgpose.cli.person_options import BoxOption, Images, Limit, Only, Out, Target
 from dgpose.cli.person_results import require_out, write_drawn, write_results
 from dgpose.cli.terminal import fail
 from dgpose.data.image_files import read_image, save_picture
@@ -55,8 +43,10 @@ SomeImages = Annotated[
 
 
 @app.command()
+@with_groups
 def sample(
     images: SomeImages = None,
+    *,
     out: Out = Path("sample.png"),
     vary: Vary = None,
     pose: Annotated[
@@ -65,16 +55,11 @@ def sample(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Draws a row; with --pose of each pose.")] = 8,
     seed: Seed = 0,
-    source_pose: SourcePose = None,
+    source: DPIGSourceOptions,
     box: BoxOption = None,
     limit: Limit = 8,
     only: Only = False,
-    model: Model = SMALL,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: DPIGModelOptions,
 ) -> None:
     """Draw factors of people: foreground, background, pose; the rest is kept from IMAGES.
 
@@ -84,22 +69,24 @@ def sample(
     """
     inputs = None
     try:
-        factors = load_factors(model, estimator, device, threads)
+        factors = model.load(source.estimator)
         choices = vary or [*factors.factors, "all"]
         drawn = [parse_factors(choice, factors.factors) for choice in choices]
         if not images:
-            if vary or source_pose or box:
+            if vary or source.source_pose or box:
                 raise ValueError("--vary, --source-pose and --box must come with IMAGES")
-            poses, names = read_targets(pose, skeleton, limit, seen=True) if pose else (None, [])
+            poses, names = (
+                read_targets(pose, source.skeleton, limit, seen=True) if pose else (None, [])
+            )
             require_out(out, only=only, several=count * max(1, len(names)) > 1)
             people = factors.sample(poses=poses, count=count, seed=seed)
-            title = f"{Path(model).name}: people drawn with seed {seed}"
+            title = f"{model.name}: people drawn with seed {seed}"
             write_drawn(people, out, title, only=only, poses=names)
             return
         if pose:
             raise ValueError("--pose must come without IMAGES (dpig pose-guided shows them in it)")
-        around = None if box is None else parse_box(box)
-        own = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
+        around = parse_box(box)
+        own = source.poses(factors.estimator)
         inputs = PersonImages(images, own)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -113,7 +100,7 @@ def sample(
             return variation_sheet(people, names, title, [c.replace(",", ", ") for c in choices])
 
         files = [f"{c.replace(',', '_')}_{number}" for c in choices for number in range(count)]
-        title = f"{Path(model).name}: factors drawn with seed {seed}"
+        title = f"{model.name}: factors drawn with seed {seed}"
         write_results(inputs, make, out, title, only=only, poses=files, sheet=sheet)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
@@ -121,11 +108,13 @@ def sample(
 
 
 @app.command("pose-guided")
+@with_groups
 def pose_guided(
     images: Images,
     pose: Target,
+    *,
     out: Out = Path("pose_guided.png"),
-    source_pose: SourcePose = None,
+    source: DPIGSourceOptions,
     box: BoxOption = None,
     background: Annotated[
         Path | None, typer.Option(help="Picture of another person whose background is taken.")
@@ -135,12 +124,7 @@ def pose_guided(
     ] = None,
     limit: Limit = 8,
     only: Only = False,
-    model: Model = SMALL,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: DPIGModelOptions,
 ) -> None:
     """Show the people of images in other poses, and with --background in another place.
 
@@ -150,18 +134,18 @@ def pose_guided(
     The exit code is 1 where an image could not be used; the others are made all the same.
     """
     try:
-        factors = load_factors(model, estimator, device, threads)
-        around = None if box is None else parse_box(box)
-        own = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
+        factors = model.load(source.estimator)
+        around = parse_box(box)
+        own = source.poses(factors.estimator)
         inputs = PersonImages(images, own)
-        targets, names = read_targets(pose, skeleton, limit, seen=True)
+        targets, names = read_targets(pose, source.skeleton, limit, seen=True)
         behind, their = None, None
         if background is not None:
             if background_pose is None and factors.estimator is None:
                 raise ValueError("--background-pose or --estimator must come with --background")
             behind = read_image(background)
             if background_pose is not None:
-                others = ImagePoses.read(background_pose, skeleton, None, seen=True)
+                others = ImagePoses.read(background_pose, source.skeleton, None, seen=True)
                 their = others.of(background, behind, alone=True)
         elif background_pose is not None:
             raise ValueError("--background-pose must come with --background")
@@ -176,7 +160,7 @@ def pose_guided(
                 boxes=around,
             )
 
-        title = f"{Path(model).name}: pose-guided"
+        title = f"{model.name}: pose-guided"
         write_results(inputs, make, out, title, only=only, poses=names)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
@@ -184,10 +168,12 @@ def pose_guided(
 
 
 @app.command()
+@with_groups
 def interpolate(
     image: Annotated[
         Path | None, typer.Argument(help="Picture of a person who keeps what is not on the way.")
     ] = None,
+    *,
     out: Out = Path("interpolation.png"),
     vary: Vary = None,
     frames: Annotated[int, typer.Option(min=2, help="On the way, both ends included.")] = 8,
@@ -195,27 +181,22 @@ def interpolate(
     to_seed: Annotated[
         int | None, typer.Option(help="Of the draws at the other end; default: --seed + 1.")
     ] = None,
-    source_pose: SourcePose = None,
+    source: DPIGSourceOptions,
     box: BoxOption = None,
-    model: Model = SMALL,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: DPIGModelOptions,
 ) -> None:
     """Walk from one draw to another, a row for each choice of factors; also OUT as .gif."""
     try:
         require_out(out, only=False, several=False)
-        factors = load_factors(model, estimator, device, threads)
+        factors = model.load(source.estimator)
         choices = vary or [*factors.factors, "all"]
         ends = seed, seed + 1 if to_seed is None else to_seed
         picture, own = None, None
         if image is not None:
             picture = read_image(image)
-            poses = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
+            poses = source.poses(factors.estimator)
             own = None if poses is None else poses.of(image, picture, alone=True)
-        elif source_pose or box:
+        elif source.source_pose or box:
             raise ValueError("--source-pose and --box must come with IMAGE")
         ways = {
             choice.replace(",", ", "): factors.interpolate(
@@ -224,11 +205,11 @@ def interpolate(
                 vary=parse_factors(choice, factors.factors),
                 count=frames,
                 seeds=ends,
-                boxes=None if box is None else parse_box(box),
+                boxes=parse_box(box),
             )
             for choice in choices
         }
-        title = f"{Path(model).name}: from seed {ends[0]} to {ends[1]}"
+        title = f"{model.name}: from seed {ends[0]} to {ends[1]}"
         save_picture(out, way_sheet(ways, title))
         write_bytes_atomically(out.with_suffix(".gif"), way_animation(ways))
     except (ValueError, OSError, RuntimeError) as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgpose.cli.options import Split, Threads
-from dgpose.cli.terminal import counted, fail
+from dgpose.cli.eval_options import JudgedOptions, ReportOptions
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import Threads, use_threads
+from dgpose.cli.terminal import cell, counted, fail, narrow_table
 
 if TYPE_CHECKING:
     from dgpose.data.person_pairs import PersonPairs
@@ -20,10 +21,12 @@ __all__ = ["evaluate", "print_report", "read_pairs_of"]
 _RENDERED = 500
 
 
+@with_groups
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="Weight file of dgpose train dpig-..., or a shipped model.")
     ] = "dpig_small",
+    *,
     source: Annotated[
         str,
         typer.Option(
@@ -31,15 +34,7 @@ def evaluate(
             "(with pairs, where their list is there), or a file of a PersonPool."
         ),
     ] = "rendered",
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the data set; of rendered people that with mocap/, without which their "
-            "poses are kinematic.",
-            envvar="DGPOSE_DATA",
-        ),
-    ] = None,
-    split: Annotated[Split, typer.Option(help="Part; a file has none.")] = Split.TEST,
+    judged: JudgedOptions,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -51,12 +46,9 @@ def evaluate(
         int | None,
         typer.Option(min=2, help=f"So many, and pairs; {_RENDERED} rendered people, else all."),
     ] = None,
-    judge: Annotated[
-        str, typer.Option(help="Keypoint network: a file of dgpose train judge.")
-    ] = "person_judge",
     seed: Annotated[int, typer.Option(min=0, help="Of rendered people and what is drawn.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
-    out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    output: ReportOptions,
+    device: Annotated[str, typer.Option(help="Of the model: cpu, cuda, ...")] = "cpu",
     threads: Threads = None,
 ) -> None:
     """Reconstruction, pose-guided generation and drawn factors, against truth, judge and baselines.
@@ -64,27 +56,25 @@ def evaluate(
     SSIM falls where the source's background is kept, so each factor has its own measure: colours
     of the body's parts, the background outside of the bodies, the pose that the judge finds.
     """
-    import torch
-
     from dgpose.data.person_pool import PersonPool
     from dgpose.data.person_sources import read_people
+    from dgpose.inference.person_keypoints import moved
     from dgpose.metrics.dpig_evaluation import evaluate_generator, generator_of
     from dgpose.model_zoo import model_path
     from dgpose.models.dpig import load_dpig
     from dgpose.nn.keypoint_network import KeypointNetwork
-    from dgpose_ext.tensor_file import write_bytes_atomically
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    data, split = judged.data, judged.split.value
+    use_threads(threads)
     try:
-        networks = load_dpig(model_path(model))
+        networks = moved(load_dpig(model_path(model)), device)
         networks.require("stage1")
-        network = KeypointNetwork.load(judge)
+        network = KeypointNetwork.load(judged.judge)
         size = networks.config.size
         count = _RENDERED if images is None and source == "rendered" else images
         with counted("reading") as watch:
             pool = read_people(
-                source, data, split=split.value, size=size, count=count, seed=seed, progress=watch
+                source, data, split=split, size=size, count=count, seed=seed, progress=watch
             )
             if reference is not None:
                 others = PersonPool.load(reference)
@@ -95,23 +85,16 @@ def evaluate(
                     source, data, split="train", size=size, count=len(pool), seed=seed,
                     progress=watch,
                 )  # fmt: skip
-            pairs = read_pairs_of(source, data, split.value, size, count or len(pool), seed)
+            pairs = read_pairs_of(source, data, split, size, count or len(pool), seed)
         with counted("evaluating") as watch:
             report = evaluate_generator(
                 generator_of(networks), pool, network, others, pairs=pairs, seed=seed,
                 progress=watch,
             )  # fmt: skip
-        text = json.dumps({"model": model, "judge": judge, **report.as_json()}, indent=1)
-        if out is not None:
-            write_bytes_atomically(out, (text + "\n").encode())
+        text = output.save({"model": model, "judge": judged.judge, **report.as_json()})
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if as_json:
-        typer.echo(text)
-        return
-    print_report(report)
-    if out is not None:
-        typer.echo(f"saved {out}")
+    output.tell(text, lambda: print_report(report))
 
 
 def read_pairs_of(
@@ -144,29 +127,14 @@ def read_pairs_of(
 
 def print_report(report: FactorReport) -> None:
     """The tables of images, of drawn factors and of the judge."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from dgpose.metrics.dpig_evaluation import FactorScores
     from dgpose.metrics.keypoints import THRESHOLDS
 
-    def table(title: str, *columns: str) -> Table:
-        made = Table(
-            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
-            title_justify="left", caption_justify="left",
-        )  # fmt: skip
-        made.add_column("", no_wrap=True)
-        for column in columns:
-            made.add_column(column, justify="right")
-        return made
-
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     typer.echo(f"{report.source}: {report.images:,} images")
     names = ("PSNR", "person", "SSIM", "mask", "PCK", "colour", "ground", "sharp", "FD")
-    shown = table("images", *names)
+    shown = narrow_table("images", *names)
     shown.caption = (
         "person: PSNR within its mask; mask: SSIM within the body of the true image's pose; PCK: "
         "poses that the judge finds, at 0.2, %; colour: of the parts, distance from the person's; "
@@ -190,7 +158,9 @@ def print_report(report: FactorReport) -> None:
     console = Console()
     console.print(shown)
     if report.diversity:
-        varied = table("one factor varied, the others kept", "drawn", "of images", "FD between")
+        varied = narrow_table(
+            "one factor varied, the others kept", "drawn", "of images", "FD between"
+        )
         varied.caption = "mean distance of two images in the judge's features"
         for name, found in report.diversity.items():
             varied.add_row(name, *(f"{figure:.3f}" for figure in found))

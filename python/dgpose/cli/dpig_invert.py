@@ -8,16 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dgpose.cli.dpig_options import SMALL, Estimator, Model, load_factors, parse_factors
-from dgpose.cli.options import Threads
-from dgpose.cli.person_options import (
-    Device,
-    Out,
-    PersonNumber,
-    SkeletonName,
-    SourcePose,
-    read_poses,
-)
+from dgpose.cli.dpig_options import DPIGModelOptions, DPIGSourceOptions, parse_factors
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.person_options import Out
 from dgpose.cli.person_results import require_out
 from dgpose.cli.terminal import fail
 from dgpose.data.image_files import read_image, save_picture
@@ -31,9 +24,11 @@ __all__ = ["invert"]
 _DEFAULT = InversionConfig()
 
 
+@with_groups
 def invert(
     first: Annotated[Path, typer.Argument(help="Picture of a person.")],
     second: Annotated[Path, typer.Argument(help="Picture of another, or of the same.")],
+    *,
     out: Out = Path("inversion.png"),
     vary: Annotated[
         str,
@@ -48,14 +43,9 @@ def invert(
     ] = _DEFAULT.restarts,
     steps: Annotated[int, typer.Option(min=1, help="Of the search.")] = _DEFAULT.steps,
     seed: Annotated[int, typer.Option(help="Of the noise that it starts from.")] = 0,
-    source_pose: SourcePose = None,
+    source: DPIGSourceOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
-    model: Model = SMALL,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: DPIGModelOptions,
 ) -> None:
     """Find the noise of two images (inverse interpolation) and walk from one to the other.
 
@@ -64,9 +54,9 @@ def invert(
     """
     try:
         require_out(out, only=False, several=False)
-        factors = load_factors(model, estimator, device, threads)
+        factors = model.load(source.estimator)
         wanted = parse_factors(vary, factors.factors)
-        own = read_poses(factors.estimator, source_pose, skeleton, person, seen=True)
+        own = source.poses(factors.estimator)
         pictures = [read_image(path) for path in (first, second)]
         poses = None
         if own is not None:
@@ -80,7 +70,7 @@ def invert(
             seed=seed,
             config=InversionConfig(restarts=restarts, steps=steps),
         )
-        title = f"{Path(model).name}: {', '.join(wanted)} through noise"
+        title = f"{model.name}: {', '.join(wanted)} through noise"
         save_picture(out, inversion_sheet(pair, [first.name, second.name], title))
         write_bytes_atomically(out.with_suffix(".gif"), way_animation({title: pair.frames}))
     except (ValueError, OSError, RuntimeError) as error:

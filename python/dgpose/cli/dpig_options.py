@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
 
-import torch
 import typer
 
+from dgpose.cli.options import Threads, use_threads
+from dgpose.cli.person_options import Device, SourceOptions
 from dgpose.inference.person_factors import PersonFactors
 from dgpose.models.dpig import FACTORS, Factor
 
-__all__ = ["SMALL", "Estimator", "Model", "Seed", "load_factors", "parse_factors"]
+__all__ = ["DPIGModelOptions", "DPIGSourceOptions", "Seed", "parse_factors"]
 
-SMALL = "dpig_small"
-Model = Annotated[str, typer.Option(help="dpig_small, or a weight file.")]
-Estimator = Annotated[
-    str | None,
-    typer.Option(help="What estimates poses that are not given: person_judge, or a weight file."),
-]
 Seed = Annotated[int, typer.Option(help="Of the draws.")]
 
 
-def load_factors(
-    model: str, estimator: str | None, device: str, threads: int | None
-) -> PersonFactors:
-    """Raises as `PersonFactors.load`."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return PersonFactors.load(model, estimator=estimator, device=device)
+@dataclass(frozen=True)
+class DPIGSourceOptions(SourceOptions):
+    """As of `dgpose person`, but DPIG itself estimates no poses, and takes visible joints."""
+
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            help="What estimates poses that are not given: person_judge, or a weight file."
+        ),
+    ] = None
+
+    seen: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class DPIGModelOptions:
+    """A model of `dgpose dpig`."""
+
+    model: Annotated[str, typer.Option(help="dpig_small, or a weight file.")] = "dpig_small"
+    device: Device = "cpu"
+    threads: Threads = None
+
+    @property
+    def name(self) -> str:
+        """For headlines."""
+        return Path(self.model).name
+
+    def load(self, estimator: str | None = None) -> PersonFactors:
+        """Raises as `PersonFactors.load`."""
+        use_threads(self.threads)
+        return PersonFactors.load(self.model, estimator=estimator, device=self.device)
 
 
 def parse_factors(text: str, known: tuple[Factor, ...]) -> tuple[Factor, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgpose.cli.options import Threads
+from dgpose.cli.eval_options import ReportOptions
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import Threads, use_threads
 from dgpose.cli.terminal import counted, fail
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class ReidPeople(str, Enum):
     MARKET = "market"
 
 
+@with_groups
 def reid(
+    *,
     people: Annotated[
         ReidPeople,
         typer.Option(help="Rendered people who share outfits, or Market-1501's test part."),
@@ -55,8 +58,8 @@ def reid(
     ] = "dpig_small",
     persons: Annotated[int, typer.Option(min=2, help="Rendered people who are looked for.")] = 150,
     seed: Annotated[int, typer.Option(min=0, help="Of rendered people, and of chance.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
-    out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    output: ReportOptions,
+    device: Annotated[str, typer.Option(help="Of the model: cpu, cuda, ...")] = "cpu",
     threads: Threads = None,
 ) -> None:
     """Rank-1, rank-5, rank-10 and mAP of person re-identification, by Market-1501's protocol.
@@ -64,16 +67,12 @@ def reid(
     Images of the query's person from the query's camera are left out, junk is not counted,
     distractors are wrong. Average precision is that of the released evaluation (trapezoidal rule).
     """
-    import torch
-
     from dgpose.data.reid_sets import market_reid_set, rendered_reid_set
     from dgpose.metrics.reid_features import reidentify_by
-    from dgpose_ext.tensor_file import write_bytes_atomically
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     try:
-        size, features = _features(by, model, seed)
+        size, features = _features(by, model, device, seed)
         with counted("reading") as watch:
             if people is ReidPeople.RENDERED:
                 shown = rendered_reid_set(
@@ -84,25 +83,21 @@ def reid(
                 raise ValueError("--data must name the folder of market")
             else:
                 shown = market_reid_set(data, size=size, progress=watch)
+        if "foreground" in features:
+            _tell_hidden(shown)
         found = {name: reidentify_by(function, shown) for name, function in features.items()}
         scores = {name: scores.as_json() for name, scores in found.items()}
-        text = json.dumps({"people": people.value, "model": model, "by": scores}, indent=1)
-        if out is not None:
-            write_bytes_atomically(out, (text + "\n").encode())
+        text = output.save({"people": people.value, "model": model, "by": scores})
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if as_json:
-        typer.echo(text)
-        return
-    _print(found, shown, people)
-    if out is not None:
-        typer.echo(f"saved {out}")
+    output.tell(text, lambda: _print(found, shown, people))
 
 
 def _features(
-    names: list[str], model: str, seed: int
+    names: list[str], model: str, device: str, seed: int
 ) -> tuple[tuple[int, int], dict[str, Callable[[PersonPool], Tensor]]]:
     """(H, W) of images, and what gives their features, by name."""
+    from dgpose.inference.person_keypoints import moved
     from dgpose.metrics.reid_features import chance, color_histograms, foreground_codes
     from dgpose.model_zoo import model_path
     from dgpose.models.dpig import load_dpig
@@ -112,7 +107,7 @@ def _features(
     found: dict[str, Callable[[PersonPool], Tensor]] = {}
     for name in names:
         if name == "foreground":
-            dpig = load_dpig(model_path(model))
+            dpig = moved(load_dpig(model_path(model)), device)
             dpig.require("stage1")
             size = dpig.config.size
             found[name] = lambda pool, dpig=dpig: foreground_codes(dpig, pool)  # type: ignore[misc]
@@ -121,13 +116,30 @@ def _features(
         elif name == "chance":
             found[name] = chance(seed)
         elif Path(name).is_file():
-            network, _ = load_reid_network(name)
+            network = moved(load_reid_network(name)[0], device)
             found[name] = lambda pool, network=network: network.embed(pool.images)  # type: ignore[misc]
         else:
             raise ValueError(
                 f"--by must be foreground, histogram, chance or a file, got {name!r}: no such file"
             )
     return size, found
+
+
+def _tell_hidden(shown: ReidSet) -> None:
+    """Says how many images show no joint: all such people have one code, 0.
+
+    Raises:
+        ValueError: a query or a gallery in which no image shows any.
+    """
+    seen = [pool.visible.any(1) for pool in (shown.query, shown.gallery)]
+    if not all(bool(some.any()) for some in seen):
+        raise ValueError(
+            "--by foreground must have keypoints (market-annotation-test.csv), got images without"
+        )
+    hidden = sum(int((~some).sum()) for some in seen)
+    if hidden:
+        count = f"{hidden:,} of {sum(map(len, seen)):,}"
+        typer.echo(f"{count} images show no joint: their foreground code is 0", err=True)
 
 
 def _print(found: dict[str, Reidentification], shown: ReidSet, people: ReidPeople) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dgpose.cli.dpig_options import SMALL, Model, Seed, load_factors
-from dgpose.cli.options import Split, SplitOption, Threads
-from dgpose.cli.person_options import Device
+from dgpose.cli.dpig_options import DPIGModelOptions, Seed
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import Split, SplitOption
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.image_files import save_picture
 from dgpose.data.person_sources import read_people
@@ -20,8 +20,10 @@ from dgpose.viz.person_factors import identities_sheet
 __all__ = ["virtual_market"]
 
 
+@with_groups
 def virtual_market(
     out: Annotated[Path, typer.Option(help="New folder, in the layout of Market-1501.")],
+    *,
     identities: Annotated[int, typer.Option(min=1, max=9999, help="People.")] = 500,
     backgrounds: Annotated[
         int, typer.Option(min=1, help="Images of each: so many backgrounds, each with a pose.")
@@ -44,9 +46,7 @@ def virtual_market(
     picture: Annotated[
         Path | None, typer.Option(help="Picture of the first people to write, .png or .jpg.")
     ] = None,
-    model: Model = SMALL,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: DPIGModelOptions,
 ) -> None:
     """Draw a virtual Market: each person has one foreground, in many backgrounds and real poses.
 
@@ -56,7 +56,7 @@ def virtual_market(
     """
     try:
         require_new_folder(out)
-        factors = load_factors(model, None, device, threads)
+        factors = model.load()
         with counted("reading poses") as progress:
             pool = read_people(
                 people, data, split=split.value, size=factors.image_size, count=poses,
@@ -70,7 +70,7 @@ def virtual_market(
         with counted("writing") as progress:
             write_market(made, out, progress=progress)
         if picture is not None:
-            save_picture(picture, identities_sheet(made, f"{Path(model).name}: virtual Market"))
+            save_picture(picture, identities_sheet(made, f"{model.name}: virtual Market"))
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(f"{identities} people, {len(made)} images: {out}")

@@ -34,12 +34,14 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
         yield from inside
 
 
-def parse_box(text: str) -> tuple[float, float, float, float]:
-    """The option --box.
+def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
+    """The option --box; None where it is not given.
 
     Raises:
         ValueError: it is not four numbers.
     """
+    if text is None:
+        return None
     try:
         x1, y1, x2, y2 = (float(word) for word in text.split(","))
     except ValueError:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 __all__ = [
-    "Accelerator",
+    "TRY",
     "CameraOption",
     "CenterOption",
     "Centers",
-    "Devices",
     "HandSetName",
-    "Nodes",
+    "HardwareOptions",
+    "Precision",
     "Split",
     "SplitBy",
     "SplitByOption",
     "SplitOption",
-    "Strategy",
     "TestCenters",
     "Threads",
     "TrainPrecision",
     "integers",
     "three_steps",
+    "use_threads",
 ]
 
 CameraOption = Annotated[
@@ -39,10 +40,7 @@ CenterOption = Annotated[
     str | None,
     typer.Option(help="u,v,mm of the hand's middle in all frames; else it is found in each."),
 ]
-Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-Devices = Annotated[int, typer.Option(min=1, help="Devices a machine.")]
-Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
-Strategy = Annotated[str, typer.Option(help="auto, or ddp for several devices.")]
+TRY = "For a short try: the table says that it is not the published recipe"
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads a process; by default torch's choice.")
 ]
@@ -92,6 +90,37 @@ class TrainPrecision(str, Enum):
 
     FLOAT32 = "32-true"
     BFLOAT16 = "bf16-mixed"
+
+
+Precision = Annotated[TrainPrecision, typer.Option(help="While training.")]
+
+
+def use_threads(threads: int | None) -> None:
+    """The option --threads."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class HardwareOptions:
+    """What a training runs on."""
+
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto"
+    devices: Annotated[int, typer.Option(min=1, help="Devices a machine.")] = 1
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1
+    strategy: Annotated[str, typer.Option(help="auto, or ddp for several devices.")] = "auto"
+    threads: Threads = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those of a run, by their names there."""
+        return {
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "nodes": self.nodes,
+            "strategy": self.strategy,
+        }
 
 
 def integers(option: str, text: str) -> list[int]:

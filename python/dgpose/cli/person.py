@@ -9,27 +9,21 @@ import torch
 import typer
 
 from dgpose.cli.image_inputs import parse_box
-from dgpose.cli.options import Threads
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.person_edit import edit
 from dgpose.cli.person_estimate import estimate, examples
 from dgpose.cli.person_eval import evaluate
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture, read_targets
 from dgpose.cli.person_options import (
-    SEMI,
     BoxOption,
-    Device,
-    Estimator,
     Images,
     Limit,
-    Model,
+    ModelOptions,
     Only,
     Out,
-    PersonNumber,
     SkeletonName,
-    SourcePose,
+    SourceOptions,
     Target,
-    load_generator,
-    read_poses,
 )
 from dgpose.cli.person_results import require_out, write_drawn, write_results
 from dgpose.cli.terminal import fail
@@ -42,45 +36,42 @@ app = typer.Typer(no_args_is_help=True, help="Images of people in given poses, w
 
 
 @app.command()
+@with_groups
 def reconstruct(
     images: Images,
+    *,
     out: Out = Path("reconstruction.png"),
-    source_pose: SourcePose = None,
+    source: SourceOptions,
     box: BoxOption = None,
     only: Only = False,
-    model: Model = SEMI,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: ModelOptions,
 ) -> None:
     """Rebuild images from their appearance and pose.
 
     The exit code is 1 where an image could not be used; the others are made all the same.
     """
     try:
-        generator = load_generator(model, estimator, device, threads)
-        around = None if box is None else parse_box(box)
-        inputs = PersonImages(
-            images, read_poses(generator.estimator, source_pose, skeleton, person)
-        )
+        generator = model.load(source.estimator)
+        around = parse_box(box)
+        inputs = PersonImages(images, source.poses(generator.estimator))
 
         def make(picture: Picture, pose: FloatArray | None) -> GeneratedPeople:
             return generator.reconstruct(picture, pose, boxes=around)
 
-        write_results(inputs, make, out, f"{Path(model).name}: reconstruction", only=only)
+        write_results(inputs, make, out, f"{model.name}: reconstruction", only=only)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     inputs.finish()
 
 
 @app.command()
+@with_groups
 def transfer(
     images: Images,
     pose: Target,
+    *,
     out: Out = Path("transfer.png"),
-    source_pose: SourcePose = None,
+    source: SourceOptions,
     box: BoxOption = None,
     in_place: Annotated[
         bool,
@@ -90,12 +81,7 @@ def transfer(
     ] = False,
     limit: Limit = 8,
     only: Only = False,
-    model: Model = SEMI,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: ModelOptions,
 ) -> None:
     """Show the people of images in other poses: one image and one pose in, one image out.
 
@@ -105,12 +91,10 @@ def transfer(
     The exit code is 1 where an image could not be used; the others are made all the same.
     """
     try:
-        generator = load_generator(model, estimator, device, threads)
-        around = None if box is None else parse_box(box)
-        inputs = PersonImages(
-            images, read_poses(generator.estimator, source_pose, skeleton, person)
-        )
-        targets, names = read_targets(pose, skeleton, limit)
+        generator = model.load(source.estimator)
+        around = parse_box(box)
+        inputs = PersonImages(images, source.poses(generator.estimator))
+        targets, names = read_targets(pose, source.skeleton, limit)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
             if not in_place:
@@ -119,7 +103,7 @@ def transfer(
             edits = [lambda _pose, _known, target=target: target for target in wanted]
             return generator.edit(picture, own, edits, boxes=around)
 
-        title = f"{Path(model).name}: transfer"
+        title = f"{model.name}: transfer"
         write_results(inputs, make, out, title, only=only, poses=names)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
@@ -127,38 +111,33 @@ def transfer(
 
 
 @app.command("indirect-transfer")
+@with_groups
 def indirect_transfer(
     images: Images,
     pose_image: Annotated[Path, typer.Option(help="Picture of the person who has the pose.")],
+    *,
     out: Out = Path("indirect_transfer.png"),
-    source_pose: SourcePose = None,
+    source: SourceOptions,
     box: BoxOption = None,
     pose_box: Annotated[
         str | None, typer.Option(help="x1,y1,x2,y2 around the person in --pose-image.")
     ] = None,
     only: Only = False,
-    model: Model = SEMI,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: ModelOptions,
 ) -> None:
     """Show the people of images in the pose of another image, which is estimated.
 
     The exit code is 1 where an image could not be used; the others are made all the same.
     """
     try:
-        generator = load_generator(model, estimator, device, threads)
+        generator = model.load(source.estimator)
         if generator.estimator is None:
             raise ValueError(
                 "--estimator must be given with a conditional model, which estimates no poses"
             )
-        around = None if box is None else parse_box(box)
-        other = None if pose_box is None else parse_box(pose_box)
-        inputs = PersonImages(
-            images, read_poses(generator.estimator, source_pose, skeleton, person)
-        )
+        around = parse_box(box)
+        other = parse_box(pose_box)
+        inputs = PersonImages(images, source.poses(generator.estimator))
         shown = read_image(pose_image)
 
         def make(picture: Picture, own: FloatArray | None) -> GeneratedPeople:
@@ -166,7 +145,7 @@ def indirect_transfer(
                 picture, shown, poses=own, boxes=around, pose_boxes=other
             )
 
-        title = f"{Path(model).name}: the pose of {pose_image.name}"
+        title = f"{model.name}: the pose of {pose_image.name}"
         write_results(inputs, make, out, title, only=only)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
@@ -174,7 +153,9 @@ def indirect_transfer(
 
 
 @app.command()
+@with_groups
 def generate(
+    *,
     out: Out = Path("people.png"),
     pose: Annotated[
         list[Path] | None,
@@ -187,20 +168,18 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     limit: Limit = 8,
     only: Only = False,
-    model: Model = SEMI,
     skeleton: SkeletonName = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: ModelOptions,
 ) -> None:
     """Draw people who never were: their appearance, and their poses unless given."""
     try:
-        generator = load_generator(model, None, device, threads)
+        generator = model.load()
         if not pose and generator.model.config.system == "conditional":
             raise ValueError("--pose must be given with a conditional model, which draws no poses")
         poses, names = read_targets(pose, skeleton, limit) if pose else (None, [])
         require_out(out, only=only, several=count * max(1, len(names)) > 1)
         people = generator.generate(poses, count=count, seed=seed)
-        title = f"{Path(model).name}: people drawn with seed {seed}"
+        title = f"{model.name}: people drawn with seed {seed}"
         write_drawn(people, out, title, only=only, poses=names)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)

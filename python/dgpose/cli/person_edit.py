@@ -13,22 +13,15 @@ import typer
 from torch import Tensor
 
 from dgpose.cli.image_inputs import parse_box
-from dgpose.cli.options import Threads
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
 from dgpose.cli.person_options import (
-    SEMI,
     BoxOption,
-    Device,
-    Estimator,
     Images,
-    Model,
+    ModelOptions,
     Only,
     Out,
-    PersonNumber,
-    SkeletonName,
-    SourcePose,
-    load_generator,
-    read_poses,
+    SourceOptions,
 )
 from dgpose.cli.person_results import write_results
 from dgpose.cli.terminal import fail
@@ -105,8 +98,10 @@ def _numbers(option: str, form: str, text: str, whole: str) -> list[float]:
     return values
 
 
+@with_groups
 def edit(
     images: Images,
+    *,
     out: Out = Path("edit.png"),
     height: Annotated[
         float | None, typer.Option(help="Factor of the person's height; the feet stay.")
@@ -124,15 +119,10 @@ def edit(
     frames: Annotated[
         int | None, typer.Option(min=2, help="Also OUT as .gif: the edit in so many steps.")
     ] = None,
-    source_pose: SourcePose = None,
+    source: SourceOptions,
     box: BoxOption = None,
     only: Only = False,
-    model: Model = SEMI,
-    estimator: Estimator = None,
-    skeleton: SkeletonName = None,
-    person: PersonNumber = None,
-    device: Device = "cpu",
-    threads: Threads = None,
+    model: ModelOptions,
 ) -> None:
     """Change the pose in images: height, then limbs, then dragged joints.
 
@@ -140,11 +130,9 @@ def edit(
     """
     try:
         options = _Edits.parse(height, limb or [], drag or [])
-        generator = load_generator(model, estimator, device, threads)
-        around = None if box is None else parse_box(box)
-        inputs = PersonImages(
-            images, read_poses(generator.estimator, source_pose, skeleton, person)
-        )
+        generator = model.load(source.estimator)
+        around = parse_box(box)
+        inputs = PersonImages(images, source.poses(generator.estimator))
         if frames is not None and len(inputs.files) > 1:
             raise ValueError(f"--frames must have one image, got {len(inputs.files)}")
         shares = np.linspace(0, 1, frames) if frames is not None else np.ones(1)
@@ -156,7 +144,7 @@ def edit(
             moving.append(made)
             return made[-1:]
 
-        write_results(inputs, make, out, f"{Path(model).name}: {options}", only=only)
+        write_results(inputs, make, out, f"{model.name}: {options}", only=only)
         if frames is not None and moving:
             path = out.with_suffix(".gif")
             tiles = [

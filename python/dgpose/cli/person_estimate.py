@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import typer
 
 from dgpose.cli.image_inputs import free_name, parse_box
-from dgpose.cli.options import Threads
+from dgpose.cli.options import Threads, use_threads
 from dgpose.cli.person_inputs import FloatArray, PersonImages, Picture
 from dgpose.cli.person_options import SEMI, BoxOption, Device, Images
 from dgpose.cli.terminal import fail
@@ -52,13 +51,12 @@ def estimate(
 
     The exit code is 1 where an image could not be used; the others are estimated all the same.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     found: list[dict[str, Any]] = []
     taken: set[str] = set()
     try:
         estimator = KeypointEstimator.load(model, device=device)
-        around = None if box is None else parse_box(box)
+        around = parse_box(box)
         inputs = PersonImages(images)
 
         def make(picture: Picture, _: FloatArray | None) -> tuple[Picture, KeypointEstimate]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgpose.cli.options import Split, Threads
-from dgpose.cli.terminal import counted, fail
+from dgpose.cli.eval_options import JudgedOptions, ReportOptions
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import Threads, use_threads
+from dgpose.cli.terminal import cell, counted, fail, narrow_table
 
 if TYPE_CHECKING:
     from dgpose.metrics.person_evaluation import PersonReport
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "print_report"]
 
 
+@with_groups
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="Weight file of dgpose train dgpose, or a shipped model.")
     ],
+    *,
     source: Annotated[
         str,
         typer.Option(
@@ -28,15 +31,7 @@ def evaluate(
             "lspe, h36m, deepfashion, chictopia, market), or a file of a PersonPool."
         ),
     ] = "rendered",
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the data set; of rendered people that with mocap/, without which their "
-            "poses are kinematic.",
-            envvar="DGPOSE_DATA",
-        ),
-    ] = None,
-    split: Annotated[Split, typer.Option(help="Part; a file has none.")] = Split.TEST,
+    judged: JudgedOptions,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -47,12 +42,8 @@ def evaluate(
     images: Annotated[
         int | None, typer.Option(min=2, help="So many; 500 rendered people, else all by default.")
     ] = None,
-    judge: Annotated[
-        str, typer.Option(help="Keypoint network: a file of dgpose train judge.")
-    ] = "person_judge",
     seed: Annotated[int, typer.Option(min=0, help="Of rendered people and samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole curves.")] = False,
-    out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
+    output: ReportOptions,
     threads: Threads = None,
 ) -> None:
     """PSNR and SSIM of what a model makes, PCK of its poses, and the same of baselines.
@@ -60,8 +51,6 @@ def evaluate(
     Poses of generated images are found by the judge, whose own PCK on the true images is printed
     beside; Fréchet distances are in its features.
     """
-    import torch
-
     from dgpose.data.person_pairs import pose_pairs
     from dgpose.data.person_pool import PersonPool
     from dgpose.data.person_sources import read_people, synthetic_people
@@ -69,19 +58,18 @@ def evaluate(
     from dgpose.model_zoo import model_path
     from dgpose.models.dgpose import load_model
     from dgpose.nn.keypoint_network import KeypointNetwork
-    from dgpose_ext.tensor_file import write_bytes_atomically
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    data, split = judged.data, judged.split.value
+    use_threads(threads)
     try:
         networks = load_model(model_path(model))
-        network = KeypointNetwork.load(judge)
+        network = KeypointNetwork.load(judged.judge)
         size = networks.config.image_size
         count = 500 if images is None and source == "rendered" else images
         pairs = None
         with counted("reading") as watch:
             pool = read_people(
-                source, data, split=split.value, size=size, count=count, seed=seed, progress=watch
+                source, data, split=split, size=size, count=count, seed=seed, progress=watch
             )
             if reference is not None:
                 others = PersonPool.load(reference)
@@ -92,51 +80,31 @@ def evaluate(
                     source, data, split="train", size=size, count=count, seed=seed, progress=watch
                 )
             if source == "rendered":
-                people = synthetic_people(data, split=split.value, size=size, seed=seed)
+                people = synthetic_people(data, split=split, size=size, seed=seed)
                 pairs = pose_pairs(people, len(pool), source=pool.source, progress=watch)
         with counted("evaluating") as watch:
             report = evaluate_person_model(
                 networks, pool, network, others, pairs=pairs, seed=seed, progress=watch
             )
-        text = json.dumps({"model": model, "judge": judge, **report.as_json()}, indent=1)
-        if out is not None:
-            write_bytes_atomically(out, (text + "\n").encode())
+        text = output.save({"model": model, "judge": judged.judge, **report.as_json()})
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if as_json:
-        typer.echo(text)
-        return
-    print_report(report)
-    if out is not None:
-        typer.echo(f"saved {out}")
+    output.tell(text, lambda: print_report(report))
 
 
 def print_report(report: PersonReport) -> None:
     """The tables of images and of poses."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from dgpose.metrics.keypoints import THRESHOLDS
 
-    def table(title: str) -> Table:
-        return Table(
-            title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,  # 80 columns hold it
-            title_justify="left", caption_justify="left",
-        )  # fmt: skip
-
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     typer.echo(f"{report.source}: {report.images:,} images")
-    shown = table("images")
+    names = ("PSNR", "person", "SSIM", "PCK@0.2", "colours", "sharp", "Fréchet", "diversity")
+    shown = narrow_table("images", *names)
     shown.caption = (
         "PCK: poses that the judge finds, %; colours: of the parts, distance from the person's; "
         "sharp: variance of the Laplacian, 1e-4; Fréchet and diversity: in the judge's features"
     )
-    shown.add_column("", no_wrap=True)
-    for column in ("PSNR", "person", "SSIM", "PCK@0.2", "colours", "sharp", "Fréchet", "diversity"):
-        shown.add_column(column, justify="right")
     for name, row in report.scores.items():
         shown.add_row(
             name,
@@ -149,11 +117,8 @@ def print_report(report: PersonReport) -> None:
             cell(row.frechet, 2),
             cell(row.diversity, 2),
         )
-    poses = table("poses of the true images, PCK in %")
-    poses.add_column("", no_wrap=True)
-    for threshold in THRESHOLDS:
-        poses.add_column(f"@{threshold:g}", justify="right")
-    poses.add_column("area to 0.5", justify="right")
+    areas = (*(f"@{threshold:g}" for threshold in THRESHOLDS), "area to 0.5")
+    poses = narrow_table("poses of the true images, PCK in %", *areas)
     for name, errors in report.poses.items():
         found = [f"{100 * errors.pck(threshold):.1f}" for threshold in THRESHOLDS]
         poses.add_row(name, *found, f"{100 * errors.area:.1f}")

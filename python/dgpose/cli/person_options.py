@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import torch
 import typer
 
+from dgpose.cli.options import Threads, use_threads
 from dgpose.cli.person_inputs import ImagePoses
 from dgpose.data.keypoint_files import SKELETONS
 from dgpose.inference.person_generator import PersonGenerator
@@ -17,29 +18,19 @@ __all__ = [
     "SEMI",
     "BoxOption",
     "Device",
-    "Estimator",
     "Images",
     "Limit",
-    "Model",
+    "ModelOptions",
     "Only",
     "Out",
-    "PersonNumber",
     "SkeletonName",
-    "SourcePose",
+    "SourceOptions",
     "Target",
-    "load_generator",
-    "read_poses",
 ]
 
+SEMI = "person_semi"
+
 Images = Annotated[list[Path], typer.Argument(help="Pictures of a person each, or folders.")]
-SourcePose = Annotated[
-    Path | None,
-    typer.Option(
-        help="File of the poses in IMAGES, in their pixels (OpenPose's or COCO's JSON, .npz, .csv, "
-        "poses.json of dgpose person estimate, ...); of several images found by name. Else they "
-        "are estimated."
-    ),
-]
 Target = Annotated[
     list[Path],
     typer.Option(
@@ -50,10 +41,6 @@ Limit = Annotated[int, typer.Option(min=1, help="Most poses to take of --pose.")
 SkeletonName = Annotated[
     str | None,
     typer.Option(help=f"Joint order of pose files, if unclear: {', '.join(SKELETONS)}."),
-]
-PersonNumber = Annotated[
-    int | None,
-    typer.Option("--person", min=0, help="Of several people in an image of --source-pose."),
 ]
 BoxOption = Annotated[
     str | None,
@@ -67,46 +54,71 @@ Out = Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.")]
 Only = Annotated[
     bool, typer.Option("--only", help="Write generated images alone; several into the folder OUT.")
 ]
-Model = Annotated[str, typer.Option(help="person_semi, person_conditional, or a weight file.")]
-Estimator = Annotated[
-    str | None,
-    typer.Option(
-        help="What estimates poses that are not given: person_judge, person_semi, or a weight "
-        "file; if not given the model itself, which a conditional one cannot."
-    ),
-]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
-SEMI = "person_semi"
 
 
-def load_generator(
-    model: str, estimator: str | None, device: str, threads: int | None
-) -> PersonGenerator:
-    """Raises as `PersonGenerator.load`."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return PersonGenerator.load(model, estimator=estimator, device=device)
+@dataclass(frozen=True)
+class SourceOptions:
+    """The poses of people in images: given, or estimated."""
+
+    source_pose: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the poses in IMAGES, in their pixels (OpenPose's or COCO's JSON, .npz, "
+            ".csv, poses.json of dgpose person estimate, ...); of several images found by name. "
+            "Else they are estimated."
+        ),
+    ] = None
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            help="What estimates poses that are not given: person_judge, person_semi, or a weight "
+            "file; if not given the model itself, which a conditional one cannot."
+        ),
+    ] = None
+    skeleton: SkeletonName = None
+    person: Annotated[
+        int | None,
+        typer.Option("--person", min=0, help="Of several people in an image of --source-pose."),
+    ] = None
+
+    seen: ClassVar[bool] = False  #: whether only visible joints of files are taken
+
+    def poses(self, estimator: KeypointEstimator | None) -> ImagePoses | None:
+        """Those that are given, beside what estimates others.
+
+        Raises:
+            ValueError: a number without a file, or no file where nothing estimates poses; else as
+                `ImagePoses.read`.
+        """
+        path = self.source_pose
+        if path is None and estimator is None:
+            raise ValueError(
+                "--source-pose or --estimator must be given with a model that estimates no poses"
+            )
+        if path is None and self.person is not None:
+            raise ValueError("--person must come with --source-pose")
+        if path is None:
+            return None
+        return ImagePoses.read(path, self.skeleton, self.person, seen=self.seen)
 
 
-def read_poses(
-    estimator: KeypointEstimator | None,
-    path: Path | None,
-    skeleton: str | None,
-    number: int | None,
-    *,
-    seen: bool = False,
-) -> ImagePoses | None:
-    """The options --source-pose, --skeleton and --person, beside what estimates poses; with `seen`
-    the visible joints alone.
+@dataclass(frozen=True)
+class ModelOptions:
+    """A model of `dgpose person`."""
 
-    Raises:
-        ValueError: a number without a file, or no file where nothing estimates poses; else as
-            `ImagePoses.read`.
-    """
-    if path is None and estimator is None:
-        raise ValueError(
-            "--source-pose or --estimator must be given with a model that estimates no poses"
-        )
-    if path is None and number is not None:
-        raise ValueError("--person must come with --source-pose")
-    return None if path is None else ImagePoses.read(path, skeleton, number, seen=seen)
+    model: Annotated[
+        str, typer.Option(help="person_semi, person_conditional, or a weight file.")
+    ] = SEMI
+    device: Device = "cpu"
+    threads: Threads = None
+
+    @property
+    def name(self) -> str:
+        """For headlines."""
+        return Path(self.model).name
+
+    def load(self, estimator: str | None = None) -> PersonGenerator:
+        """Raises as `PersonGenerator.load`."""
+        use_threads(self.threads)
+        return PersonGenerator.load(self.model, estimator=estimator, device=self.device)

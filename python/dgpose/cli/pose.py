@@ -14,7 +14,7 @@ import typer
 from dgpose._errors import one_line
 from dgpose.cli.image_inputs import free_name, image_files, parse_box
 from dgpose.cli.index import Storage
-from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads
+from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads, use_threads
 from dgpose.cli.pose_eval import embedding, evaluate, pool
 from dgpose.cli.terminal import counted, fail, progress
 from dgpose.cli.train_max_margin import train
@@ -79,8 +79,7 @@ def index(
     The index also keeps how the model scores images of a calibration pool: the confidence of an
     estimate is its rank among them.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     try:
         networks = load_model(model)
         read, name = read_poses(
@@ -148,13 +147,12 @@ def estimate(
 
     The exit code is 1 where an image could not be read; the others are estimated all the same.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     found: list[dict[str, Any]] = []
     taken: set[str] = set()
     unread = 0
     try:
-        around = None if box is None else parse_box(box)
+        around = parse_box(box)
         files = list(image_files(images))
         retriever = PoseRetriever.load(model, index)
         for path in progress(files, len(files)):

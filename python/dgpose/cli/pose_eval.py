@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dgpose.cli.options import Split, SplitBy, SplitByOption, SplitOption, Threads, integers
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import (
+    Split,
+    SplitBy,
+    SplitByOption,
+    SplitOption,
+    Threads,
+    integers,
+    use_threads,
+)
 from dgpose.cli.terminal import counted, fail
 from dgpose.data.image_files import save_picture
 from dgpose.data.pose_pool import PosePool
@@ -42,36 +52,61 @@ class PoolSource(str, Enum):
     POOL = "pool"
 
 
-Source = Annotated[PoolSource, typer.Option(help="people (rendered), h36m, or pool (a pose pool).")]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help="people: folder with mocap/, without it they are in kinematic poses; h36m: its "
-        "folder, or a label file of MMPose's form; pool: the file.",
-        envvar="DGPOSE_DATA",
-    ),
-]
-Frames = Annotated[
-    int | None,
-    typer.Option(min=1, help="So many crops; 1000 rendered people, else all by default."),
-]
-Every = Annotated[int, typer.Option(min=1, help="h36m: every so many frames.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the rendered people.")]
+@dataclass(frozen=True)
+class _PoolOptions:
+    """Labelled crops."""
+
+    source: Annotated[
+        PoolSource, typer.Option(help="people (rendered), h36m, or pool (a pose pool).")
+    ] = PoolSource.PEOPLE
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="people: folder with mocap/, without it they are in kinematic poses; h36m: its "
+            "folder, or a label file of MMPose's form; pool: the file.",
+            envvar="DGPOSE_DATA",
+        ),
+    ] = None
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many crops; 1000 rendered people, else all by default."),
+    ] = None
+    split: SplitOption = Split.TEST
+    split_by: SplitByOption = SplitBy.SEQUENCE
+    every: Annotated[int, typer.Option(min=1, help="h36m: every so many frames.")] = 5
+    seed: Annotated[int, typer.Option(min=0, help="Of the rendered people.")] = 0
+    threads: Threads = None
+
+    def open(self, size: int) -> PosePool:
+        """Raises as `labelled_pool`."""
+        use_threads(self.threads)
+        with counted("reading") as watch:
+            return labelled_pool(
+                self.source.value,
+                self.data,
+                size,
+                frames=self.frames,
+                split=self.split.value,
+                split_by=self.split_by.value,
+                every=self.every,
+                seed=self.seed,
+                progress=watch,
+            )
 
 
+@dataclass(frozen=True)
+class _TrainPoolOptions(_PoolOptions):
+    split: SplitOption = Split.TRAIN
+
+
+@with_groups
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Weight file of dgpose pose train.")],
     index: Annotated[Path, typer.Argument(help="Index of dgpose pose index, for this model.")],
-    source: Source = PoolSource.PEOPLE,
-    data: Data = None,
-    frames: Frames = None,
-    split: SplitOption = Split.TEST,
-    split_by: SplitByOption = SplitBy.SEQUENCE,
-    every: Every = 5,
-    seed: Seed = 0,
+    *,
+    labelled: _PoolOptions,
     counts: Annotated[str, typer.Option(help="Candidates to average, ascending.")] = "20,500",
     out: Annotated[Path | None, typer.Option(help=".json to write.")] = None,
-    threads: Threads = None,
 ) -> None:
     """MPJPE and PA-MPJPE of Max, Avg, the auxiliary head, the best candidate and the mean pose.
 
@@ -80,9 +115,7 @@ def evaluate(
     try:
         averaged = integers("--counts", counts)
         retriever = PoseRetriever.load(model, index)
-        crops = _open_pool(
-            retriever.image_size, source, data, frames, split, split_by, every, seed, threads
-        )
+        crops = labelled.open(retriever.image_size)
         with counted("estimating") as watch:
             report = evaluate_retrieval(retriever, crops, counts=averaged, progress=watch)
         if out is not None:
@@ -91,29 +124,24 @@ def evaluate(
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(f"{crops.source}; {len(retriever.index):,} candidates")
-    print_errors(report.methods, published=source is PoolSource.H36M)
+    print_errors(report.methods, published=labelled.source is PoolSource.H36M)
     typer.echo(
         f"best by score within {CLOSE_MM:.0f} mm of the truth: {100 * report.close_share:.1f} %"
     )
     told = ", ".join(f"{name} {value:+.2f}" for name, value in report.guesses.items())
     typer.echo(f"rank correlation of the error with what is known without labels: {told}")
-    if source is PoolSource.H36M and len(crops) < _SANITY:
+    if labelled.source is PoolSource.H36M and len(crops) < _SANITY:
         typer.echo(f"{len(crops)} frames show that it runs, not how good it is")
     if out is not None:
         typer.echo(f"saved {out}")
 
 
+@with_groups
 def embedding(
     model: Annotated[Path, typer.Argument(help="Weight file of dgpose pose train.")],
     out: Annotated[Path, typer.Option(help="Picture to write, .png.")],
-    source: Source = PoolSource.PEOPLE,
-    data: Data = None,
-    frames: Frames = None,
-    split: SplitOption = Split.TEST,
-    split_by: SplitByOption = SplitBy.SEQUENCE,
-    every: Every = 5,
-    seed: Seed = 0,
-    threads: Threads = None,
+    *,
+    labelled: _PoolOptions,
 ) -> None:
     """Principal components of both embeddings, coloured by the body's heading and leg spread.
 
@@ -123,7 +151,7 @@ def embedding(
     try:
         networks = load_model(model)
         size = networks.config.image_size
-        crops = _open_pool(size, source, data, frames, split, split_by, every, seed, threads)
+        crops = labelled.open(size)
         images = torch.cat([networks.embed_images(part) for part in crops.images.split(_BATCH)])  # type: ignore[no-untyped-call]
         embedded = {"poses": networks.embed_poses(crops.poses), "images": images}
         analyses = {
@@ -137,53 +165,21 @@ def embedding(
     typer.echo(f"picture: {out}")
 
 
+@with_groups
 def pool(
     out: Annotated[Path, typer.Option(help="File to write, such as pool.safetensors.")],
     size: Annotated[int, typer.Option(min=16, help="Edge of the crops in pixels.")],
-    source: Source = PoolSource.PEOPLE,
-    data: Data = None,
-    frames: Frames = None,
-    split: SplitOption = Split.TRAIN,
-    split_by: SplitByOption = SplitBy.SEQUENCE,
-    every: Every = 5,
-    seed: Seed = 0,
-    threads: Threads = None,
+    *,
+    labelled: _TrainPoolOptions,
 ) -> None:
     """Write labelled crops to one file, for dgpose pose train --pool and --source pool."""
     try:
-        crops = _open_pool(size, source, data, frames, split, split_by, every, seed, threads)
+        crops = labelled.open(size)
         crops.save(out)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(f"{crops.source}: {len(crops):,} crops of {size} pixels")
     typer.echo(f"saved {out}: {out.stat().st_size:,} bytes")
-
-
-def _open_pool(
-    size: int,
-    source: PoolSource,
-    data: Path | None,
-    frames: int | None,
-    split: Split,
-    split_by: SplitBy,
-    every: int,
-    seed: int,
-    threads: int | None,
-) -> PosePool:
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with counted("reading") as watch:
-        return labelled_pool(
-            source.value,
-            data,
-            size,
-            frames=frames,
-            split=split.value,
-            split_by=split_by.value,
-            every=every,
-            seed=seed,
-            progress=watch,
-        )
 
 
 def print_errors(methods: Mapping[str, BodyErrors], *, published: bool = False) -> None:

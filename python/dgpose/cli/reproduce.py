@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.eval import score
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.options import (
-    Accelerator,
+    TRY,
     Centers,
-    Devices,
     HandSetName,
-    Nodes,
-    Strategy,
+    HardwareOptions,
     TestCenters,
-    Threads,
     TrainPrecision,
     integers,
     three_steps,
+    use_threads,
 )
 from dgpose.cli.reproduce_dgpose import dgpose
 from dgpose.cli.reproduce_dpig import dpig
@@ -54,8 +52,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Published tables, beside what this code measures.")
 
-_TRY = "For a short try: the table says that it is not the published recipe"
-
 
 app.command()(dgpose)
 app.command()(dpig)
@@ -63,8 +59,10 @@ app.command()(max_margin)
 
 
 @app.command()
+@with_groups
 def crossing_nets(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[HandSetName, typer.Option(help="Which one it is.")],
     out: Annotated[
         Path | None,
@@ -78,23 +76,19 @@ def crossing_nets(
     test_centers: TestCenters = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and noise.")] = 0,
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
     epochs_scale: Annotated[
-        float, typer.Option(help="Share of the published epochs.", rich_help_panel=_TRY)
+        float, typer.Option(help="Share of the published epochs.", rich_help_panel=TRY)
     ] = 1.0,
     steps: Annotated[
         str | None,
-        typer.Option(help="VAE,GAN,JOINT: steps in place of epochs.", rich_help_panel=_TRY),
+        typer.Option(help="VAE,GAN,JOINT: steps in place of epochs.", rich_help_panel=TRY),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Frames a step and device.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Frames a step and device.", rich_help_panel=TRY)
     ] = None,
     image_size: Annotated[
-        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=_TRY)
+        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=TRY)
     ] = 128,
 ) -> None:
     """Train Crossing Nets as published, test, and print the error beside published ones.
@@ -104,8 +98,7 @@ def crossing_nets(
     one image a line, J x (u v d), as dgpose eval hand reads them. Ctrl-C stops at a checkpoint,
     and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name = dataset.value
     out = out or Path("runs") / f"reproduce_crossing_nets_{name}"
     try:
@@ -117,10 +110,7 @@ def crossing_nets(
             seed=seed,
             resume=True,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         folds = _folds(name, subjects)
         require_resume(run)

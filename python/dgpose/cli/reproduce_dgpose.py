@@ -17,7 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import TRY, HardwareOptions, Precision, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.person_pool import PersonPool
 from dgpose.data.person_sources import read_people
@@ -36,7 +37,6 @@ _IMAGE_SIZE = 64
 _AT_ONCE = 128
 _SCORES = "scores.json"
 _SHARES = {"h36m": (1.0, 0.75, 0.5, 0.25)}
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 class PersonSet(str, Enum):
@@ -54,8 +54,10 @@ class System(str, Enum):
     SEMI = "semi"
 
 
+@with_groups
 def dgpose(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[PersonSet, typer.Option(help="Which one it is.")],
     system: Annotated[
         System | None, typer.Option(help="By default conditional; semi for h36m, as published.")
@@ -78,14 +80,8 @@ def dgpose(
         int, typer.Option(min=1, help="h36m: take every so many of 50 frames a second.")
     ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, labels, batches and noise.")] = 0,
-    precision: Annotated[
-        TrainPrecision, typer.Option(help="While training.")
-    ] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    precision: Precision = TrainPrecision.FLOAT32,
+    hardware: HardwareOptions,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -95,13 +91,13 @@ def dgpose(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Wall-clock budget of each model.", rich_help_panel=_TRY),
+        typer.Option(help="Wall-clock budget of each model.", rich_help_panel=TRY),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Images a step and device.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Images a step and device.", rich_help_panel=TRY)
     ] = None,
     mapper_steps: Annotated[
-        int | None, typer.Option(help="Of the mapper before them.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Of the mapper before them.", rich_help_panel=TRY)
     ] = None,
 ) -> None:
     """Train DGPose as published, reconstruct the test images, print PSNR and SSIM beside.
@@ -110,8 +106,7 @@ def dgpose(
     weights by (DeepFashion: one item in 50; h36m: S8), and tests on the test part; of h36m on as
     many images as published. Ctrl-C stops at a checkpoint, and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name = dataset.value
     folder = out or Path("runs") / f"reproduce_dgpose_{name}"
     kind = system.value if system is not None else "semi" if name == "h36m" else "conditional"
@@ -128,10 +123,7 @@ def dgpose(
             seed=seed,
             resume=True,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         runs = [
             replace(run, labelled=share, out=folder / f"{kind}_{100 * share:g}") for share in shares
@@ -144,7 +136,7 @@ def dgpose(
         fail(error)
     if scores is None or not is_first_rank():
         return
-    as_published = run.model == published and size == _IMAGE_SIZE and devices * nodes == 1
+    as_published = run.model == published and size == _IMAGE_SIZE and run.devices * run.nodes == 1
     exact = as_published and minutes is None and precision is TrainPrecision.FLOAT32
     _print_table(name, kind, scores, "" if exact else " (not the published recipe)")
 

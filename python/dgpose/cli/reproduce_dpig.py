@@ -1,7 +1,7 @@
 """`dgpose reproduce dpig`: train on a data set as published, print published figures beside.
 
-Steps of stage 1 are the published ones; how long the pose autoencoder and the mappers were trained
-is not known, and our choice.
+Steps are those of the authors' training scripts; one stage 2 trains all mappers here, there that of
+poses is apart, for half the steps with twice the batch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dgpose.cli.dpig_eval import print_report, read_pairs_of
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import TRY, HardwareOptions, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
-from dgpose.cli.train_dpig import STEPS, Recipe
+from dgpose.cli.train_dpig import Recipe, steps_of
 from dgpose.data.person_pool import PersonPool
 from dgpose.data.person_sources import read_people
 from dgpose.data.reid_sets import market_reid_set
@@ -43,7 +44,6 @@ __all__ = ["dpig"]
 
 _SIZES = {"market": (128, 64), "deepfashion": (256, 256)}
 _SCORES = "scores.json"
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
 class PhotoSet(str, Enum):
@@ -53,8 +53,10 @@ class PhotoSet(str, Enum):
     DEEPFASHION = "deepfashion"
 
 
+@with_groups
 def dpig(
     data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    *,
     dataset: Annotated[
         PhotoSet,
         typer.Option(help="Market-1501 (128x64), or DeepFashion (256x256, no background)."),
@@ -70,18 +72,14 @@ def dpig(
     precision: Annotated[
         TrainPrecision, typer.Option(help="Of stage 1 while training.")
     ] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=_TRY),
+        typer.Option(min=1, help="Of each stage; by default the recipe's.", rich_help_panel=TRY),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=2, help="Test images and pairs; all by default.", rich_help_panel=_TRY),
+        typer.Option(min=2, help="Test images and pairs; all by default.", rich_help_panel=TRY),
     ] = None,
 ) -> None:
     """Train all stages of DPIG, generate the test pairs, print SSIM and mask-SSIM beside.
@@ -91,8 +89,7 @@ def dpig(
     people are found again by their foreground codes, too. All images are held in memory: 10 GB of
     DeepFashion. Ctrl-C stops at a checkpoint, and the same command goes on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     name, paper = dataset.value, config is Recipe.PAPER
     folder = out or Path("runs") / f"reproduce_dpig_{name}"
     try:
@@ -104,19 +101,16 @@ def dpig(
             steps=1,
             seed=seed,
             resume=True,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         runs = {
             stage: replace(
                 run,
                 out=folder / stage,
-                steps=steps or of_recipe[config.value],
+                steps=steps or steps_of(stage, model),
                 precision=precision.value if stage == "stage1" else "32-true",
             )
-            for stage, of_recipe in STEPS.items()
+            for stage in ("stage1", "pose", "stage2")
         }
         for each in runs.values():
             require_resume(each)
@@ -126,7 +120,7 @@ def dpig(
         fail(error)
     if scores is None or not is_first_rank():
         return
-    published = paper and steps is None and images is None and devices * nodes == 1
+    published = paper and steps is None and images is None and run.devices * run.nodes == 1
     exact = published and precision is TrainPrecision.FLOAT32
     _print_table(name, scores, "" if exact else " (not the published recipe)")
 
@@ -134,7 +128,8 @@ def dpig(
 def _scores(
     name: str, data: Path, images: int | None, runs: dict[str, DPIGTrainConfig]
 ) -> dict[str, Any] | None:
-    """What was measured; trains what is not there; None where a training was stopped."""
+    """What was measured; trains what is not there; None where a training was stopped, and on all
+    ranks but the first, which measures."""
     kept = ("model", "steps", "seed", "precision", "devices", "nodes")
     settings: dict[str, Any] = {"data": name, "images": images}
     for stage, run in runs.items():
@@ -154,8 +149,10 @@ def _scores(
     if pairs is None and is_first_rank():
         typer.echo("no list of test pairs is there: reconstructions alone are measured")
     model = _trained(runs, train, val)
-    if model is None:
+    if model is None or not is_first_rank():
         return None
+    if runs["stage1"].accelerator != "cpu" and torch.cuda.is_available():
+        model = model.cuda()
     if images is not None and images < len(test):
         test = test.subset(torch.linspace(0, len(test) - 1, images).round().long())
     reference = train.subset(torch.linspace(0, len(train) - 1, len(test)).round().long())
@@ -168,10 +165,9 @@ def _scores(
             lambda pool: foreground_codes(model, pool), market_reid_set(data, size=size)
         )
         scores["reidentification"] = found.as_json()
-    if is_first_rank():
-        print_report(report)
-        text = json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n"
-        write_bytes_atomically(file, text.encode())
+    print_report(report)
+    text = json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n"
+    write_bytes_atomically(file, text.encode())
     return scores
 
 

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import TRY, HardwareOptions, Precision, TrainPrecision, use_threads
 from dgpose.cli.pose_eval import print_errors
 from dgpose.cli.terminal import counted, fail, is_first_rank
 from dgpose.data.human36m import ACTIONS, Human36M, action_name, open_human36m
@@ -34,13 +35,14 @@ _KIND, _VERSION = "max_margin_errors", 1
 _COUNTS = (20, 500)
 _VALIDATION_FRAMES = 500
 _STEPS = 20_000
-_TRY = "For a short try: the table says that it is not the published recipe"
 
 
+@with_groups
 def max_margin(
     data: Annotated[
         Path, typer.Option(help="Folder of Human3.6M, in MMPose's or VideoPose3D's form.")
     ],
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path(
         "runs/reproduce_max_margin"
     ),
@@ -54,26 +56,20 @@ def max_margin(
         int, typer.Option(min=1, help="Take every so many of 50 frames a second.")
     ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and noise.")] = 0,
-    precision: Annotated[
-        TrainPrecision, typer.Option(help="While training.")
-    ] = TrainPrecision.FLOAT32,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    precision: Precision = TrainPrecision.FLOAT32,
+    hardware: HardwareOptions,
     steps: Annotated[
         int, typer.Option(min=1, help="Of each network; the paper does not say how many.")
     ] = _STEPS,
     image_size: Annotated[
-        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=_TRY)
+        int, typer.Option(help="Edge of the crops in pixels.", rich_help_panel=TRY)
     ] = 128,
     batch: Annotated[
-        int | None, typer.Option(help="Images a step and device.", rich_help_panel=_TRY)
+        int | None, typer.Option(help="Images a step and device.", rich_help_panel=TRY)
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option(min=1, help="C, random candidates a step.", rich_help_panel=_TRY),
+        typer.Option(min=1, help="C, random candidates a step.", rich_help_panel=TRY),
     ] = None,
 ) -> None:
     """Train max-margin retrieval on Human3.6M as published, test on S9 and S11, print the table.
@@ -82,8 +78,7 @@ def max_margin(
     poses of that action. Needs the images. Ctrl-C stops at a checkpoint, and the same command goes
     on.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     try:
         networks = MaxMarginConfig.paper(image_size)
         published = networks
@@ -99,10 +94,7 @@ def max_margin(
             seed=seed,
             resume=True,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         require_resume(run)
         check_devices(run)
@@ -119,7 +111,7 @@ def max_margin(
         fail(error)
     if not is_first_rank():
         return
-    as_published = image_size == 128 and run.model == published and devices * nodes == 1
+    as_published = image_size == 128 and run.model == published and run.devices * run.nodes == 1
     exact = as_published and not one_network and precision is TrainPrecision.FLOAT32
     recipe_name = (
         "the published recipe, as far as it is known" if exact else ("not the published recipe")

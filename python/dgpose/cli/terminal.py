@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
 from dgpose._errors import one_line
 
-__all__ = ["counted", "fail", "is_first_rank", "progress"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["cell", "counted", "fail", "is_first_rank", "narrow_table", "progress"]
 
 T = TypeVar("T")
 
@@ -49,3 +52,23 @@ def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], N
     with Progress(console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def narrow_table(title: str, *columns: str) -> Table:
+    """Rows that begin with a name, and columns of figures; nine of them fit on 80 characters."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False,
+        title_justify="left", caption_justify="left",
+    )  # fmt: skip
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def cell(value: float | None, digits: int) -> str:
+    """A figure of a table, which may have no meaning in a row."""
+    return "-" if value is None else f"{value:.{digits}f}"

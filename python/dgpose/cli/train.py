@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import HardwareOptions, use_threads
 from dgpose.cli.terminal import fail
 from dgpose.cli.train_crossing_nets import crossing_nets
 from dgpose.cli.train_dgpose import dgpose
 from dgpose.cli.train_dpig import dpig_pose, dpig_stage1, dpig_stage2
 from dgpose.cli.train_judge import judge
+from dgpose.cli.train_options import Out, Resume
 from dgpose.cli.train_reid import reid
 
 __all__ = ["app"]
@@ -54,8 +56,10 @@ class HandSide(str, Enum):
 
 
 @app.command()
+@with_groups
 def hand(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Out,
+    *,
     steps: Annotated[
         int | None, typer.Option(help="Optimiser steps; 20000 where --minutes is not given.")
     ] = None,
@@ -66,9 +70,7 @@ def hand(
             "repeated number for number."
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
-    ] = False,
+    resume: Resume = False,
     size: Annotated[HandSize, typer.Option(help="Architecture.")] = HandSize.ACCURATE,
     batch: Annotated[int, typer.Option(help="Frames a step and device.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the frames.")] = 0,
@@ -84,11 +86,7 @@ def hand(
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-3,
     init: Annotated[Path | None, typer.Option(help="Weights to start from (fine-tuning).")] = None,
     precision: Annotated[str, typer.Option(help="bf16-mixed or 32-true.")] = "bf16-mixed",
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
     validate_every: Annotated[
         int, typer.Option(help="Steps between validations, each with a checkpoint.")
     ] = 500,
@@ -99,14 +97,11 @@ def hand(
     The best weights, chosen on rendered validation frames, go to OUT/best.safetensors;
     TensorBoard reads OUT. Ctrl-C stops at a checkpoint.
     """
-    import torch
-
     from dgpose.data.synthetic_hands import SyntheticHands
     from dgpose.nn.hand_regressor import SIZES
     from dgpose.train.hand import HandTrainConfig, train_hand
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     try:
         render = partial(
             SyntheticHands,
@@ -127,10 +122,7 @@ def hand(
             seed=seed,
             learning_rate=learning_rate,
             precision=precision,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
             validate_every=validate_every,
             validation_frames=validation_frames,
             resume=resume,

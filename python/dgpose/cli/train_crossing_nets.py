@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.options import (
-    Accelerator,
     Centers,
-    Devices,
-    Nodes,
-    Strategy,
+    HardwareOptions,
     TestCenters,
-    Threads,
     TrainPrecision,
     integers,
     three_steps,
+    use_threads,
 )
 from dgpose.cli.terminal import counted, fail, is_first_rank
+from dgpose.cli.train_options import Out, Resume
 
 if TYPE_CHECKING:
     from dgpose.data.hand_datasets import HandSet
@@ -67,8 +66,10 @@ class Recipe(str, Enum):
     STRONG = "strong"
 
 
+@with_groups
 def crossing_nets(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Out,
+    *,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -114,9 +115,7 @@ def crossing_nets(
     ] = 0.0,
     precision: Annotated[TrainPrecision, typer.Option(help="Of the GAN.")] = TrainPrecision.FLOAT32,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, labels, batches and noise.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
-    ] = False,
+    resume: Resume = False,
     subjects: Annotated[
         str | None,
         typer.Option(help="MSRA: those left out of training, as 0,3; --validate tests on them."),
@@ -126,27 +125,20 @@ def crossing_nets(
         bool, typer.Option("--validate", help="Data sets: test on their test part at the end.")
     ] = False,
     test_centers: TestCenters = None,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    hardware: HardwareOptions,
 ) -> None:
     """Train Crossing Nets: pose VAE, depth GAN, then both on one latent space.
 
     Learns from rendered hands or from a data set on disk, with all labels or some of them. The
     networks go to OUT/weights.safetensors; TensorBoard reads OUT. Ctrl-C stops at a checkpoint.
     """
-    import torch
-
     from dgpose.data.hand_pool import check_labelled_fraction
     from dgpose.metrics.hand import HAND_PROTOCOLS
     from dgpose.metrics.hand_pool import pool_errors
     from dgpose.train.crossing_nets import CrossingNetsTrainConfig
     from dgpose.train.run import check_devices, require_resume
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     real = source not in (Source.RENDERED, Source.SYNTHETIC)
     labels = source.value if real else "nyu"
     try:
@@ -161,10 +153,7 @@ def crossing_nets(
             seed=seed,
             resume=resume,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **hardware.settings(),
         )
         require_resume(run)
         check_devices(run)

@@ -8,26 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import HardwareOptions, TrainPrecision, use_threads
 from dgpose.cli.terminal import fail, is_first_rank
-from dgpose.cli.train_options import (
-    Batch,
-    Count,
-    Minutes,
-    Out,
-    People,
-    PeopleData,
-    ProcessorTime,
-    Resume,
-    Seed,
-    Steps,
-    ValidateEvery,
-    Validation,
-    ValidationCount,
-    check_run,
-    read_pools,
-    tell_result,
-)
+from dgpose.cli.train_options import Batch, Out, PeopleOptions, RunOptions, check_run, tell_result
 
 __all__ = ["dgpose"]
 
@@ -57,8 +41,10 @@ class Mapper(str, Enum):
     RENDERED = "rendered"
 
 
+@with_groups
 def dgpose(
     out: Out,
+    *,
     system: Annotated[
         System,
         typer.Option(
@@ -66,11 +52,7 @@ def dgpose(
         ),
     ] = System.SEMI,
     config: Annotated[Recipe, typer.Option(help="Networks and recipe.")] = Recipe.STRONG,
-    people: People = "rendered",
-    data: PeopleData = None,
-    count: Count = None,
-    validation: Validation = None,
-    validation_count: ValidationCount = None,
+    people: PeopleOptions,
     labelled: Annotated[
         float, typer.Option(help="Share of the images whose labels are used.")
     ] = 1.0,
@@ -85,34 +67,22 @@ def dgpose(
     ] = None,
     image_size: Annotated[int, typer.Option(help="Edge of the images in pixels.")] = 64,
     batch: Batch = None,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    processor_time: ProcessorTime = False,
-    validate_every: ValidateEvery = 500,
     precision: Annotated[
         TrainPrecision | None,
         typer.Option(help="While training; by default 32-true (paper), bf16-mixed (strong)."),
     ] = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    run: RunOptions,
+    hardware: HardwareOptions,
 ) -> None:
     """Train DGPose: images of people as a pose and an appearance that can be changed alone.
 
     The best weights by validation go to OUT/weights.safetensors; TensorBoard reads OUT, pictures
     included. Ctrl-C stops at a checkpoint.
     """
-    import torch
-
     from dgpose.models.dgpose import DGPoseConfig, make_model
     from dgpose.train.dgpose import DGPoseTrainConfig, train_dgpose
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     try:
         make = DGPoseConfig.strong if config is Recipe.STRONG else DGPoseConfig.paper
         changes: dict[str, Any] = {"system": system.value}
@@ -126,37 +96,20 @@ def dgpose(
         if precision is None:
             strong = config is Recipe.STRONG
             precision = TrainPrecision.BFLOAT16 if strong else TrainPrecision.FLOAT32
-        run = DGPoseTrainConfig(
+        settings = DGPoseTrainConfig(
             out,
             model=model,
             labelled=labelled,
-            steps=_STEPS if steps is None and minutes is None else steps,
-            minutes=minutes,
-            processor_time=processor_time,
-            seed=seed,
-            resume=resume,
-            validate_every=validate_every,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **run.settings(_STEPS),
+            **hardware.settings(),
         )
-        check_run(run, people, validation)
-        pool, judged = read_pools(
-            people,
-            validation,
-            data,
-            size=image_size,
-            count=count,
-            validation_count=validation_count,
-            seed=seed,
-        )
+        check_run(settings, people)
+        pools = people.read(size=image_size, seed=run.seed)
         if is_first_rank():
             parameters = sum(weight.numel() for weight in make_model(model).parameters())
-            typer.echo(f"{pool.source}: {len(pool):,} images; {len(judged):,} for validation")
             typer.echo(f"{parameters:,} parameters")
-        result = train_dgpose(run, pool, judged)
+        result = train_dgpose(settings, *pools)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     tell_result(out, finished=result.finished, validated=bool(result.validations))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgpose.cli.options import Accelerator, Devices, Nodes, Strategy, Threads, TrainPrecision
+from dgpose.cli.option_groups import with_groups
+from dgpose.cli.options import HardwareOptions, Precision, TrainPrecision, use_threads
 from dgpose.cli.terminal import counted, fail, is_first_rank
-from dgpose.cli.train_options import Minutes, Out, Resume, Steps, ValidateEvery, tell_result
+from dgpose.cli.train_options import Out, RunOptions, tell_result
 
 if TYPE_CHECKING:
     from dgpose.data.person_pool import PersonPool
@@ -20,8 +22,15 @@ _STEPS = 8000
 _RENDERED = {"train": 30_000, "val": 1000}
 
 
+@dataclass(frozen=True)
+class _Run(RunOptions):
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and variations.")] = 0
+
+
+@with_groups
 def judge(
     out: Out,
+    *,
     source: Annotated[
         str,
         typer.Option(
@@ -50,27 +59,15 @@ def judge(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 4e-3,
     batch: Annotated[int, typer.Option(help="Images a step and device.")] = 64,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    validate_every: ValidateEvery = 500,
-    precision: Annotated[TrainPrecision, typer.Option(help="While training.")] = (
-        TrainPrecision.BFLOAT16
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and variations.")] = 0,
-    resume: Resume = False,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    precision: Precision = TrainPrecision.BFLOAT16,
+    run: _Run,
+    hardware: HardwareOptions,
 ) -> None:
     """Train the network that judges generated people, on true images alone.
 
     The best weights by PCK on validation images go to OUT/weights.safetensors; its PCK on images of
     the test part is printed at the end. Ctrl-C stops at a checkpoint.
     """
-    import torch
-
     from dgpose.data.person_sources import PHOTO_SETS, read_people
     from dgpose.metrics.keypoints import THRESHOLDS
     from dgpose.model_zoo import model_path
@@ -81,25 +78,17 @@ def judge(
     )
     from dgpose.train.run import check_devices, require_resume
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     named = source == "rendered" or source in PHOTO_SETS
     try:
         config = KeypointTrainConfig(
             out,
             init=None if init is None else model_path(init),
-            steps=_STEPS if steps is None and minutes is None else steps,
-            minutes=minutes,
             batch=batch,
             learning_rate=learning_rate,
-            seed=seed,
-            resume=resume,
-            validate_every=validate_every,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **run.settings(_STEPS),
+            **hardware.settings(),
         )
         require_resume(config)
         check_devices(config)

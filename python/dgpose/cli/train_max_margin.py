@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
+from dgpose.cli.option_groups import with_groups
 from dgpose.cli.options import (
-    Accelerator,
-    Devices,
-    Nodes,
+    HardwareOptions,
     SplitBy,
     SplitByOption,
-    Strategy,
-    Threads,
     TrainPrecision,
+    use_threads,
 )
 from dgpose.cli.terminal import counted, fail, is_first_rank
+from dgpose.cli.train_options import Batch, Out, RunOptions, tell_result
 from dgpose.data.pose_pool import PosePool
 from dgpose.data.pose_sources import candidate_poses, labelled_pool
 from dgpose.models.max_margin import MaxMarginConfig, MaxMarginModel
-from dgpose.train.max_margin import WEIGHTS_NAME, MaxMarginTrainConfig, train_max_margin
+from dgpose.train.max_margin import MaxMarginTrainConfig, train_max_margin
 from dgpose.train.run import check_devices, require_resume
 
 __all__ = ["train"]
@@ -55,8 +53,17 @@ class PoseLayers(str, Enum):
     TWO = "two"
 
 
+@dataclass(frozen=True)
+class _Run(RunOptions):
+    steps: Annotated[
+        int | None, typer.Option(help=f"Optimiser steps; {_STEPS} where --minutes is not given.")
+    ] = None
+
+
+@with_groups
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Out,
+    *,
     config: Annotated[Recipe, typer.Option(help="Networks and recipe.")] = Recipe.STRONG,
     data: Annotated[
         Path | None,
@@ -108,32 +115,13 @@ def train(
         float,
         typer.Option(help="Leave out candidates within so many mm of another one; -1: none."),
     ] = 10.0,
-    batch: Annotated[int | None, typer.Option(help="Images a step and device.")] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help=f"Optimiser steps; {_STEPS} where --minutes is not given."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Wall-clock budget without validations: such a run cannot be repeated number for "
-            "number."
-        ),
-    ] = None,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 500,
+    batch: Batch = None,
     precision: Annotated[
         TrainPrecision | None,
         typer.Option(help="While training; by default 32-true (paper), bf16-mixed (strong)."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, people, batches, noise.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, if there is one.")
-    ] = False,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    threads: Threads = None,
+    run: _Run,
+    hardware: HardwareOptions,
 ) -> None:
     """Train max-margin pose retrieval: images and poses embedded so that inner products find poses.
 
@@ -141,8 +129,7 @@ def train(
     candidates. The best weights by validation go to OUT/weights.safetensors; TensorBoard reads OUT.
     Ctrl-C stops at a checkpoint.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(hardware.threads)
     try:
         model = _configuration(
             config,
@@ -162,27 +149,20 @@ def train(
         if precision is None:
             strong = config is Recipe.STRONG
             precision = TrainPrecision.BFLOAT16 if strong else TrainPrecision.FLOAT32
-        run = MaxMarginTrainConfig(
+        settings = MaxMarginTrainConfig(
             out,
             model=model,
-            steps=_STEPS if steps is None and minutes is None else steps,
-            minutes=minutes,
-            seed=seed,
-            resume=resume,
-            validate_every=validate_every,
             precision=precision.value,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
-            strategy=strategy,
+            **run.settings(_STEPS),
+            **hardware.settings(),
         )
-        require_resume(run)
-        check_devices(run)
+        require_resume(settings)
+        check_devices(settings)
         if (pool is None) != (validation is None):
             raise ValueError("--pool and --validation must be given together")
         counts = {"train": frames, "val": validation_frames}
         parts = [
-            _crops(split, file, data, model.image_size, counts[split], split_by.value, seed)
+            _crops(split, file, data, model.image_size, counts[split], split_by.value, run.seed)
             for split, file in (("train", pool), ("val", validation))
         ]
         images, judged = parts
@@ -192,15 +172,10 @@ def train(
             typer.echo(f"{images.source}: {len(images):,} crops; {len(judged):,} for validation")
             typer.echo(f"{len(found.poses_mm):,} candidates: {found.description}")
             typer.echo(f"{parameters:,} parameters")
-        result = train_max_margin(run, images, judged, found.poses_mm, data=images.source)
+        result = train_max_margin(settings, images, judged, found.poses_mm, data=images.source)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    if not is_first_rank():
-        return
-    if not result.finished:
-        typer.echo("stopped; the same command with --resume goes on")
-    if result.validations:
-        typer.echo(f"weights, the best by validation: {out / WEIGHTS_NAME}")
+    tell_result(out, finished=result.finished, validated=bool(result.validations))
 
 
 def _configuration(

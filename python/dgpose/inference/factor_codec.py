@@ -27,8 +27,6 @@ from dgpose.skeletons import OPENPOSE18
 
 __all__ = ["FactorCodec", "Parts"]
 
-_AT_ONCE = 64
-
 Parts: TypeAlias = dict[Factor, Tensor]
 """Codes of foreground [B, D] and background [B, G] where the model has one, and the pose as joints
 [B, 18, 2] in pixels of the crop, NaN where not known."""
@@ -101,7 +99,8 @@ class FactorCodec:
         crops = torch.stack([view.image for view in views])
         poses = stacked([view.pose_px for view in views if view.pose_px is not None])
         foregrounds, backgrounds = [], []
-        for crop, pose in zip(crops.split(_AT_ONCE), poses.split(_AT_ONCE), strict=True):  # type: ignore[no-untyped-call]
+        many = self.model.config.images_at_once
+        for crop, pose in zip(crops.split(many), poses.split(many), strict=True):  # type: ignore[no-untyped-call]
             given = (values.to(self._device) for values in (crop, *known_joints(pose)))
             foreground, background = self.model.encode_images(*given)
             foregrounds.append(foreground)
@@ -123,7 +122,8 @@ class FactorCodec:
     def decode(self, parts: Mapping[Factor, Tensor]) -> Tensor:
         """Images [B, 3, H, W]."""
         images = []
-        for rows in torch.arange(len(parts["pose"])).split(_AT_ONCE):  # type: ignore[no-untyped-call]
+        many = self.model.config.images_at_once
+        for rows in torch.arange(len(parts["pose"])).split(many):  # type: ignore[no-untyped-call]
             joints, known = (x.to(self._device) for x in known_joints(parts["pose"][rows]))
             background = parts["background"][rows] if "background" in parts else None
             images.append(self.model.decode(parts["foreground"][rows], background, joints, known))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 
@@ -81,7 +81,9 @@ def virtual_market(
         random = torch.Generator().manual_seed(seed * _MOST + person)
         foreground = model.sample("foreground", 1, random)
         behind = model.sample("background", backgrounds, random)
-        shown.append(rows[torch.randint(len(rows), (backgrounds,), generator=random)])
+        rounds = -(-backgrounds // len(rows))  # the same pose twice only after all others
+        draws = [torch.randperm(len(rows), generator=random) for _ in range(rounds)]
+        shown.append(rows[torch.cat(draws)[:backgrounds]])
         first = person * backgrounds
         made = codec.decode(
             {
@@ -110,6 +112,10 @@ def virtual_market(
     )
 
 
+def _is_file_name(name: str) -> bool:
+    return name.endswith(".jpg") and PurePath(name).name == name
+
+
 def require_new_folder(folder: Path) -> None:
     """FileExistsError for a file, or a folder that holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -123,7 +129,7 @@ def write_market(pool: PersonPool, folder: str | Path, *, progress: Progress | N
     The folder is there when all of it is.
 
     Args:
-        pool: with names that end in .jpg.
+        pool: with names of files that end in .jpg.
         folder: a new one, or an empty one.
         progress: called with (images written, all).
 
@@ -132,10 +138,10 @@ def write_market(pool: PersonPool, folder: str | Path, *, progress: Progress | N
         ValueError: a pool without such names.
         OSError: it cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # "." and links to folders can be taken the place of, too
     require_new_folder(folder)
-    if not pool.names or not all(name.endswith(".jpg") for name in pool.names):
-        raise ValueError("pool must have names that end in .jpg")
+    if not pool.names or not all(_is_file_name(name) for name in pool.names):
+        raise ValueError("pool must have names of files, without folders, that end in .jpg")
     beside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
     (beside / _TRAIN).mkdir(parents=True)
     try:

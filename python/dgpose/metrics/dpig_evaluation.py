@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _ANCHORS = 4
+_VARIED = 1000  # people: each is made twice a factor and anchor, and compared with all others
 
 
 class People(NamedTuple):
@@ -163,7 +164,7 @@ def _guided(model: DPIG, source: People, target: People) -> Tensor:
         images, pose, seen, other_pose, other_seen = (part.to(device) for part in parts)
         return model.decode(*model.encode_images(images, pose, seen), other_pose, other_seen).cpu()
 
-    return in_parts(made, *source, target.keypoints_px, target.visible)
+    return in_parts(made, *source, *target[1:], at_once=model.config.images_at_once)
 
 
 @torch.no_grad()
@@ -192,7 +193,7 @@ def draw_factor(model: DPIG, people: People, factors: tuple[Factor, ...], seed: 
             shown_seen,
         ).cpu()
 
-    return Drawn(in_parts(made, *people, *drawn, *pose), *pose)
+    return Drawn(in_parts(made, *people, *drawn, *pose, at_once=model.config.images_at_once), *pose)
 
 
 @torch.no_grad()
@@ -202,12 +203,15 @@ def factor_diversity(
     """`FactorDiversity` of the factors that can be drawn.
 
     The others are those of the first few people, all of whom are given each drawn factor, and those
-    of the true people.
+    of the true people. Of more than 1,000 people so many are taken, evenly spread.
 
     Raises:
         ValueError: fewer than two people.
     """
     device = next(model.parameters()).device
+    if (count := len(people.images)) > _VARIED:
+        rows = torch.linspace(0, count - 1, _VARIED).round().long()
+        people = People(*(part[rows] for part in people))
     found: dict[str, FactorDiversity] = {}
     for factor in drawable(model):
         figures = []
@@ -227,7 +231,7 @@ def factor_diversity(
                     codes = (other[0], one[1]) if is_fore else (one[0], other[1])
                     return model.decode(*codes, *(part.to(device) for part in parts[1:3])).cpu()
 
-                encoded = in_parts(made, *same, *people)
+                encoded = in_parts(made, *same, *people, at_once=model.config.images_at_once)
             features = judge.features(drawn), judge.features(encoded)
             figures.append((*(diversity(some) for some in features), frechet_distance(*features)))
         found[factor] = FactorDiversity(*(sum(f) / len(f) for f in zip(*figures, strict=True)))

@@ -227,9 +227,9 @@ def sample(
     return in_parts(made, codes, pose_px, known)
 
 
-def in_parts(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+def in_parts(function: Callable[..., Tensor], *values: Tensor, at_once: int = _AT_ONCE) -> Tensor:
     """What a function of rows gives, some rows at a time."""
-    split = (value.split(_AT_ONCE) for value in values)  # type: ignore[no-untyped-call]
+    split = (value.split(at_once) for value in values)  # type: ignore[no-untyped-call]
     return torch.cat([function(*parts) for parts in zip(*split, strict=True)])
 
 

@@ -79,7 +79,7 @@ def foreground_codes(model: DPIG, pool: PersonPool) -> Tensor:
     """
     device = next(model.parameters()).device
     parts = [torch.zeros(0, model.config.foreground_code)]
-    for rows in torch.arange(len(pool)).split(_AT_ONCE):  # type: ignore[no-untyped-call]
+    for rows in torch.arange(len(pool)).split(model.config.images_at_once):  # type: ignore[no-untyped-call]
         images = (pool.images[rows].float() / 255).to(device)
         pose = pool.keypoints_px[rows].to(device), pool.visible[rows].to(device)
         codes, _ = model.encode_images(images, *pose)

@@ -24,7 +24,6 @@ from dgpose.train.dpig_learner import DPIGLearner
 
 __all__ = ["MapperLearner", "codes_of"]
 
-_AT_ONCE = 128  # images
 _DRAWS = 4  # what random numbers are drawn for, after those of the other stages
 
 
@@ -42,7 +41,7 @@ def codes_of(
     """
     device = next(model.parameters()).device
     parts: dict[Factor, list[Tensor]] = {factor: [] for factor in factors}
-    for rows in torch.arange(len(pool)).split(_AT_ONCE):  # type: ignore[no-untyped-call]
+    for rows in torch.arange(len(pool)).split(model.config.images_at_once):  # type: ignore[no-untyped-call]
         images, joints, visible = pool.images[rows], pool.keypoints_px[rows], pool.visible[rows]
         if mirrored:
             images = images.flip(3)

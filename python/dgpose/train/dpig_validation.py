@@ -29,7 +29,6 @@ __all__ = [
     "stage1_panel",
 ]
 
-_AT_ONCE = 64
 _PANEL = 8  # people
 _DRAWN = 2048  # codes
 
@@ -61,7 +60,7 @@ class MapperErrors(NamedTuple):
 def stage1_errors(model: DPIG, pool: PersonPool) -> Stage1Errors:
     """Errors of a model in evaluation mode on all people of a pool."""
     l1, ratios = [], []
-    for rows in torch.arange(len(pool)).split(_AT_ONCE):  # type: ignore[no-untyped-call]
+    for rows in torch.arange(len(pool)).split(model.config.images_at_once):  # type: ignore[no-untyped-call]
         images, joints, visible = _people(pool, rows, model)
         rebuilt = model.decode(*model.encode_images(images, joints, visible), joints, visible)
         l1.append((rebuilt - images).abs().mean((1, 2, 3)))

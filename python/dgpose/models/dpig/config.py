@@ -45,7 +45,8 @@ class DPIGRecipe:
         warmup_steps: of the learning rates.
         ema: decay of the moving average of the weights, which is what is judged and kept; 0: none.
         flip: whether people are mirrored at random.
-        shift: largest random shift in pixels.
+        shift: largest random shift in pixels; of no effect in stage 2, whose codes are computed
+            once.
     """
 
     optimizer: Optimizer = "adam"
@@ -78,10 +79,12 @@ class DPIGRecipe:
 class DPIGConfig:
     """DPIG; the defaults are those of `paper` at 128x64.
 
-    [?]: activations (ReLU; LeakyReLU of 0.2 in the discriminator, as DCGAN), the pose autoencoder's
-    recipe, and the batch of stage 2. Fields whose default switches something off (`batch_norm`,
-    `pooled_levels`, `code_noise`, `code_weight`, `fitted_codes`, `spectral_norm`, `body_weight`),
-    `fold`, "placed" codes and the "hinge" loss are ours.
+    Recipes are those of the authors' training scripts; one stage 2 trains all mappers here, there
+    that of poses is apart, with twice the batch. Networks of vectors differ from the authors' code:
+    ReLU (there LeakyReLU of 0.2), and critics of residual blocks (there of four plain layers).
+    Fields whose default switches something off (`batch_norm`, `pooled_levels`, `code_noise`,
+    `code_weight`, `fitted_codes`, `spectral_norm`, `body_weight`), `fold`, "placed" codes and the
+    "hinge" loss are ours.
 
     Args:
         size: (H, W) of images: (128, 64) or (256, 256), for which part boxes are defined.
@@ -174,10 +177,8 @@ class DPIGConfig:
     gradient_penalty: float = 0.0
     critic_steps: int = 5
     stage1: DPIGRecipe = field(default_factory=DPIGRecipe)
-    pose: DPIGRecipe = field(default_factory=DPIGRecipe)
-    stage2: DPIGRecipe = field(
-        default_factory=lambda: DPIGRecipe(optimizer="rmsprop", halving_steps=None)
-    )
+    pose: DPIGRecipe = field(default_factory=lambda: DPIGRecipe(batch=64))
+    stage2: DPIGRecipe = field(default_factory=lambda: DPIGRecipe(optimizer="rmsprop", batch=32))
 
     def __post_init__(self) -> None:
         for name in ("size", "channels", "discriminator_channels"):
@@ -242,6 +243,13 @@ class DPIGConfig:
         """Those that have a code: all, or all but the background."""
         return tuple(f for f in FACTORS if self.code_size(f))
 
+    @property
+    def images_at_once(self) -> int:
+        """Images that go through the networks together where nothing is learned: 64 of 128x64
+        pixels, as many pixels of larger ones."""
+        height, width = self.size
+        return 64 * 128 * 64 // (height * width)
+
     def code_size(self, factor: Factor) -> int:
         """D, numbers of a factor's code; 0 for a background that has none.
 
@@ -272,7 +280,8 @@ class DPIGConfig:
         residual pairs are as wide as features and skip connection together and the encoders after
         the split begin with a residual pair. (Without the pair before the split it would have
         118.3 M; with a convolution of its own before each encoder's first pair, 118.8 M.) The same
-        reading gives 246.6 M at 256x256.
+        reading gives 246.6 M at 256x256, where the authors' code differs: its decoder has five
+        levels, and its crops are not masked.
         """
         if tuple(size) == (256, 256):
             large: dict[str, Any] = {
@@ -281,6 +290,8 @@ class DPIGConfig:
                 "background_code": 0,
                 "mask_radius": 8.0,
                 "stage1": DPIGRecipe(batch=6),
+                "pose": DPIGRecipe(batch=16),
+                "stage2": DPIGRecipe(optimizer="rmsprop", batch=16),
             }
             changes = large | changes
         return cls(**{"size": size} | changes)

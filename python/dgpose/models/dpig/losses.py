@@ -85,7 +85,7 @@ def discriminator_loss(
 
 def pose_losses(model: DPIG, keypoints_px: Tensor, visible: Tensor) -> dict[str, Tensor]:
     """The pose autoencoder's mean squared error over the 54 numbers of a pose: 36 coordinates in
-    [-1, 1], of which those of visible joints count [?], and 18 visibilities.
+    [-1, 1], of which those of visible joints count (in the authors' code all), and 18 visibilities.
 
     Args:
         model: its autoencoder is run.

@@ -16,6 +16,7 @@ from dgpose.models.dpig.pose_inputs import (
     coordinates_px,
     normalized_coordinates,
     pose_inputs,
+    visible_joints,
 )
 
 __all__ = ["DPIG", "TRAINABLE", "Codes", "Trainable"]
@@ -72,8 +73,8 @@ class DPIG(nn.Module):
             visible: [B, 18] bool.
 
         Raises:
-            ValueError: shapes that do not fit, values that are not finite, or stage 1 or the pose
-                autoencoder was not trained.
+            ValueError: shapes that do not fit, values that are not finite, images that are not in
+                [0, 1], or stage 1 or the pose autoencoder was not trained.
             TypeError: images of integers.
         """
         self.require("stage1", "pose_autoencoder")
@@ -88,7 +89,7 @@ class DPIG(nn.Module):
         self.require("stage1")
         self._check_images(images)
         pose = self._pose(keypoints_px, visible, len(images), "images")
-        foreground, background = self.encoder(2 * images - 1, pose)
+        foreground, background = self.encoder(2 * images.float() - 1, pose)
         return foreground, background
 
     def decode(
@@ -132,9 +133,9 @@ class DPIG(nn.Module):
                 autoencoder was not trained.
         """
         self.require("pose_autoencoder")
-        pose = self._pose(keypoints_px, visible, len(keypoints_px), "keypoints_px")
-        coordinates = normalized_coordinates(pose.keypoints_px, pose.visible, self.config)
-        code: Tensor = self.pose_encoder(coordinates, pose.visible)
+        seen = visible_joints(keypoints_px, visible)
+        coordinates = normalized_coordinates(seen, visible, self.config)
+        code: Tensor = self.pose_encoder(coordinates, visible)
         return code
 
     def decode_pose(self, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,6 +207,9 @@ class DPIG(nn.Module):
             raise TypeError(f"images must be of floating point in [0, 1], got {images.dtype}")
         if not bool(images.isfinite().all()):
             raise ValueError("images must be finite, got NaN or infinity")
+        if not bool(((images >= 0) & (images <= 1)).all()):  # of 0 to 255, or -1 to 1
+            low, high = float(images.min()), float(images.max())
+            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}")
 
     def _check_code(self, factor: Factor, code: Tensor, name: str | None = None) -> None:
         name, size = name or f"the {factor}'s code", self.code_size(factor)

@@ -12,7 +12,13 @@ from dgpose.models.dpig.config import DPIGConfig
 from dgpose.skeletons import DPIG_LIMBS, OPENPOSE18
 from dgpose_ext import body_mask, disk_heatmap
 
-__all__ = ["PoseInputs", "coordinates_px", "normalized_coordinates", "pose_inputs"]
+__all__ = [
+    "PoseInputs",
+    "coordinates_px",
+    "normalized_coordinates",
+    "pose_inputs",
+    "visible_joints",
+]
 
 
 class PoseInputs(NamedTuple):
@@ -38,6 +44,16 @@ def pose_inputs(keypoints_px: Tensor, visible: Tensor, config: DPIGConfig) -> Po
     Raises:
         ValueError: shapes or dtypes do not fit, or visible joints are not finite.
     """
+    seen = visible_joints(keypoints_px, visible)
+    disks = disk_heatmap(seen, config.size, config.disk_radius, visible=visible)
+    mask = body_mask(seen, DPIG_LIMBS, config.size, config.mask_radius, visible=visible)
+    boxes, present = dpig_part_boxes(seen, config.size, visible)
+    return PoseInputs(seen, visible, 2 * disks - 1, mask, boxes, present)
+
+
+def visible_joints(keypoints_px: Tensor, visible: Tensor) -> Tensor:
+    """Coordinates [B, 18, 2] float32 of the visible joints, 0 for others; arguments and errors as
+    for `pose_inputs`."""
     joints = len(OPENPOSE18)
     if keypoints_px.dim() != 3 or tuple(keypoints_px.shape[1:]) != (joints, 2):
         raise ValueError(
@@ -51,10 +67,7 @@ def pose_inputs(keypoints_px: Tensor, visible: Tensor, config: DPIGConfig) -> Po
     seen = keypoints_px.detach().float().where(visible[..., None], 0)
     if not seen.is_meta and not bool(seen.isfinite().all()):
         raise ValueError("keypoints_px must be finite where visible, got NaN or infinity")
-    disks = disk_heatmap(seen, config.size, config.disk_radius, visible=visible)
-    mask = body_mask(seen, DPIG_LIMBS, config.size, config.mask_radius, visible=visible)
-    boxes, present = dpig_part_boxes(seen, config.size, visible)
-    return PoseInputs(seen, visible, 2 * disks - 1, mask, boxes, present)
+    return seen
 
 
 def normalized_coordinates(keypoints_px: Tensor, visible: Tensor, config: DPIGConfig) -> Tensor:

@@ -43,7 +43,7 @@ def load_dpig(path: str | Path) -> DPIG:
         path, kind=_KIND, build=lambda config: DPIG(DPIGConfig.from_dict(config))
     )
     trained = training.get("trained")
-    if not isinstance(trained, list) or not set(trained) <= set(TRAINABLE):
+    if not isinstance(trained, list) or any(part not in TRAINABLE for part in trained):
         raise ValueError(f"{path}: what is trained must be among {TRAINABLE}, got {trained}")
     model.trained = frozenset(trained)
     model.training_facts = training
