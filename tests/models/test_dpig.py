@@ -134,6 +134,27 @@ def test_recipes_of_the_paper_are_those_of_the_authors_scripts() -> None:
             assert recipe.halving_steps == 50_000
 
 
+def test_networks_of_vectors_of_the_paper() -> None:
+    """LeakyReLU of 0.2, and critics of four plain layers before the last."""
+    config = DPIGConfig.paper()
+    with torch.device("meta"):
+        critic, mapper = Critic(config, "background"), Mapper(config, "foreground")
+    widths = [m.out_features for m in critic.modules() if isinstance(m, nn.Linear)]
+    assert widths == [512, 512, 512, 512, 1]
+    for network in (critic, mapper):
+        kinds = {type(m) for m in network.modules() if not list(m.children())}
+        assert kinds == {nn.Linear, nn.LeakyReLU}
+    assert count(mapper) == 225 * 512 + 8 * 513 * 512 + 513 * 224
+
+
+def test_a_file_from_before_has_the_networks_that_it_had() -> None:
+    config = DPIGConfig.small()
+    values = asdict(config)
+    for name in ("decoder_levels", "mask_crops", "critic_layers", "dense_slope"):
+        del values[name]
+    assert DPIGConfig.from_dict(values) == config
+
+
 def test_larger_images_go_through_in_smaller_parts() -> None:
     assert DPIGConfig.small().images_at_once == 64
     assert DPIGConfig.paper((256, 256)).images_at_once == 8
@@ -167,7 +188,7 @@ def test_shapes_of_the_paper(size: tuple[int, int]) -> None:
     assert codes == ([[2, 224], [2, 128]] if market else [[2, 224]])
     assert config.factors == (FACTORS if market else ("foreground", "pose"))
     assert made.encoder.foreground.linear.in_features == (3 * 3 * 640 if market else 896)
-    assert made.decoder.coarse == ((8, 4) if market else (4, 4))
+    assert made.decoder.coarse == ((8, 4) if market else (16, 16))  # five levels
     assert height * width == pose.mask[0].numel()
 
 
@@ -237,6 +258,18 @@ def test_foreground_and_background_see_no_pixel_of_each_other(form: str) -> None
     of_body, of_place = codes(images.where(outside == 0, 1 - images))
     assert torch.equal(of_body, foreground)
     assert not torch.allclose(of_place, background)
+
+
+def test_crops_that_are_not_masked_see_what_is_beside_the_body() -> None:
+    images, keypoints, visible = people(1)
+    config = replace(FORMS["paper"], mask_crops=False)
+    torch.manual_seed(0)
+    made = DPIG(config).eval()
+    made.trained = frozenset(TRAINABLE)
+    outside = 1 - F.max_pool2d(pose_inputs(keypoints, visible, config).mask, 9, 1, 4)
+    beside = images.where(outside == 0, 1 - images)
+    one, two = (made.encode_images(given, keypoints, visible)[0] for given in (images, beside))
+    assert not torch.allclose(one, two)
 
 
 @pytest.mark.parametrize("form", ["paper", "small"])
@@ -597,6 +630,7 @@ def test_wrong_inputs_are_refused() -> None:
         ({"noise_std": 0.0}, "noise_std must be positive"),
         ({"code_noise": -1.0}, "code_noise must not be negative"),
         ({"discriminator_channels": ()}, "discriminator_channels must have"),
+        ({"decoder_levels": 6}, r"decoder_levels must lie in \[2, 5\], got 6"),
     ],
 )
 def test_wrong_configurations(changes: dict[str, Any], message: str) -> None:

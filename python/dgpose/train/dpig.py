@@ -51,7 +51,8 @@ __all__ = [
 _RECIPE = {
     *("code_noise", "code_weight", "l1_weight", "body_weight", "adversarial_weight"),
     *("gan_loss", "pose_weight"),
-    *("discriminator_channels", "spectral_norm", "critic_width", "critic_blocks", "critic_steps"),
+    *("discriminator_channels", "spectral_norm", "critic_width", "critic_layers", "critic_blocks"),
+    "critic_steps",
     *("weight_clip", "gradient_penalty", "stage1", "pose", "stage2"),
 }
 # and those of networks that may not have been trained yet.
@@ -251,6 +252,8 @@ def _free_fields(model: DPIG) -> set[str]:
         free |= _AUTOENCODER
     if not model.trained & set(_MAPPERS.values()):
         free |= _MAPPER
+        if "pose_autoencoder" not in model.trained:
+            free.add("dense_slope")  # of both
     return free
 
 

@@ -77,14 +77,12 @@ class DPIGRecipe:
 
 @dataclass(frozen=True)
 class DPIGConfig:
-    """DPIG; the defaults are those of `paper` at 128x64.
+    """DPIG; the defaults are those of `paper` at 128x64, but for the networks of vectors.
 
     Recipes are those of the authors' training scripts; one stage 2 trains all mappers here, there
-    that of poses is apart, with twice the batch. Networks of vectors differ from the authors' code:
-    ReLU (there LeakyReLU of 0.2), and critics of residual blocks (there of four plain layers).
-    Fields whose default switches something off (`batch_norm`, `pooled_levels`, `code_noise`,
-    `code_weight`, `fitted_codes`, `spectral_norm`, `body_weight`), `fold`, "placed" codes and the
-    "hinge" loss are ours.
+    that of poses is apart, with twice the batch. Fields whose default switches something off
+    (`batch_norm`, `pooled_levels`, `code_noise`, `code_weight`, `fitted_codes`, `spectral_norm`,
+    `body_weight`), `fold`, "placed" codes and the "hinge" loss are ours.
 
     Args:
         size: (H, W) of images: (128, 64) or (256, 256), for which part boxes are defined.
@@ -92,12 +90,14 @@ class DPIGConfig:
             channels before the first convolution, and to unfold them after the last.
         channels: of all encoders and the decoder, one a level; each level has half the cells a
             side of the one before.
+        decoder_levels: of the channels, those of the decoder; None: all.
         stem_block: whether a residual block follows the first convolution, before the split into
             foreground and background.
         batch_norm: whether convolutions (not the discriminator's) are normalised.
         foreground: "parts": crops of seven parts, one code each; "whole": one crop of the whole
             masked body, one code of the same total size.
         crop: S, edge in cells of a part's crop; the whole body's is 2S x S. [?]
+        mask_crops: whether crops see the masked features, or all of them.
         pooled_levels: whether codes are read from all levels of their encoder, averaged over the
             cells of the coarsest, not from that one alone.
         part_code: numbers of a part's code.
@@ -117,7 +117,10 @@ class DPIGConfig:
         mapper_width, background_mapper_width, mapper_blocks: of the mappers of stage 2.
         fitted_codes: whether mappers and critics work on codes whitened by the Gaussian that is
             fitted to the training's, and mappers start from draws of it.
-        critic_width, critic_blocks: of the critics.
+        critic_width, critic_layers, critic_blocks: of the critics: after the first layer so many
+            plain ones, and then residual blocks.
+        dense_slope: of the activation of the networks of vectors where it is negative: 0, or 0.2
+            as published.
         noise_std: of the noise that is mapped to codes.
         discriminator_channels: of its 5x5 convolutions of stride 2.
         spectral_norm: whether the discriminator's weights are normalised, instead of batches.
@@ -140,10 +143,12 @@ class DPIGConfig:
     size: tuple[int, int] = (128, 64)
     fold: int = 1
     channels: tuple[int, ...] = (128, 256, 384, 512, 640)
+    decoder_levels: int | None = None
     stem_block: bool = True
     batch_norm: bool = False
     foreground: Foreground = "parts"
     crop: int = 48
+    mask_crops: bool = True
     pooled_levels: bool = False
     part_code: int = 32
     background_code: int = 128
@@ -162,7 +167,9 @@ class DPIGConfig:
     mapper_blocks: int = 4
     fitted_codes: bool = False
     critic_width: int = 512
+    critic_layers: int = 0
     critic_blocks: int = 4
+    dense_slope: float = 0.0
     noise_std: float = 0.2
     discriminator_channels: tuple[int, ...] = (64, 128, 256, 512)
     spectral_norm: bool = False
@@ -197,6 +204,11 @@ class DPIGConfig:
             raise ValueError(f"channels must have 2 to 7 numbers, got {len(self.channels)}")
         if len(self.discriminator_channels) < 1:
             raise ValueError("discriminator_channels must have 1 number at least, got none")
+        levels = len(self.channels) if self.decoder_levels is None else self.decoder_levels
+        if not 2 <= levels <= len(self.channels):
+            raise ValueError(
+                f"decoder_levels must lie in [2, {len(self.channels)}], got {self.decoder_levels}"
+            )
         factor = 2 ** (len(self.channels) - 1)
         if self.crop < 1 or self.crop % factor:
             raise ValueError(
@@ -219,7 +231,9 @@ class DPIGConfig:
             self,
             *("background_code", "code_noise", "code_weight", "pose_blocks", "mapper_blocks"),
             *(
+                "critic_layers",
                 "critic_blocks",
+                "dense_slope",
                 "disk_radius",
                 "body_weight",
                 "adversarial_weight",
@@ -280,12 +294,20 @@ class DPIGConfig:
         residual pairs are as wide as features and skip connection together and the encoders after
         the split begin with a residual pair. (Without the pair before the split it would have
         118.3 M; with a convolution of its own before each encoder's first pair, 118.8 M.) The same
-        reading gives 246.6 M at 256x256, where the authors' code differs: its decoder has five
-        levels, and its crops are not masked.
+        reading gives 140.2 M at 256x256, with five levels in the decoder and crops that are not
+        masked.
         """
+        published: dict[str, Any] = {
+            "size": size,
+            "critic_layers": 3,
+            "critic_blocks": 0,
+            "dense_slope": 0.2,
+        }
         if tuple(size) == (256, 256):
-            large: dict[str, Any] = {
+            published |= {
                 "channels": (128, 256, 384, 512, 640, 768, 896),
+                "decoder_levels": 5,
+                "mask_crops": False,
                 "crop": 64,
                 "background_code": 0,
                 "mask_radius": 8.0,
@@ -293,8 +315,7 @@ class DPIGConfig:
                 "pose": DPIGRecipe(batch=16),
                 "stage2": DPIGRecipe(optimizer="rmsprop", batch=16),
             }
-            changes = large | changes
-        return cls(**{"size": size} | changes)
+        return cls(**published | changes)
 
     @classmethod
     def small(cls, **changes: Any) -> DPIGConfig:

@@ -13,14 +13,17 @@ __all__ = ["Critic", "Mapper", "PoseDecoder", "PoseEncoder", "straight_through_r
 _JOINTS = len(OPENPOSE18)
 
 
-class _DenseBlock(nn.Module):
-    """x + relu(fc(relu(fc(x)))): [B, D] -> [B, D]."""
+def _layer(inputs: int, outputs: int, slope: float) -> list[nn.Module]:
+    activation = nn.LeakyReLU(slope) if slope else nn.ReLU()
+    return [nn.Linear(inputs, outputs), activation]
 
-    def __init__(self, width: int) -> None:
+
+class _DenseBlock(nn.Module):
+    """x + f(fc(f(fc(x)))), f the activation: [B, D] -> [B, D]."""
+
+    def __init__(self, width: int, slope: float) -> None:
         super().__init__()
-        self.pair = nn.Sequential(
-            *(nn.Linear(width, width), nn.ReLU()), *(nn.Linear(width, width), nn.ReLU())
-        )
+        self.pair = nn.Sequential(*_layer(width, width, slope), *_layer(width, width, slope))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.pair(x)
@@ -28,12 +31,16 @@ class _DenseBlock(nn.Module):
 
 
 class _Dense(nn.Sequential):
-    """[B, inputs] -> [B, outputs] through a layer and residual blocks of the given width."""
+    """[B, inputs] -> [B, outputs] through layers and residual blocks of the given width; the layers
+    are those after the first."""
 
-    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+    def __init__(
+        self, inputs: int, width: int, blocks: int, outputs: int, slope: float, layers: int = 0
+    ) -> None:
         super().__init__(
-            *(nn.Linear(inputs, width), nn.ReLU()),
-            *(_DenseBlock(width) for _ in range(blocks)),
+            *_layer(inputs, width, slope),
+            *(module for _ in range(layers) for module in _layer(width, width, slope)),
+            *(_DenseBlock(width, slope) for _ in range(blocks)),
             nn.Linear(width, outputs),
         )
 
@@ -43,7 +50,8 @@ class PoseEncoder(nn.Module):
 
     def __init__(self, config: DPIGConfig) -> None:
         super().__init__()
-        self.layers = _Dense(3 * _JOINTS, config.pose_width, config.pose_blocks, config.pose_code)
+        sizes = (3 * _JOINTS, config.pose_width, config.pose_blocks, config.pose_code)
+        self.layers = _Dense(*sizes, config.dense_slope)
 
     def forward(self, coordinates: Tensor, visible: Tensor) -> Tensor:
         record = nn.functional.pad(coordinates, (0, 1))
@@ -61,7 +69,8 @@ class PoseDecoder(nn.Module):
 
     def __init__(self, config: DPIGConfig) -> None:
         super().__init__()
-        self.layers = _Dense(config.pose_code, config.pose_width, config.pose_blocks, 3 * _JOINTS)
+        sizes = (config.pose_code, config.pose_width, config.pose_blocks, 3 * _JOINTS)
+        self.layers = _Dense(*sizes, config.dense_slope)
 
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
         record = self.layers(code).float().unflatten(1, (_JOINTS, 3))
@@ -105,7 +114,7 @@ class Mapper(_OfCodes):
         if factor == "background":
             width = config.background_mapper_width
         self.noise_std = config.noise_std
-        self.layers = _Dense(size, width, config.mapper_blocks, size)
+        self.layers = _Dense(size, width, config.mapper_blocks, size, config.dense_slope)
         if self.fitted is not None:
             for values in self.layers[-1].parameters():
                 nn.init.zeros_(values)
@@ -124,7 +133,8 @@ class Critic(_OfCodes):
     def __init__(self, config: DPIGConfig, factor: Factor) -> None:
         super().__init__(config, factor)
         size = config.code_size(factor)
-        self.layers = _Dense(size, config.critic_width, config.critic_blocks, 1)
+        sizes = (size, config.critic_width, config.critic_blocks, 1)
+        self.layers = _Dense(*sizes, config.dense_slope, config.critic_layers)
 
     def seen(self, code: Tensor) -> Tensor:
         """[B, D], what the layers score, and a gradient penalty is about."""

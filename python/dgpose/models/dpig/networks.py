@@ -49,12 +49,12 @@ def _convolution(
 class _Levels(nn.Module):
     """Residual blocks on grids that halve: [B, C0, h, w] -> one tensor [B, C, h', w'] a level."""
 
-    def __init__(self, config: DPIGConfig) -> None:
+    def __init__(self, config: DPIGConfig, levels: int | None = None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_block(c, config) for c in config.channels)
+        channels = config.channels[:levels]
+        self.blocks = nn.ModuleList(_block(c, config) for c in channels)
         self.down = nn.ModuleList(
-            _convolution(before, after, 3, config, stride=2)
-            for before, after in pairwise(config.channels)
+            _convolution(before, after, 3, config, stride=2) for before, after in pairwise(channels)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -74,7 +74,7 @@ class _CodeEncoder(nn.Module):
     def __init__(self, config: DPIGConfig, grid: tuple[int, int], code: int) -> None:
         super().__init__()
         self.levels = _Levels(config)
-        self.coarse = _coarsest(grid, config)
+        self.coarse = _coarsest(grid, len(config.channels))
         self.pooled = config.pooled_levels
         channels = sum(config.channels) if self.pooled else config.channels[-1]
         self.linear = nn.Linear(channels * self.coarse[0] * self.coarse[1], code)
@@ -117,7 +117,8 @@ class Encoder(nn.Module):
         boxes, present = pose.boxes, pose.present
         if self.config.foreground == "whole":
             boxes, present = _whole_body(boxes, present)
-        crops = crop_and_resize(features, boxes / fold, _crop_size(self.config), mask=mask)
+        shown = mask if self.config.mask_crops else None
+        crops = crop_and_resize(features, boxes / fold, _crop_size(self.config), mask=shown)
         codes = self.foreground(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
         foreground = codes.float().where(present[..., None], 0).flatten(1)
         if self.background is None:
@@ -141,9 +142,9 @@ def _codes_of_crops(config: DPIGConfig) -> int:
     return config.foreground_code if config.foreground == "whole" else config.part_code
 
 
-def _coarsest(grid: tuple[int, int], config: DPIGConfig) -> tuple[int, int]:
+def _coarsest(grid: tuple[int, int], levels: int) -> tuple[int, int]:
     """(h, w) of the last level on a grid that is so large in the first."""
-    factor = 2 ** (len(config.channels) - 1)
+    factor = 2 ** (levels - 1)
     return grid[0] // factor, grid[1] // factor
 
 
@@ -191,29 +192,26 @@ class Decoder(nn.Module):
         conditions, extra = (codes, 0)
         if self.placed is not None:
             conditions, extra = config.placed_channels, config.background_code
-        first, last = config.channels[0], config.channels[-1]
+        channels = config.channels[: config.decoder_levels]
+        first, last = channels[0], channels[-1]
         self.first = _convolution(conditions + len(OPENPOSE18), first, 3, config)
-        self.levels = _Levels(config)
-        self.coarse = _coarsest(config.grid, config)
+        self.levels = _Levels(config, config.decoder_levels)
+        self.coarse = _coarsest(config.grid, len(channels))
         cells = self.coarse[0] * self.coarse[1]
         self.squeeze = nn.Linear(last * cells, config.bottleneck)
         self.expand = nn.Linear(config.bottleneck + extra, config.bottleneck_channels * cells)
-        widths = [c + before for c, before in self._joined(config)]
+        # Of the skip connection and of what comes from below, coarsest level first.
+        below = (config.bottleneck_channels, *channels[-2::-1])
+        widths = [c + before for c, before in zip(channels[::-1], below, strict=True)]
         self.blocks = nn.ModuleList(_block(width, config) for width in widths)
         self.up = nn.ModuleList(
             _convolution(width, after, 1, config)
-            for width, after in zip(widths, config.channels[-2::-1], strict=False)
+            for width, after in zip(widths, channels[-2::-1], strict=False)
         )
         self.last = nn.Conv2d(widths[-1], 3 * config.fold**2, 3, padding=1)
         with torch.no_grad():  # a cell's pixels begin alike (Aitken et al., 2017)
             for values in self.last.parameters():
                 values.copy_(values[:: config.fold**2].repeat_interleave(config.fold**2, 0))
-
-    @staticmethod
-    def _joined(config: DPIGConfig) -> list[tuple[int, int]]:
-        """Channels of the skip connection and of what comes from below, coarsest level first."""
-        below = (config.bottleneck_channels, *config.channels[-2::-1])
-        return list(zip(config.channels[::-1], below, strict=True))
 
     def forward(self, foreground: Tensor, background: Tensor | None, pose: PoseInputs) -> Tensor:
         maps = F.avg_pool2d(pose.maps, self.config.fold)
