@@ -211,7 +211,7 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
         (("sample", "--model", inputs / "model", "--out", tmp_path / "a.gif"), "--out must be a"),
         (("sample", "--only", "--model", inputs / "model", "--out", people / "poses.json"),
          "--out must be a folder for several images with --only, got file"),
-        (("virtual-market", "--picture", tmp_path / "a.txt", *model), "--picture must be a picture"),
+        (("virtual-market", "--picture", tmp_path / "a.txt", *model), "--picture must be a pict"),
     ):  # fmt: skip
         result = invoke("dpig", *arguments)
         assert result.exit_code == 2, (arguments, result.output)
