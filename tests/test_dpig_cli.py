@@ -125,7 +125,8 @@ def test_interpolate(inputs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == f"4 ways of 3 frames: {out}, {tmp_path / 'way.gif'}"
     with Image.open(tmp_path / "way.gif") as film:
-        assert film.size == (6 * 128, 256)  # two of the four change the pose, too
+        # Two of the four change the pose, too; what changes stands above.
+        assert film.size == (6 * 128, 32 + 256)
     kept = invoke("dpig", "interpolate", people / "person_0.png", "--source-pose",
                   people / "person_0.json", "--vary", "background", "--to-seed", 9, "--frames", 3,
                   "--model", inputs / "model", "--out", out)  # fmt: skip
@@ -152,6 +153,16 @@ def test_invert(inputs: Path, tmp_path: Path) -> None:
     assert len(fields["pose_error_px"]) == len(fields["psnr_db"]) == 2
     with Image.open(tmp_path / "pair.gif") as film:
         assert film.size == (2 * 128, 256)  # the person, and with the skeleton
+
+
+def test_a_pose_of_another_image_is_told(inputs: Path, tmp_path: Path) -> None:
+    people = inputs / "people"
+    result = invoke("dpig", "sample", people / "person_0.png", "--source-pose",
+                    people / "person_1.json", "--count", 1, "--model", inputs / "model",
+                    "--out", tmp_path / "x.png")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    said = f"warning: {people / 'person_1.json'}: made for person_1.png, taken for person_0.png"
+    assert result.stderr.strip() == said
 
 
 def test_virtual_market(inputs: Path, tmp_path: Path) -> None:
@@ -185,7 +196,7 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
         (("sample", *stage1), "foreground mapper must have been trained (`dgpose train dpig-st"),
         (("sample", image, *own, "--only", *model), "--out must be a folder for several images"),
         (("pose-guided", image, *own, "--pose", people / "person_1.json", "--background", image,
-          "--background-pose", people / "person_1.json", *large),
+          "--background-pose", people / "person_0.json", *large),
          "what is swapped must be among foreground, pose, which this model has"),
         (("pose-guided", image, *own, "--pose", people / "person_1.json", "--background-pose",
           people / "person_1.json", *model), "--background-pose must come with --background"),
@@ -198,6 +209,9 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
         (("invert", image, image, *own, *stage1), "must have been trained"),
         (("sample", "--model", "person_judge", "--out", out), "keypoint_network"),
         (("sample", "--model", inputs / "model", "--out", tmp_path / "a.gif"), "--out must be a"),
+        (("sample", "--only", "--model", inputs / "model", "--out", people / "poses.json"),
+         "--out must be a folder for several images with --only, got file"),
+        (("virtual-market", "--picture", tmp_path / "a.txt", *model), "--picture must be a pict"),
     ):  # fmt: skip
         result = invoke("dpig", *arguments)
         assert result.exit_code == 2, (arguments, result.output)

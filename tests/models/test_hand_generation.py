@@ -263,6 +263,17 @@ def test_animation_goes_forth_and_back(tmp_path: Path) -> None:
     assert shades == [0, 40, 80, 120, 80, 40]
 
 
+def test_animation_keeps_the_colours_of_skeletons(tmp_path: Path) -> None:
+    from PIL import Image
+
+    frame = np.random.default_rng(0).integers(60, 140, (128, 128, 3)).astype(np.uint8)
+    frame[60, 20:40] = (255, 160, 40)  # few pixels among many colours
+    (tmp_path / "a.gif").write_bytes(animation([frame, frame]))
+    with Image.open(tmp_path / "a.gif") as gif:
+        shown = np.asarray(gif.convert("RGB"))[60, 30].astype(int)
+    assert np.abs(shown - (255, 160, 40)).max() < 12
+
+
 # ---- verbs ----
 
 

@@ -36,7 +36,12 @@ def virtual_market(
         ),
     ] = "rendered",
     data: Annotated[
-        Path | None, typer.Option(help="Folder of --people; of rendered ones of CMU's poses.")
+        Path | None,
+        typer.Option(
+            help="Folder of --people; of rendered ones that with mocap/, without which their poses "
+            "are kinematic.",
+            envvar="DGPOSE_DATA",
+        ),
     ] = None,
     split: SplitOption = Split.TRAIN,
     poses: Annotated[
@@ -55,6 +60,8 @@ def virtual_market(
     published setting is 24 images a person.
     """
     try:
+        if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise ValueError(f"--picture must be a picture, .png or .jpg, got {picture}")
         require_new_folder(out)
         factors = model.load()
         with counted("reading poses") as progress:
@@ -73,6 +80,7 @@ def virtual_market(
             save_picture(picture, identities_sheet(made, f"{model.name}: virtual Market"))
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    typer.echo(f"{identities} people, {len(made)} images: {out}")
+    said = f"{identities} people" if identities > 1 else "1 person"
+    typer.echo(f"{said}, {len(made)} images: {out}")
     if picture is not None:
         typer.echo(f"picture: {picture}")

@@ -63,6 +63,9 @@ class ImagePoses:
             found = [row for row, name in enumerate(named) if name == image.stem]
         if not found and alone and len(set(named)) == 1:
             found = list(range(len(self.poses)))
+            if named[0]:
+                said = f"{self.path}: made for {self.images[0]}, taken for {image.name}"
+                typer.echo(f"warning: {said}", err=True)
         if not found:
             raise ValueError(f"{self.path}: must hold a pose for {image.name}, got none")
         if self.number is None and len(found) > 1:

@@ -39,6 +39,8 @@ def require_out(out: Path, *, only: bool, several: bool) -> None:
         raise ValueError(f"--out must be a folder for several images with --only, got {out}")
     if only and not (several or picture):
         raise ValueError(f"--out must be a picture such as out.png for one image, got {out}")
+    if only and several and out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a folder for several images with --only, got file {out}")
 
 
 def _save_alone(people: GeneratedPeople, names: Sequence[str], out: Path, *, several: bool) -> None:

@@ -79,10 +79,17 @@ def write_text(
     picture: Picture, text: str, place: tuple[int, int], scale: float, color: Color = TEXT
 ) -> int:
     """Write one line, its left end of the base line at `place`; returns its width in pixels."""
-    # OpenCV's own font has ASCII only.
-    ascii_text = text.encode("ascii", "replace").decode()
-    cv2.putText(picture, ascii_text, place, _FONT, scale, color, 1, cv2.LINE_AA)
-    width: int = cv2.getTextSize(ascii_text, _FONT, scale, 1)[0][0]
+    cv2.putText(picture, _ascii(text), place, _FONT, scale, color, 1, cv2.LINE_AA)
+    return _text_width(text, scale)
+
+
+def _ascii(text: str) -> str:
+    """What OpenCV's own font has."""
+    return text.encode("ascii", "replace").decode()
+
+
+def _text_width(text: str, scale: float) -> int:
+    width: int = cv2.getTextSize(_ascii(text), _FONT, scale, 1)[0][0]
     return width
 
 
@@ -129,11 +136,10 @@ def page_of_tiles(
     height, width = tiles[0][0].shape[:2]
     gap, caption, header = 8, 26, 76 if legend else 44
     rows = math.ceil(len(tiles) / columns)
-    page: Picture = np.full(
-        (header + rows * (height + caption + gap), columns * (width + gap) + gap, 3),
-        PAGE,
-        np.uint8,
-    )
+    across = columns * (width + gap) + gap
+    needed = 2 * (gap + 4) + _text_width(title, 0.65)  # by a few small tiles' headline
+    shape = header + rows * (height + caption + gap), max(across, needed), 3
+    page: Picture = np.full(shape, PAGE, np.uint8)
     write_text(page, title, (gap + 4, 28), 0.65)
     x = gap + 4
     for name, color, thickness in legend:
@@ -151,7 +157,11 @@ def animation(pictures: Sequence[Picture], *, frame_ms: int = 80) -> bytes:
     """Pictures of one size as a GIF that plays forth and back without end."""
     from PIL import Image
 
-    frames = [Image.fromarray(p) for p in (*pictures, *pictures[-2:0:-1])]
+    # An octree keeps the few pixels of a skeleton in their colours, which a median cut does not.
+    frames = [
+        Image.fromarray(p).quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        for p in (*pictures, *pictures[-2:0:-1])
+    ]
     buffer = io.BytesIO()
     frames[0].save(
         buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0

@@ -9,7 +9,7 @@ import numpy as np
 from dgpose.data.person_pool import PersonPool
 from dgpose.inference.generated_people import GeneratedPeople
 from dgpose.inference.person_factors import InvertedPair
-from dgpose.viz.drawing import PAGE, Picture, animation, page_of_tiles
+from dgpose.viz.drawing import PAGE, Picture, animation, page_of_tiles, titled
 from dgpose.viz.person import person_tile, short_caption
 
 __all__ = [
@@ -69,12 +69,17 @@ def way_sheet(ways: Mapping[str, GeneratedPeople], title: str) -> Picture:
 
 def way_animation(ways: Mapping[str, GeneratedPeople]) -> bytes:
     """Ways of equal length as one GIF, side by side, the person beside the same with a skeleton
-    where the pose changes."""
+    where the pose changes; several under what changes on them."""
     columns = []
-    for people in ways.values():
-        columns.append(_frames(people, _LARGE))
+    for name, people in ways.items():
+        frames = _frames(people, _LARGE)
         if not bool((people.poses_px.nan_to_num() == people.poses_px[:1].nan_to_num()).all()):
-            columns.append(_frames(people, _LARGE, skeleton=True))
+            pairs = zip(frames, _frames(people, _LARGE, skeleton=True), strict=True)
+            frames = [np.hstack(pair) for pair in pairs]
+        if len(ways) > 1:
+            caption = short_caption(name, frames[0].shape[1])
+            frames = [titled(frame, caption) for frame in frames]
+        columns.append(frames)
     return animation([np.hstack(frames) for frames in zip(*columns, strict=True)])
 
 
