@@ -188,7 +188,7 @@ def test_what_is_wrong_is_said(inputs: Path, tmp_path: Path) -> None:
     model, large = (("--model", inputs / name, "--out", out) for name in ("model", "large"))
     stage1 = ("--model", inputs / "stage1", "--out", out)
     for arguments, message in (
-        (("sample", image, *model), "--source-pose or --estimator must be given with a model that"),
+        (("sample", image, *model), "--source-pose or --estimator (such as person_judge) must be"),
         (("sample", "--vary", "pose", *model), "--vary, --source-pose and --box must come with IM"),
         (("sample", image, *own, "--pose", people / "person_1.json", *model), "dpig pose-guided"),
         (("sample", image, *own, "--vary", "face", *model), "--vary must be all, or of foreground"),

@@ -127,7 +127,7 @@ def test_reconstruct_without_poses(inputs: Path, tmp_path: Path) -> None:
     assert out.is_file()
     lost = invoke("reconstruct", people, "--model", inputs / "conditional", "--out", out)
     assert lost.exit_code == 2
-    said = "--source-pose or --estimator must be given with a model that estimates no poses"
+    said = "--source-pose or --estimator (such as person_judge) must be given with a model"
     assert said in lost.stderr
     helped = invoke("reconstruct", people, "--model", inputs / "conditional", "--out", out,
                     "--estimator", inputs / "semi")  # fmt: skip

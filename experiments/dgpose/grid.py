@@ -196,11 +196,11 @@ def print_table(
 
 
 def save_sheet(name: str, title: str, rows: Mapping[str, torch.Tensor]) -> None:
-    """docs/systems/img/NAME.png: rows of images [B, 3, S, S] in [0, 1], a column each person."""
+    """docs/systems/img/NAME.jpg: rows of images [B, 3, S, S] in [0, 1], a column each person."""
     tiles: list[tuple[Picture, str]] = []
     for caption, images in rows.items():
         for column, image in enumerate((255 * images).round().to(torch.uint8)):
             tile = person_tile(image.permute(1, 2, 0).numpy(), None, 2 * SIZE)
             tiles.append((tile, caption if column == 0 else ""))
     columns = len(next(iter(rows.values())))
-    save_picture(IMAGES / f"{name}.png", page_of_tiles(tiles, title, columns=columns))
+    save_picture(IMAGES / f"{name}.jpg", page_of_tiles(tiles, title, columns=columns))

@@ -66,7 +66,7 @@ class SourceOptions:
         typer.Option(
             help="File of the poses in IMAGES, in their pixels (OpenPose's or COCO's JSON, .npz, "
             ".csv, poses.json of dgpose person estimate, ...); of several images found by name. "
-            "Else they are estimated."
+            "Else they are estimated (see --estimator)."
         ),
     ] = None
     estimator: Annotated[
@@ -94,7 +94,8 @@ class SourceOptions:
         path = self.source_pose
         if path is None and estimator is None:
             raise ValueError(
-                "--source-pose or --estimator must be given with a model that estimates no poses"
+                "--source-pose or --estimator (such as person_judge) must be given with a "
+                "model that estimates no poses"
             )
         if path is None and self.person is not None:
             raise ValueError("--person must come with --source-pose")

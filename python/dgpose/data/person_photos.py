@@ -109,7 +109,9 @@ class PersonPhotos:
         """
         count = len(self)
         if count == 0:
-            raise ValueError(f"{self.source}: must hold at least one image, none is there")
+            raise ValueError(
+                f"{self.source}: must hold at least one image, none is in {self.images.path}"
+            )
         if not isinstance(size, int) and self.boxes is not None:
             raise ValueError(
                 f"size must be one edge for photographs that are not person-centred, got {size}"
