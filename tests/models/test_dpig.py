@@ -588,7 +588,8 @@ def test_wrong_inputs_are_refused() -> None:
     foreground, background = made.encode_images(images, keypoints, visible)
     nan = torch.full_like
     cases = [
-        (r"images must have shape \[B, 3, 128, 64\]", (images[..., :32], keypoints, visible)),
+        (r"images must have shape \[B >= 1, 3, 128, 64\]", (images[..., :32], keypoints, visible)),
+        (r"images must have shape \[B >= 1, 3, ", (images[:0], keypoints[:0], visible[:0])),
         ("images must be finite", (nan(images, math.nan), keypoints, visible)),
         (r"images must lie in \[0, 1\], got .* to 255", (nan(images, 255), keypoints, visible)),
         (r"images must lie in \[0, 1\], got .*-1 to", (nan(images, -1), keypoints, visible)),

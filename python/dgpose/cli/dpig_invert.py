@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,8 +94,9 @@ def _fields(pair: InvertedPair) -> dict[str, Any]:
     return fields
 
 
-def _listed(values: Any) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
+def _listed(values: Any) -> list[float | None]:
+    """None for NaN, which JSON lacks: both poses have no visible joint in common."""
+    return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
@@ -105,7 +107,8 @@ def _lines(fields: dict[str, Any]) -> list[str]:
         line += f" (drawn ones {c:.2f} and {d:.2f})"
         if factor == "pose":
             a, b = fields["pose_error_px"]
-            line += f", joints {a:.1f} and {b:.1f} px"
+            line += ", joints " + " and ".join("?" if e is None else f"{e:.1f}" for e in (a, b))
+            line += " px"
         lines.append(line)
     (a, b), (c, d) = fields["psnr_db"], fields["psnr_of_codes_db"]
     lines.append(

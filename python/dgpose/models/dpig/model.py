@@ -199,9 +199,9 @@ class DPIG(nn.Module):
 
     def _check_images(self, images: Tensor) -> None:
         height, width = self.config.size
-        if images.dim() != 4 or tuple(images.shape[1:]) != (3, height, width):
+        if images.dim() != 4 or tuple(images.shape[1:]) != (3, height, width) or not len(images):
             raise ValueError(
-                f"images must have shape [B, 3, {height}, {width}], got {list(images.shape)}"
+                f"images must have shape [B >= 1, 3, {height}, {width}], got {list(images.shape)}"
             )
         if not images.is_floating_point():
             raise TypeError(f"images must be of floating point in [0, 1], got {images.dtype}")
